@@ -1,0 +1,1 @@
+"""The application: command line, attempt loop, runs on disk, results and viewer."""

@@ -1,0 +1,1 @@
+"""Where actions happen: MiniWoB++, OSWorld and AndroidWorld as Gymnasium environments, and the containers they run in."""

@@ -1,0 +1,224 @@
+"""The one action vocabulary: every policy parses its text into it, every environment executes it in its own way.
+
+Coordinates are pixels of the observation's screenshot, origin at the top left, ``0 <= x < width`` and ``0 <= y < height``.
+An action is plain data (frozen, hashable, JSON round trip through :func:`to_json` / :func:`from_json`); nothing in it is ever
+executed as code on the host.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from envs.errors import InvalidActionError
+
+Direction = Literal["up", "down", "left", "right"]
+DIRECTIONS: tuple[Direction, ...] = ("up", "down", "left", "right")
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Base of the vocabulary; ``kind`` is the name used in JSON and in every record."""
+
+    kind: ClassVar[str] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Click(Action):
+    """Left click, or tap, at a point."""
+
+    kind: ClassVar[str] = "click"
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, slots=True)
+class DoubleClick(Action):
+    kind: ClassVar[str] = "double_click"
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, slots=True)
+class RightClick(Action):
+    kind: ClassVar[str] = "right_click"
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hover(Action):
+    """Move the pointer without pressing (menus that open on hover)."""
+
+    kind: ClassVar[str] = "hover"
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, slots=True)
+class LongPress(Action):
+    kind: ClassVar[str] = "long_press"
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drag(Action):
+    """Press at (x, y), move, release at (end_x, end_y)."""
+
+    kind: ClassVar[str] = "drag"
+    x: float
+    y: float
+    end_x: float
+    end_y: float
+
+
+@dataclass(frozen=True, slots=True)
+class Type(Action):
+    """Type ``text`` into whatever has the focus.  ``submit`` presses Enter afterwards; newlines inside are typed as such."""
+
+    kind: ClassVar[str] = "type"
+    text: str
+    submit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hotkey(Action):
+    """Press ``keys`` together, lower-case names in pressing order, e.g. ``("ctrl", "shift", "t")``."""
+
+    kind: ClassVar[str] = "hotkey"
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scroll(Action):
+    """Scroll at (x, y) so that content lying in ``direction`` comes into view (down = show what is below)."""
+
+    kind: ClassVar[str] = "scroll"
+    x: float
+    y: float
+    direction: Direction
+
+
+@dataclass(frozen=True, slots=True)
+class Wait(Action):
+    kind: ClassVar[str] = "wait"
+
+
+@dataclass(frozen=True, slots=True)
+class PressHome(Action):
+    kind: ClassVar[str] = "press_home"
+
+
+@dataclass(frozen=True, slots=True)
+class PressBack(Action):
+    kind: ClassVar[str] = "press_back"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenApp(Action):
+    kind: ClassVar[str] = "open_app"
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Action):
+    """Give ``text`` as the answer to an information-retrieval task; does not end the episode by itself."""
+
+    kind: ClassVar[str] = "answer"
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished(Action):
+    """The agent declares the task done, with an optional closing answer; ends the episode."""
+
+    kind: ClassVar[str] = "finished"
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fail(Action):
+    """The agent declares the task infeasible (UI-TARS ``call_user``, OSWorld ``FAIL``); ends the episode."""
+
+    kind: ClassVar[str] = "fail"
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Invalid(Action):
+    """What the policy wrote is no action; executes nothing, costs a step, and the reason is shown to the policy."""
+
+    kind: ClassVar[str] = "invalid"
+    reason: str
+
+
+VOCABULARY: dict[str, type[Action]] = {
+    cls.kind: cls
+    for cls in (
+        Click, DoubleClick, RightClick, Hover, LongPress, Drag, Type, Hotkey, Scroll, Wait,
+        PressHome, PressBack, OpenApp, Answer, Finished, Fail, Invalid,
+    )
+}  # fmt: skip
+
+POINTED = (Click, DoubleClick, RightClick, Hover, LongPress, Scroll, Drag)
+"""Actions that have a place on the screen (``x``, ``y``)."""
+
+TERMINAL = (Finished, Fail)
+"""Actions that end the episode whatever the screen shows."""
+
+
+def to_json(action: Action) -> dict[str, Any]:
+    """``{"kind": ..., field: value}``, JSON-serialisable."""
+    fields = {f.name: getattr(action, f.name) for f in dataclasses.fields(action)}
+    if isinstance(action, Hotkey):
+        fields["keys"] = list(action.keys)
+    return {"kind": action.kind, **fields}
+
+
+def from_json(data: Mapping[str, Any]) -> Action:
+    """Inverse of :func:`to_json`.
+
+    Raises:
+        InvalidActionError: unknown kind, missing or extra field, or a value of the wrong type.
+    """
+    fields = dict(data)
+    kind = fields.pop("kind", None)
+    cls = VOCABULARY.get(kind) if isinstance(kind, str) else None
+    if cls is None:
+        raise InvalidActionError(f"Unknown action kind {kind!r}.", f"Known kinds: {', '.join(VOCABULARY)}.")
+    try:
+        return cls(**{name: _coerce(name, value) for name, value in fields.items()})
+    except (TypeError, ValueError) as error:
+        raise InvalidActionError(f"Bad fields for action {kind!r}: {error}.") from error
+
+
+def _coerce(name: str, value: Any) -> Any:
+    if name in {"x", "y", "end_x", "end_y"}:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{name} must be a number, got {value!r}")
+        return float(value)
+    if name == "keys":
+        if not isinstance(value, list | tuple) or not all(isinstance(k, str) for k in value):
+            raise ValueError(f"keys must be a list of key names, got {value!r}")
+        return tuple(value)
+    if name == "submit":
+        if not isinstance(value, bool):
+            raise ValueError(f"submit must be true or false, got {value!r}")
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"{name} must be text, got {value!r}")
+    if name == "direction" and value not in DIRECTIONS:
+        raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}, got {value!r}")
+    return value
+
+
+def describe(action: Action) -> str:
+    """One short line for people: ``click(80, 105)``, ``type('abc')``."""
+    parts = []
+    for field in dataclasses.fields(action):
+        value = getattr(action, field.name)
+        parts.append(f"{value:.0f}" if isinstance(value, float) else repr(value) if isinstance(value, str) else str(value))
+    return f"{action.kind}({', '.join(parts)})"

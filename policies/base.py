@@ -1,0 +1,140 @@
+"""The contract of a policy: one frozen backbone, shared; one :class:`PolicySession` per task, holding all that is adapted.
+
+A session follows ROSA2 Algorithm 1: ``begin`` an attempt with the current guidance (words), ``act`` step by step, and after a
+failed attempt ``adapt`` (weights).  Sessions share nothing but the backbone, may be used from different threads, and the engine
+behind them may batch their requests.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from envs.actions import Action
+from envs.base import Observation, TaskSpec
+from envs.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One reply of a policy.
+
+    Attributes:
+        text: The reply, verbatim.
+        thought: Its thought part ("" if it has none).
+        actions: The parsed actions in pixels of the observation; one :class:`~envs.actions.Invalid` if the text is no action.
+        action_text: The reply's action part in the model's own words and coordinate frame, for guidance and history.
+        tokens: Generated tokens.
+        seconds: Wall-clock seconds of the call, waiting for a batch included.
+        logprob: Sum of log-probabilities of the generated tokens under the adapted policy at temperature 1, if known.
+    """
+
+    text: str
+    actions: tuple[Action, ...]
+    thought: str = ""
+    action_text: str = ""
+    tokens: int = 0
+    seconds: float = 0.0
+    logprob: float | None = None
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one weight update did: the numbers of ROSA's tables and ROSA2's Figure 3.  ``numbers`` is JSON-serialisable."""
+
+    method: str
+    accepted: bool
+    seconds: float
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How replies are drawn.
+
+    Attributes:
+        temperature: 0 is greedy.
+        top_p: Nucleus mass.
+        max_new_tokens: Per reply.
+        no_repeat: Redraw (at most 12 times) a reply whose actions were already tried on the same screen in an earlier attempt.
+        first_greedy: Attempt 1 is greedy whatever the temperature (paired comparisons of adaptation start from the same failure).
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_new_tokens: int = 256
+    no_repeat: bool = False
+    first_greedy: bool = False
+
+
+class PolicySession(abc.ABC):
+    """The policy on one task: its history, its guidance and its adapter."""
+
+    @abc.abstractmethod
+    def begin(self, instruction: str, *, guidance: str = "", attempt: int = 1) -> None:
+        """Start an attempt (1-based): forget the previous history, keep the adapter.  ``guidance`` is put after the instruction."""
+
+    @abc.abstractmethod
+    def act(self, observation: Observation) -> Decision:
+        """The next reply.  Text that is no action comes back as an Invalid action, never as an exception.
+
+        Raises:
+            PolicyError: the model cannot answer at all.
+            InfrastructureError: an endpoint failed; the attempt is void.
+        """
+
+    def adapt(self, rewards: Sequence[float]) -> Update | None:
+        """Update the weights from the attempt just made.
+
+        ``rewards`` has one r_i in [-1, 1] per step (ROSA Eq. 3), all equal when sparse.
+
+        Returns None if this session was opened without weight adaptation.
+
+        Raises:
+            AdaptationError: the update could not be computed; the adapter is unchanged.
+        """
+        return None
+
+    def discard(self) -> None:
+        """Drop what was captured of the attempt in flight (it was void: the machinery failed)."""
+
+    def rollback(self) -> None:
+        """Undo the last accepted update."""
+        raise UsageError(f"{type(self).__name__} has no weights to roll back.")
+
+    def save_adapter(self, folder: Path) -> bool:
+        """Write the adapter in PEFT's layout; False if there is none yet."""
+        return False
+
+    def load_adapter(self, folder: Path) -> None:
+        """Continue from a saved adapter (resuming a session)."""
+        raise UsageError(f"{type(self).__name__} has no weights to load.")
+
+    def close(self) -> None:
+        """Drop the adapter and everything captured.  May be called twice."""
+
+
+class Policy(abc.ABC):
+    """A named policy; expensive parts are loaded once and shared by all sessions."""
+
+    name: str
+    adaptable = False
+    """True if ``open`` accepts a weight adaptation."""
+
+    @abc.abstractmethod
+    def open(self, task: TaskSpec, *, seed: int, adapt: Any = None) -> PolicySession:
+        """A session for one task.  ``seed`` fixes its sampling; ``adapt`` is a weight-adaptation config or None.
+
+        Raises:
+            UsageError: weight adaptation asked of a policy without weights.
+        """
+
+    def memory(self) -> dict[str, float]:
+        """Memory figures in MB that only the policy knows (e.g. ``gpu_peak``)."""
+        return {}
+
+    def close(self) -> None:
+        """Free the backbone.  May be called twice."""

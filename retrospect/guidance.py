@@ -1,0 +1,64 @@
+"""The words a policy gets after a failure, when they are written by rule.
+
+One compact form serves everybody: the rule-based critic writes it, the bundled policy was trained to read it, and a large model
+reads it as plain English.  It quotes the agent's own thoughts and actions in the agent's own coordinate frame, so nothing in it can
+be invented.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MAX_ATTEMPTS = 4
+MAX_STEPS = 6
+MAX_THOUGHT = 80
+MAX_ACTION = 120
+
+HEADER = "Failed before:"
+FOOTER = "Do otherwise."
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One step of a failed attempt: the agent's own words, and whether the screen visibly changed."""
+
+    thought: str
+    action_text: str
+    changed: bool = True
+
+
+def render_tried(attempts: Sequence[Sequence[Tried]]) -> str:
+    """Guidance that lists what was tried in vain, newest last; "" if nothing was.
+
+    Identical attempts are listed once; of many attempts the last MAX_ATTEMPTS are kept, of a long attempt the last MAX_STEPS steps.
+    """
+    lines: list[str] = []
+    for attempt in attempts:
+        line = _line(attempt)
+        if not line:
+            continue
+        if line in lines:
+            lines.remove(line)
+        lines.append(line)
+    if not lines:
+        return ""
+    return "\n".join([HEADER, *(f"- {line}" for line in lines[-MAX_ATTEMPTS:]), FOOTER])
+
+
+def _line(attempt: Sequence[Tried]) -> str:
+    steps = [_step(t) for t in attempt[-MAX_STEPS:]]
+    if len(attempt) > MAX_STEPS:
+        steps.insert(0, "...")
+    return "; ".join(steps)
+
+
+def _step(tried: Tried) -> str:
+    thought, action = _short(tried.thought, MAX_THOUGHT), _short(tried.action_text, MAX_ACTION)
+    text = f"{thought}: {action}" if thought else action
+    return text if tried.changed else f"{text} (nothing changed)"
+
+
+def _short(text: str, limit: int) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= limit else flat[: limit - 1] + "…"

@@ -1,0 +1,69 @@
+"""What is known of one attempt: the steps as the agent lived them, and how it ended.
+
+This is the vocabulary that the attempt loop fills in, the run directory stores, and the critics read.  It holds nothing the agent
+could not have seen, except the final score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from envs.actions import Action
+from envs.base import Screenshot
+
+
+@dataclass(frozen=True)
+class Step:
+    """One reply and what it did.
+
+    Attributes:
+        index: 1-based.
+        screenshot: Screen the agent saw when deciding, [H, W, 3] uint8.
+        text: The whole reply, verbatim.
+        thought: Its thought.
+        action_text: Its action part, verbatim, in the model's coordinate frame.
+        actions: The parsed actions, in pixels.
+        invalid: Why the reply could not be executed ("" if it could).
+        seconds: {"acting", "environment"} wall-clock seconds.
+        tokens: Generated tokens.
+    """
+
+    index: int
+    screenshot: Screenshot
+    text: str
+    thought: str
+    action_text: str
+    actions: tuple[Action, ...]
+    invalid: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One attempt.
+
+    Attributes:
+        instruction: The task's instruction, verbatim.
+        steps: At least one step.
+        final_screenshot: Screen after the last step.
+        score: The benchmark's score in [0, 1].
+        ended_by: ``finished``, ``fail``, ``environment`` or ``budget``.
+        guidance: The guidance this attempt was made under.
+        attempt: 1-based.
+    """
+
+    instruction: str
+    steps: Sequence[Step]
+    final_screenshot: Screenshot
+    score: float
+    ended_by: str
+    guidance: str = ""
+    attempt: int = 1
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def screens_after(self, index: int) -> Screenshot:
+        """The screen that step ``index`` (1-based) led to."""
+        return self.steps[index].screenshot if index < len(self.steps) else self.final_screenshot
