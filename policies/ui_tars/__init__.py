@@ -1,0 +1,1 @@
+"""UI-TARS: its prompt, its action language, and the policy that speaks both."""
