@@ -10,8 +10,8 @@ Three kinds of prompt exist:
     The instruction and nothing else: for small policies trained on this project's own episodes.
 
 The models were trained on the official wording, which PyPI's ``ui-tars`` package carries (``ui_tars.prompt``): where that package
-is importable its text is used, for ``v1`` with the action lines of the v1 protocol; elsewhere a skeleton of the same sections stands
-in. :func:`wording` says which of the two it was, and a run records it.
+is importable its text is used, for ``v1`` with the action lines of the v1 protocol; elsewhere a skeleton of the same sections
+stands in. :func:`wording` says which of the two it was, and a run records it.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def user_text(shape: PromptShape, instruction: str, guidance: str) -> str:
 def wording(kind: Kind, platform: Platform) -> tuple[str, str]:
     """(template with ``{language}`` and ``{instruction}``, its source: ``ui-tars package`` or ``built-in skeleton``)."""
     actions = (ACTIONS_V1 if kind == "v1" else ACTIONS_15)[platform]
-    official = _official(platform)
+    official = _official("computer" if kind == "v1" else platform)  # v1 has one frame for both platforms
     if official is None:
         return SKELETON.replace("{actions}", actions), "built-in skeleton"
     if kind == "v1":
