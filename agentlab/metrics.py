@@ -1,0 +1,218 @@
+"""The numbers of the papers' tables, as pure functions over the rows of ``results.jsonl``.
+
+A *session* is one task and its attempts.  A session that the machinery ended stays in every denominator, as a category of its
+own: it counts as unsolved, never as a failed attempt of the agent.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+Row = dict[str, Any]
+Interval = tuple[float, float]
+
+SPLIT = ("acting", "environment", "words", "weights", "rest")
+"""Where the seconds of an attempt go."""
+
+
+@dataclass(frozen=True)
+class SessionSummary:
+    """One task as the metrics see it.
+
+    Attributes:
+        solved_at: 1-based attempt that solved it, or None.
+        attempts: Graded attempts made.
+        infrastructure: The machinery ended the session.
+        failed_first: Attempt 1 was graded and failed.
+    """
+
+    task: str
+    name: str
+    domain: str
+    solved_at: int | None
+    attempts: int
+    infrastructure: bool
+    failed_first: bool
+
+    def solved_within(self, k: int) -> bool:
+        return self.solved_at is not None and self.solved_at <= k
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The final table of a run; times are seconds, memory is MB, shares lie in [0, 1]; None where nothing can be divided by."""
+
+    sessions: int
+    finished: int
+    success_at: list[float]
+    newly_solved: list[int]
+    solved: int
+    failed_first: int
+    correction_uplift: float | None
+    average_attempts: float | None
+    attempts_per_solved: float | None
+    seconds_per_attempt: dict[str, float]
+    seconds_per_session: float | None
+    exact_repeats: float | None
+    unparsable: float | None
+    infrastructure_sessions: int
+    infrastructure_failures: int
+    updates: int
+    updates_accepted: int
+    memory: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def sessions(rows: Iterable[Row]) -> list[SessionSummary]:
+    """Group rows by task, in order of first appearance; of two rows of one attempt the later one counts."""
+    grouped: dict[str, dict[int, Row]] = {}
+    for row in rows:
+        grouped.setdefault(row["task"], {})[row["attempt"]] = row
+    found = []
+    for task, by_attempt in grouped.items():
+        ordered = [by_attempt[t] for t in sorted(by_attempt)]
+        graded = [r for r in ordered if r["outcome"] == "graded"]
+        solved = next((r["attempt"] for r in graded if r["success"]), None)
+        first = by_attempt.get(1)
+        found.append(
+            SessionSummary(
+                task=task,
+                name=ordered[0].get("name", task),
+                domain=ordered[0].get("domain", ""),
+                solved_at=solved,
+                attempts=len(graded),
+                infrastructure=ordered[-1]["outcome"] == "infrastructure",
+                failed_first=first is not None and first["outcome"] == "graded" and not first["success"],
+            )
+        )
+    return found
+
+
+def success_at(found: Sequence[SessionSummary], k: int) -> float:
+    """Share of sessions solved at any attempt <= k (accuracy@k)."""
+    return sum(s.solved_within(k) for s in found) / len(found) if found else 0.0
+
+
+def correction_uplift(found: Sequence[SessionSummary]) -> float | None:
+    """Solved later / failed at attempt 1 (ROSA2 Table 2); None if nothing failed at attempt 1."""
+    failed = [s for s in found if s.failed_first]
+    return sum(s.solved_at is not None for s in failed) / len(failed) if failed else None
+
+
+def exact_repeats(rows: Iterable[Row]) -> float | None:
+    """Share of retries whose actions equal, one by one, those of an earlier attempt at the same task."""
+    seen: dict[str, set[str]] = {}
+    retries = repeats = 0
+    for row in rows:
+        if row["outcome"] != "graded":
+            continue
+        before = seen.setdefault(row["task"], set())
+        if before:
+            retries += 1
+            repeats += row["actions_hash"] in before
+        before.add(row["actions_hash"])
+    return repeats / retries if retries else None
+
+
+def summarize(rows: Sequence[Row], *, attempts: int, planned: int | None = None) -> Summary:
+    """Everything the final table shows.
+
+    Args:
+        rows: Lines of ``results.jsonl``, in the order of a session's attempts.
+        attempts: T_max of the run.
+        planned: Sessions the run was to make, if more than have begun; success shares are over the sessions that have ended.
+    """
+    ended = {r["task"] for r in rows if r["session_over"]}
+    done = [s for s in sessions(rows) if s.task in ended]
+    graded = [r for r in rows if r["outcome"] == "graded"]
+    steps = sum(r["steps"] for r in graded)
+    solved = [s for s in done if s.solved_at is not None]
+    counted = [s for s in done if not s.infrastructure]
+    updates = [r["update"] for r in graded if r.get("update")]
+    return Summary(
+        sessions=max(planned or 0, len(done)),
+        finished=len(done),
+        success_at=[success_at(done, k) for k in range(1, attempts + 1)],
+        newly_solved=[sum(s.solved_at == k for s in done) for k in range(1, attempts + 1)],
+        solved=len(solved),
+        failed_first=sum(s.failed_first for s in done),
+        correction_uplift=correction_uplift(done),
+        average_attempts=statistics.fmean(s.attempts for s in counted) if counted else None,
+        attempts_per_solved=sum(s.attempts for s in counted) / len(solved) if solved else None,
+        seconds_per_attempt={part: _mean_seconds(graded, part) for part in SPLIT},
+        seconds_per_session=sum(sum(r["seconds"].values()) for r in rows) / len(done) if done else None,
+        exact_repeats=exact_repeats(rows),
+        unparsable=sum(r["unparsable"] for r in graded) / steps if steps else None,
+        infrastructure_sessions=sum(s.infrastructure for s in done),
+        infrastructure_failures=sum(len(r["infrastructure"]) for r in rows),
+        updates=len(updates),
+        updates_accepted=sum(bool(u.get("accepted")) for u in updates),
+        memory=peak_memory(rows),
+    )
+
+
+def peak_memory(rows: Iterable[Row]) -> dict[str, float]:
+    """Highest value of every memory figure, in MB."""
+    peak: dict[str, float] = {}
+    for row in rows:
+        for name, value in row["memory"].items():
+            peak[name] = max(peak.get(name, 0.0), value)
+    return peak
+
+
+def _mean_seconds(rows: Sequence[Row], part: str) -> float:
+    return statistics.fmean(r["seconds"].get(part, 0.0) for r in rows) if rows else 0.0
+
+
+# -- two runs side by side ---------------------------------------------------------------------------------------------------------
+def paired_bootstrap(
+    a: Sequence[float], b: Sequence[float], *, seed: int, resamples: int = 10_000, level: float = 0.95, groups: Sequence[str] | None = None
+) -> tuple[float, Interval]:
+    """Mean of ``b - a`` over paired tasks and its percentile interval.
+
+    Args:
+        a: One value per task (e.g. solved within k: 0 or 1).
+        b: The other run's value for the same task at the same place.
+        seed: Of the resampling.
+        resamples: Bootstrap resamples.
+        level: Coverage of the interval.
+        groups: If given, whole groups (e.g. task names) are resampled instead of single tasks.
+
+    Raises:
+        ValueError: different lengths, or nothing to compare.
+    """
+    import numpy as np
+
+    if len(a) != len(b) or not a or (groups is not None and len(groups) != len(a)):
+        raise ValueError(f"paired values needed, got {len(a)} and {len(b)}")
+    difference = np.asarray(b, dtype=float) - np.asarray(a, dtype=float)
+    labels = np.unique(np.asarray(groups), return_inverse=True)[1] if groups is not None else np.arange(len(a))
+    sums = np.bincount(labels, weights=difference)  # [G]
+    sizes = np.bincount(labels).astype(float)  # [G]
+    drawn = np.random.default_rng(seed).integers(0, len(sums), size=(resamples, len(sums)))  # [R, G]
+    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(difference.mean()), (float(low), float(high))
+
+
+def bootstrap_mean(values: Sequence[float], *, seed: int, resamples: int = 10_000, level: float = 0.95) -> tuple[float, Interval]:
+    """Mean over tasks and its percentile interval."""
+    return paired_bootstrap([0.0] * len(values), values, seed=seed, resamples=resamples, level=level)
+
+
+def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> tuple[int, int, float]:
+    """(solved only by a, solved only by b, two-sided exact p) over paired tasks."""
+    from scipy.stats import binomtest
+
+    if len(a) != len(b):
+        raise ValueError(f"paired values needed, got {len(a)} and {len(b)}")
+    only_a = sum(x and not y for x, y in zip(a, b, strict=True))
+    only_b = sum(y and not x for x, y in zip(a, b, strict=True))
+    if only_a + only_b == 0:
+        return 0, 0, 1.0
+    return only_a, only_b, float(binomtest(only_a, only_a + only_b, 0.5).pvalue)

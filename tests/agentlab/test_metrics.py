@@ -1,0 +1,111 @@
+"""The numbers of the final table against numbers worked out by hand."""
+
+import pytest
+from agentlab import metrics
+
+SECONDS = {"acting": 1.0, "environment": 0.5, "words": 0.0, "weights": 0.25, "rest": 0.25}
+
+
+def graded(task: str, attempt: int, success: bool, *, over: bool | None = None, actions: str = "", **more: object) -> dict:
+    row = {
+        "task": task,
+        "name": task.split("_")[0],
+        "attempt": attempt,
+        "outcome": "graded",
+        "success": success,
+        "session_over": success if over is None else over,
+        "steps": 2,
+        "unparsable": 0,
+        "seconds": SECONDS,
+        "memory": {"rss": 100.0 + attempt},
+        "update": None,
+        "actions_hash": actions or f"{task}{attempt}",
+        "infrastructure": [],
+    }
+    return row | more
+
+
+def broken(task: str, attempt: int) -> dict:
+    failure = {"component": "browser", "message": "died"}
+    return graded(task, attempt, False, over=True, outcome="infrastructure", steps=0, infrastructure=[failure] * 3)
+
+
+@pytest.fixture
+def rows() -> list[dict]:
+    """Five sessions of three attempts: solved at 1, at 2, at 3, never, and ended by the machinery at attempt 2."""
+    return [
+        graded("a_1", 1, True),
+        graded("b_1", 1, False, update={"accepted": True}),
+        graded("b_1", 2, True, unparsable=1),
+        graded("c_1", 1, False, actions="same", update={"accepted": False}),
+        graded("c_1", 2, False, actions="same"),
+        graded("c_1", 3, True),
+        graded("d_1", 1, False, actions="x"),
+        graded("d_1", 2, False, actions="y"),
+        graded("d_1", 3, False, actions="x", over=True),
+        graded("e_1", 1, False),
+        broken("e_1", 2),
+    ]
+
+
+def test_summary(rows):
+    s = metrics.summarize(rows, attempts=3)
+    assert (s.sessions, s.finished, s.solved) == (5, 5, 3)
+    assert s.success_at == pytest.approx([1 / 5, 2 / 5, 3 / 5])  # the broken session stays in the denominator
+    assert s.newly_solved == [1, 1, 1]
+    assert s.failed_first == 4
+    assert s.correction_uplift == pytest.approx(2 / 4)
+    assert s.average_attempts == pytest.approx((1 + 2 + 3 + 3) / 4)
+    assert s.attempts_per_solved == pytest.approx(9 / 3)
+    assert s.exact_repeats == pytest.approx(2 / 5)  # retries: b2, c2*, c3, d2, d3*
+    assert s.unparsable == pytest.approx(1 / 20)
+    assert (s.infrastructure_sessions, s.infrastructure_failures) == (1, 3)
+    assert (s.updates, s.updates_accepted) == (2, 1)
+    assert s.seconds_per_attempt == pytest.approx(SECONDS)
+    assert s.seconds_per_session == pytest.approx(11 * 2.0 / 5)
+    assert s.memory == {"rss": 103.0}
+
+
+def test_unfinished_sessions_are_not_counted_as_failures(rows):
+    s = metrics.summarize([*rows, graded("f_1", 1, False)], attempts=3, planned=10)
+    assert (s.sessions, s.finished) == (10, 5)
+    assert s.success_at[-1] == pytest.approx(3 / 5)
+
+
+def test_a_machinery_failure_at_attempt_one_is_no_failed_first_attempt():
+    s = metrics.summarize([broken("a_1", 1)], attempts=2)
+    assert (s.failed_first, s.correction_uplift, s.success_at) == (0, None, [0.0, 0.0])
+
+
+def test_no_rows_at_all():
+    s = metrics.summarize([], attempts=2)
+    assert s.success_at == [0.0, 0.0] and s.average_attempts is None and s.exact_repeats is None
+
+
+def test_paired_bootstrap_is_seeded_and_covers_the_mean():
+    a, b = [0, 0, 1, 0, 1, 0, 0, 1] * 5, [1, 0, 1, 1, 1, 0, 1, 1] * 5
+    mean, (low, high) = metrics.paired_bootstrap(a, b, seed=3)
+    assert mean == pytest.approx(15 / 40)
+    assert low < mean < high and low > 0
+    assert metrics.paired_bootstrap(a, b, seed=3) == (mean, (low, high))
+
+
+def test_paired_bootstrap_over_groups_is_wider_when_groups_agree():
+    a, b = [0] * 40, [1] * 20 + [0] * 20
+    _, single = metrics.paired_bootstrap(a, b, seed=0)
+    _, grouped = metrics.paired_bootstrap(a, b, seed=0, groups=["x"] * 20 + ["y"] * 20)
+    assert grouped == (0.0, 1.0) and single[0] > 0.3
+
+
+def test_paired_bootstrap_needs_pairs():
+    with pytest.raises(ValueError, match="paired"):
+        metrics.paired_bootstrap([1], [1, 0], seed=0)
+
+
+def test_mcnemar_by_hand():
+    a = [True] * 1 + [False] * 9
+    b = [False] * 1 + [True] * 6 + [False] * 3
+    only_a, only_b, p = metrics.mcnemar(a, b)
+    assert (only_a, only_b) == (1, 6)
+    assert p == pytest.approx(2 * (1 + 7) / 2**7)
+    assert metrics.mcnemar([True], [True]) == (0, 0, 1.0)
