@@ -61,6 +61,7 @@ class SamplingConfig:
         max_new_tokens: Per reply.
         no_repeat: Redraw (at most 12 times) a reply whose actions were already tried on the same screen in an earlier attempt.
         first_greedy: Attempt 1 is greedy whatever the temperature (paired comparisons of adaptation start from the same failure).
+        frequency_penalty: Subtracted from a token's logit per earlier occurrence in the reply (official UI-TARS runs: 1).
     """
 
     temperature: float = 0.0
@@ -68,6 +69,7 @@ class SamplingConfig:
     max_new_tokens: int = 256
     no_repeat: bool = False
     first_greedy: bool = False
+    frequency_penalty: float = 0.0
 
 
 class PolicySession(abc.ABC):
