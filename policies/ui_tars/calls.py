@@ -10,8 +10,8 @@ from envs.errors import InvalidActionError
 
 NAMES = (
     "click", "left_single", "left_click", "tap", "left_double", "double_click", "right_single", "right_click", "hover",
-    "mouse_move", "long_press", "drag", "select", "hotkey", "press", "type", "scroll", "open_app", "wait", "press_home", "press_back", "answer",
-    "finished", "call_user", "error_env",
+    "mouse_move", "long_press", "drag", "select", "hotkey", "press", "type", "scroll", "open_app", "wait", "press_home",
+    "press_back", "answer", "finished", "call_user", "error_env",
 )  # fmt: skip
 """Every name that may start a call."""
 

@@ -297,8 +297,9 @@ def test_messages_say_what_is_wrong(text, message):
 
 PIECES = [
     "Thought:", "Action:", "\n", "\n\n", *NAMES, "(", ")", "（", "）", "start_box=", "end_box=", "content=", "key=", "direction=",
-    "'", '"', "'''", "\\", "\\n", ",", "，", "=", "<|box_start|>", "<|box_end|>", "<point>", "</point>", "<bbox>", "[", "]", "(1,2)", "12", "-",
-    ".", "1e9", "९", "²", "ctrl", "+", "down", "#", ";", "`", "“", "”", "\x00", "𝟙", "x", " ",
+    "'", '"', "'''",
+    "\\", "\\n", ",", "，", "=", "<|box_start|>", "<|box_end|>", "<point>", "</point>", "<bbox>", "[", "]", "(1,2)",
+    "12", "-", ".", "1e9", "९", "²", "ctrl", "+", "down", "#", ";", "`", "“", "”", "\x00", "𝟙", "x", " ",
 ]  # fmt: skip
 REPLIES = [
     "Thought: t\nAction: click(start_box='<|box_start|>(10,20)<|box_end|>')",
