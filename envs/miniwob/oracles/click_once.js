@@ -1,7 +1,7 @@
 // One click on something that the instruction names.
 (() => {
   'use strict';
-  const { register, $, $$, text, withText, query, asked, click, shape, shapesLike } = window.__oracle_kit;
+  const { register, $, $$, text, withText, asked, click, shape, shapesLike } = window.__oracle_kit;
 
   register('click-test', () => click($('#subbtn'), 'the button'));
   register('click-test-2 click-test-transfer', () => {

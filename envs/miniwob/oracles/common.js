@@ -84,7 +84,7 @@
   kit.type = (text) => kit.reply(`type ${text}`, { kind: 'type', text, submit: false });
   kit.hotkey = (thought, ...keys) => kit.reply(thought, { kind: 'hotkey', keys });
   kit.wait = () => kit.reply('wait', { kind: 'wait' });
-  kit.submit = () => kit.click(kit.submitButton(), 'submit');
+  kit.submit = (button) => kit.click(button || kit.submitButton(), 'submit');
 
   const scroller = (element) => {
     for (let node = element.parentElement; node; node = node.parentElement) {
@@ -115,12 +115,12 @@
     return field.value === '' || selected ? kit.type(text) : kit.hotkey('select all', 'ctrl', 'a');
   };
   // The common form: fill the fields in turn, then submit. `fields` is [[element, text, name], ...].
-  kit.form = (fields) => {
+  kit.form = (fields, button) => {
     for (const [field, text, name] of fields) {
       const next = kit.fill(field, text, name);
       if (next) return next;
     }
-    return kit.submit();
+    return kit.submit(button);
   };
 
   // {kind, text, color, large, element} of a shape drawn by the package's common/shapes.js.

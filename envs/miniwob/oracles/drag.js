@@ -2,7 +2,7 @@
 (() => {
   'use strict';
   const kit = window.__oracle_kit;
-  const { register, $, $$, text, asked, locate, drag, hotkey, submit } = kit;
+  const { register, $, $$, text, asked, click, locate, drag, hotkey, submit } = kit;
   const middle = (element) => {
     const { left, right, top, bottom } = element.getBoundingClientRect();
     return { x: (left + right) / 2, y: (top + bottom) / 2 };
@@ -17,11 +17,10 @@
   const STEPS = { left: [-1, 0], right: [1, 0], up: [0, -1], down: [0, 1] };
 
   // One drag to the pixel of the value, then arrow keys for what a pixel cannot resolve (the drag leaves the focus there).
-  register('use-slider', () => {
-    const [wanted] = asked(/Select (-?\d+) with/);
+  const slide = (wanted) => {
     const { min, max, value, orientation } = jQuery('#slider').slider('option');
     const off = Number(wanted) - value;
-    if (off === 0) return submit();
+    if (off === 0) return null;
     const upright = orientation === 'vertical';
     const track = $('#slider').getBoundingClientRect();
     const handle = $('.ui-slider-handle');
@@ -31,6 +30,12 @@
     }
     const from = middle(handle);
     return carry(handle, { x: from.x + (upright ? 0 : pixels), y: from.y + (upright ? pixels : 0) }, `the slider to ${wanted}`);
+  };
+  register('use-slider', () => slide(asked(/Select (-?\d+) with/)[0]) || submit());
+  register('form-sequence', () => {
+    const [wanted, nth] = asked(/Select (-?\d+) with .* the (\d)\w\w checkbox/);
+    const box = $(`#checkbox-${nth}`);
+    return slide(wanted) || (box.checked ? submit() : click(box, `checkbox ${nth}`));
   });
 
   register('drag-box', () => {
@@ -81,7 +86,12 @@
     const [name, where] = asked(/^Drag (.*?) (to the .*|down by .*|up by .*)\.$/);
     const items = $$('#sortable > li');
     const from = items.findIndex((item) => text(item) === name);
-    const named = { 'to the top': 0, 'to the bottom': items.length - 1, 'down by one position': from + 1, 'up by one position': from - 1 };
+    const named = {
+      'to the top': 0,
+      'to the bottom': items.length - 1,
+      'down by one position': from + 1,
+      'up by one position': from - 1,
+    };
     const to = where in named ? named[where] : Number(where.match(/\d/)[0]) - 1;
     return place(items, from, to, `item ${name}`);
   });

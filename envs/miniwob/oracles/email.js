@@ -17,6 +17,7 @@
     if ($('#email')) return reply ? click($('.email-reply'), 'reply') : click($('.email-forward'), 'forward');
     const mail = $$('#main .email-thread').find((thread) => text($('.email-sender', thread)) === name);
     if (reply || recipient) return click(mail, `the email by ${name}`, $('.email-sender', mail));
-    return task.includes('trash') ? click($('.trash', mail), `the trash of ${name}`) : click($('.star', mail), `the star of ${name}`);
+    const icon = task.includes('trash') ? 'trash' : 'star';
+    return click($(`.${icon}`, mail), `the ${icon} of ${name}`);
   });
 })();

@@ -23,6 +23,12 @@
     return click(withText('#pagination a', page), `page ${page}`);
   });
 
+  register('phone-book', () => {
+    const [name, detail] = asked(/^Find (.*) in the contact book and click on their (\w+)/);
+    if (text($('#contact .name')) !== name) return click(withText('#pagination a', '>'), 'next page');
+    return click($(`#contact .${detail}`), `the ${detail}`);
+  });
+
   const FEED_ACTIONS = {
     'Share via DM': 'share', 'Copy link to Tweet': 'copy', 'Embed Tweet': 'embed', Mute: 'menu-user', Block: 'block-user',
     Report: 'report', Reply: 'reply', Retweet: 'retweet', Like: 'like',

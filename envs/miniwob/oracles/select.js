@@ -1,7 +1,7 @@
 // Lists, boxes, colours and spinners: a few clicks, then submit.
 (() => {
   'use strict';
-  const { register, $, $$, text, withText, query, asked, click, hotkey, submit, submitButton } = window.__oracle_kit;
+  const { register, $, $$, text, withText, asked, click, submit } = window.__oracle_kit;
 
   register('click-option', () => {
     const [name] = asked(/^Select (.*) and click Submit/);
@@ -29,11 +29,8 @@
     return next < 0 ? submit() : click($$('#checkboxes input')[next], spot);
   });
 
-  register('click-button-sequence', (memory) => {
-    const one = $('#subbtn');
-    const name = buttonsPushed.length === 0 ? 'ONE' : 'TWO';
-    return click(name === 'ONE' ? one : $('#subbtn2'), `the button ${name}`);
-  });
+  register('click-button-sequence', () =>
+    buttonsPushed.length === 0 ? click($('#subbtn'), 'the button ONE') : click($('#subbtn2'), 'the button TWO'));
 
   register('click-shades', () => {
     const [color] = asked(/shades of (\w+)/);

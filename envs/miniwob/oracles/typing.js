@@ -1,7 +1,7 @@
 // Text fields: click the field, type, submit.
 (() => {
   'use strict';
-  const { register, $, $$, text, query, asked, form, click, fill } = window.__oracle_kit;
+  const { register, $, $$, text, asked, form, click, clickAt, type, submit } = window.__oracle_kit;
   const one = (read) => () => form([[$('#tt'), read(), 'the text field']]);
 
   register('enter-text enter-text-dynamic', one(() => asked(/^Enter "(.*)" into/)[0]));
@@ -15,7 +15,9 @@
     const [password] = asked(/the password "(.*)" into both/);
     return form([[$('#password'), password, 'the password field'], [$('#verify'), password, 'the verify field']]);
   });
-  register('login-user', () => {
+  // The -popup variant asks whether to leave as soon as a field has the focus: stay.
+  register('login-user login-user-popup', () => {
+    if ($('#popup')) return click($('#popup-cancel'), 'the button Cancel');
     const [user, password] = asked(/username "(.*)" and the password "(.*)" into/);
     return form([[$('#username'), user, 'the username field'], [$('#password'), password, 'the password field']]);
   });
@@ -43,6 +45,20 @@
     const key = text($(`#ll${i}`)).replace(':', '');
     return [$(`#tt${i}`), tableValue(key), `the field ${key}`];
   })));
+  register('multi-orderings', () => {
+    const [genre, director, year] = asked(/Search for (.*) movies directed by (.*) from year (\d+)/);
+    const wanted = { Genre: genre, Director: director, Year: year };
+    const fields = $$('#area tr').map((row) => {
+      const title = text($('th', row));
+      return [$('input', row), wanted[title], `the field ${title}`];
+    });
+    return form(fields, $('#area .final'));
+  });
+  register('form-sequence-2', () => {
+    const [radio, number, nth] = asked(/the (\d)\w\w radio .* number "(-?\d+)" into the (\d)/);
+    const button = $(`#area input[type=radio][value="${radio}"]`);
+    return button.checked ? form([[$(`#input-${nth}`), number, `text field ${nth}`]]) : click(button, `radio ${radio}`);
+  });
   register('find-word', () => {
     const [nth] = asked(/the (\d+)\w\w word/);
     const word = text($('#area p')).split(' ')[Number(nth) - 1].replace(/[^a-zA-Z]/g, '');
@@ -52,11 +68,11 @@
   // Date and time fields are made of segments; typing starts in the one that was clicked, so click the first.
   const segments = (typed, expected, name) => {
     const field = $('#tt');
-    if (field.value === expected) return window.__oracle_kit.submit();
-    if (document.activeElement === field) return window.__oracle_kit.type(typed);
+    if (field.value === expected) return submit();
+    if (document.activeElement === field) return type(typed);
     const { left, top, width, height } = field.getBoundingClientRect();
     const box = { x: Math.round(left), y: Math.round(top), w: Math.round(width), h: Math.round(height) };
-    return window.__oracle_kit.clickAt(left + 10, top + height / 2, name, box);
+    return clickAt(left + 10, top + height / 2, name, box);
   };
   register('enter-date', () => {
     const [month, day, year] = asked(/Enter (\d\d)\/(\d\d)\/(\d{4})/);
