@@ -1,1 +1,5 @@
 """Where actions happen: MiniWoB++, OSWorld and AndroidWorld as Gymnasium environments, and the containers they run in."""
+
+from envs.registration import register_all
+
+register_all()

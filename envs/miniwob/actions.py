@@ -1,0 +1,116 @@
+"""How each action of the vocabulary is done with Playwright's mouse and keyboard."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from envs import actions as act
+from envs.errors import InvalidActionError
+
+if TYPE_CHECKING:
+    from playwright.async_api import Page
+
+KINDS = (
+    act.Click, act.DoubleClick, act.RightClick, act.Hover, act.Drag, act.Type, act.Hotkey, act.Scroll, act.Wait,
+    act.Finished, act.Fail,
+)  # fmt: skip
+
+WAIT_SECONDS = 0.5
+SCROLL_PIXELS = 60
+"""Per scroll action; the scrollable boxes of the tasks are 90 to 150 pixels high, so nothing is skipped unseen."""
+
+MAX_TYPED = 2000
+DRAG_MOVES = 8
+
+KEYS: dict[str, str] = {
+    # On a Mac the editing shortcuts are with Command; models say ctrl.
+    "ctrl": "ControlOrMeta", "control": "ControlOrMeta", "alt": "Alt", "shift": "Shift",
+    "win": "Meta", "meta": "Meta", "cmd": "Meta", "command": "Meta", "super": "Meta",
+    "enter": "Enter", "return": "Enter", "esc": "Escape", "escape": "Escape", "tab": "Tab", "space": "Space",
+    "backspace": "Backspace", "delete": "Delete", "del": "Delete", "insert": "Insert", "home": "Home", "end": "End",
+    "pageup": "PageUp", "page_up": "PageUp", "pagedown": "PageDown", "page_down": "PageDown",
+    "up": "ArrowUp", "down": "ArrowDown", "left": "ArrowLeft", "right": "ArrowRight",
+    "arrowup": "ArrowUp", "arrowdown": "ArrowDown", "arrowleft": "ArrowLeft", "arrowright": "ArrowRight",
+    "capslock": "CapsLock", "menu": "ContextMenu", "pause": "Pause",
+    **{f"f{n}": f"F{n}" for n in range(1, 13)},
+}  # fmt: skip
+
+
+def key_name(name: str) -> str:
+    """Playwright's name of a key.
+
+    Raises:
+        InvalidActionError: no such key.
+    """
+    known = KEYS.get(name.lower())
+    if known is not None:
+        return known
+    if len(name) == 1 and name.isascii() and name.isprintable() and name != " ":
+        return name
+    raise InvalidActionError(f"There is no key {name!r}.")
+
+
+def check(action: act.Action) -> None:
+    """Refuse what cannot be executed before anything is.
+
+    Raises:
+        InvalidActionError: unknown key, no key at all, or too much text.
+    """
+    if isinstance(action, act.Hotkey):
+        if not action.keys:
+            raise InvalidActionError("A hotkey needs at least one key.")
+        for key in action.keys:
+            key_name(key)
+    if isinstance(action, act.Type) and len(action.text) > MAX_TYPED:
+        raise InvalidActionError(f"Text of {len(action.text)} characters is longer than the {MAX_TYPED} that can be typed at once.")
+
+
+async def perform(page: Page, action: act.Action) -> None:
+    """Do one action with the page's mouse and keyboard; the page has not settled yet when this returns."""
+    mouse = page.mouse
+    match action:
+        case act.Click(x, y):
+            await mouse.click(x, y)
+        case act.DoubleClick(x, y):
+            await mouse.dblclick(x, y)
+        case act.RightClick(x, y):
+            await mouse.click(x, y, button="right")
+        case act.Hover(x, y):
+            await mouse.move(x, y, steps=3)  # some menus compare the pointer's last two places
+        case act.Drag(x, y, end_x, end_y):
+            await _drag(page, (x, y), (end_x, end_y))
+        case act.Type(text, submit):
+            await page.keyboard.type(text.replace("\r\n", "\n"))
+            if submit:
+                await page.keyboard.press("Enter")
+        case act.Hotkey(keys):
+            await _chord(page, [key_name(key) for key in keys])
+        case act.Scroll(x, y, direction):
+            dx, dy = {"up": (0, -1), "down": (0, 1), "left": (-1, 0), "right": (1, 0)}[direction]
+            await mouse.move(x, y)
+            await mouse.wheel(dx * SCROLL_PIXELS, dy * SCROLL_PIXELS)
+        case act.Wait():
+            await asyncio.sleep(WAIT_SECONDS)
+        case _:
+            raise InvalidActionError(f"MiniWoB++ has no action {action.kind!r}.")
+
+
+async def _drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
+    await page.mouse.move(*start)
+    await page.mouse.down()
+    try:
+        await page.mouse.move(*end, steps=DRAG_MOVES)
+    finally:
+        await page.mouse.up()
+
+
+async def _chord(page: Page, keys: list[str]) -> None:
+    held: list[str] = []
+    try:
+        for key in keys:
+            await page.keyboard.down(key)
+            held.append(key)
+    finally:
+        for key in reversed(held):
+            await page.keyboard.up(key)

@@ -1,0 +1,57 @@
+"""What is known about each MiniWoB++ task: its page, when it counts as solved, how many steps it gets."""
+
+from __future__ import annotations
+
+import functools
+from importlib import util
+from pathlib import Path
+
+from envs.errors import SetupError
+
+ENV_ID = "agentlab/miniwob-v0"
+
+TRAIN_SEED_START = 100_000
+"""Instances with a seed below this are for evaluation, the others for training."""
+
+EXCLUDED: dict[str, str] = {
+    "chase-circle": "the target moves with time, so the same instance never shows the same screens",
+    "moving-items": "the targets move with time, so the same instance never shows the same screens",
+    "stock-market": "the price moves with time, so the same instance never shows the same screens",
+}
+"""Tasks of no sub-suite, with the reason."""
+
+PASS_MARK: dict[str, float] = {
+    # Scored by distance.  The page itself answers -1 outside its tolerance, so any positive reward is inside it.
+    "circle-center": 0.0, "find-midpoint": 0.0, "right-angle": 0.0, "bisect-angle": 0.0,
+    # Scored by likeness, positive even for a page left as it was: nearly right is required.
+    "use-colorwheel": 0.9, "use-colorwheel-2": 0.9, "draw-circle": 0.8, "draw-line": 0.8, "chase-circle": 0.8, "hover-shape": 0.8,
+}  # fmt: skip
+"""Tasks whose raw reward is not simply 1 for solved: solved means a raw reward above the mark (0) or at least the mark.
+Everywhere else partial credit (some of the checkboxes, 0.1 for the wrong card) is not success."""
+
+
+def solved(task: str, raw_reward: float) -> bool:
+    """Whether the page's raw reward (no time penalty, in [-1, 1]) means that the task was solved."""
+    mark = PASS_MARK.get(task, 1.0)
+    return raw_reward > 0 if mark == 0 else raw_reward >= mark - 1e-6
+
+
+@functools.cache
+def pages() -> dict[str, Path]:
+    """Task name -> its page, for every 160x210 task page of the installed ``miniwob`` package.
+
+    Raises:
+        SetupError: the package is not installed.
+    """
+    spec = util.find_spec("miniwob")
+    if spec is None or spec.origin is None:
+        raise SetupError(
+            "The `miniwob` package, which holds the task pages, is not installed.", "Run `pip install miniwob==1.1.0`."
+        )
+    folder = Path(spec.origin).parent / "html" / "miniwob"
+    return {path.stem: path for path in sorted(folder.glob("*.html"))}
+
+
+def max_steps(task: str) -> int:
+    """Replies an agent may give in one attempt."""
+    return 10
