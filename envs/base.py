@@ -245,3 +245,7 @@ class TaskSuite(abc.ABC):
         Raises:
             UsageError: unknown task names (nearest ones offered).
         """
+
+    def excluded(self) -> dict[str, str]:
+        """Tasks of the benchmark that the suite leaves out, with the reason."""
+        return {}
