@@ -2,9 +2,7 @@
 (() => {
   'use strict';
   const { register, $, $$, text, asked, click, fill } = window.__oracle_kit;
-  const INBOX = 'email-inbox email-inbox-delete email-inbox-forward email-inbox-important email-inbox-noscroll email-inbox-reply';
-
-  register(`${INBOX} email-inbox-star-reply`, () => {
+  const handle = () => {
     const [name, task] = asked(/email by (.*?) and (.*)$/);
     const [, reply] = task.match(/with the text "(.*)"/) || [];
     const [, recipient] = task.match(/forward that email to (.*)\.$/) || [];
@@ -19,5 +17,7 @@
     if (reply || recipient) return click(mail, `the email by ${name}`, $('.email-sender', mail));
     const icon = task.includes('trash') ? 'trash' : 'star';
     return click($(`.${icon}`, mail), `the ${icon} of ${name}`);
-  });
+  };
+  register('email-inbox email-inbox-delete email-inbox-important email-inbox-reply email-inbox-forward', handle);
+  register('email-inbox-noscroll email-inbox-star-reply', handle);
 })();
