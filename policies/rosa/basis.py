@@ -1,0 +1,71 @@
+"""Where the rows of A come from: noise (paper), or the hidden states of the attempt itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from policies.head import LoRAHead
+
+EXACT = 1024  # beyond this many rows and columns, leading directions come from subspace iteration instead of a full SVD
+
+
+def random_head(V: int, d: int, rank: int, scale: float, *, seed: int, like: Tensor) -> LoRAHead:
+    """A as PEFT draws it (uniform in ±1/√d), B = 0.  Drawn on the CPU, so that a seed means the same on every device."""
+    A = (torch.rand(rank, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2 - 1) / d**0.5
+    return LoRAHead(A.to(like.device, like.dtype), torch.zeros(V, rank, device=like.device, dtype=like.dtype), scale)
+
+
+def leading_directions(H: Tensor, rank: int) -> Tensor:
+    """An orthonormal basis [k, d] of the ``rank`` leading right singular directions of ``H`` [n, d]; k ≤ rank, none void."""
+    H = H.double()
+    if min(H.shape) > EXACT and rank < min(H.shape) // 4:
+        return _subspace(H, rank)
+    _, values, Vt = torch.linalg.svd(H, full_matrices=False)
+    keep = int((values[:rank] > values[0] * max(H.shape) * torch.finfo(torch.float32).eps * 1e-3).sum())
+    return Vt[:keep]
+
+
+def _subspace(H: Tensor, rank: int, rounds: int = 6) -> Tensor:
+    """Leading right singular directions by subspace iteration from a fixed start."""
+    start = torch.randn(H.shape[1], rank + 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(H.device)
+    Q = torch.linalg.qr(start)[0]
+    for _ in range(rounds):
+        Q = torch.linalg.qr(H.T @ (H @ Q))[0]
+    _, _, Vt = torch.linalg.svd(H @ Q, full_matrices=False)
+    return (Vt @ Q.T)[:rank]
+
+
+def rows_basis(H: Tensor, order: Tensor, rank: int) -> Tensor:
+    """An orthonormal basis [k, d] of the first ``rank`` rows of ``H`` in ``order``, void directions left out."""
+    return leading_directions(H[order[:rank]], rank)
+
+
+def appended(adapter: LoRAHead | None, directions: Tensor, V: int, scale: float, like: Tensor) -> LoRAHead:
+    """The adapter with the part of ``directions`` [k, d] that it does not span yet appended to A, and zeros to B: same logits."""
+    if adapter is None:
+        return LoRAHead(directions.to(like.dtype), torch.zeros(V, len(directions), device=like.device, dtype=like.dtype), scale)
+    A = adapter.A.double()
+    basis = torch.linalg.qr(A.T)[0]  # [d, r]
+    for _ in range(2):  # twice is enough for orthogonality to rounding
+        directions = directions - (directions @ basis) @ basis.T
+    _, values, Vt = torch.linalg.svd(directions, full_matrices=False)
+    new = Vt[values > 1e-6]  # of directions of norm 1: what is left of a spanned one is rounding
+    if len(new) == 0:
+        return adapter
+    B = torch.cat([adapter.B, adapter.B.new_zeros(V, len(new))], dim=1)
+    return replace(adapter, A=torch.cat([adapter.A, new.to(adapter.A.dtype)]), B=B)
+
+
+def compressed(adapter: LoRAHead, max_rank: int) -> LoRAHead:
+    """The nearest adapter of rank ``max_rank`` (SVD of s·B A), with an orthonormal A; the same one if it is small enough."""
+    if adapter.rank <= max_rank:
+        return adapter
+    Q_B, R_B = torch.linalg.qr(adapter.B.double())  # [V, k], [k, r]
+    Q_A, R_A = torch.linalg.qr(adapter.A.double().T)  # [d, k], [k, r]
+    left, values, right = torch.linalg.svd(R_B @ R_A.T)
+    B = Q_B @ (left[:, :max_rank] * values[:max_rank])
+    A = right[:max_rank] @ Q_A.T
+    return LoRAHead(A.to(adapter.A.dtype), B.to(adapter.B.dtype), adapter.scale)

@@ -1,0 +1,212 @@
+"""One update from one attempt: which tokens, which directions, the solve, the check afterwards, and what is recorded."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from envs.errors import AdaptationError
+from policies.adapt_config import WeightAdaptConfig
+from policies.head import HeadAdapter, HiddenShift, LoRAHead
+from policies.head_pass import Delta, HeadPass, Moments, active, moved, norm2
+from policies.rosa.basis import appended, compressed, leading_directions, random_head, rows_basis
+from policies.rosa.cg import cg, cg_needs
+from policies.rosa.solve import Problem, dual, needs
+from policies.rosa.target import Equations, probability_gap
+
+SOLVERS = {"dual": dual, "cg": cg}
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What is known of an attempt's T tokens besides H and y.
+
+    Attributes:
+        rewards: r_i of the token's step, [T] float64 in [-1, 1].
+        steps: The step (reply) a token belongs to, [T] int64.
+        coordinates: True where the token is part of a coordinate, [T] bool; None if the policy did not say.
+    """
+
+    rewards: Tensor
+    steps: Tensor
+    coordinates: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What an update did to the policy, measured on the attempt's own H after the step.  Norms are over the equations."""
+
+    residual_before: float
+    residual_after: float
+    residual_before_probability: float
+    residual_after_probability: float
+    kl_mean: float
+    kl_max: float
+    log_odds_shift: float
+    delta_norm2: float
+
+
+def equations(episode: Episode, margin: Tensor, config: WeightAdaptConfig) -> Equations:
+    """The equations of an attempt.  ``margin`` [T]: log-odds of its tokens before the update.
+
+    Raises:
+        AdaptationError: ``tokens=coordinates``, but the policy did not say which tokens are coordinates.
+    """
+    device = margin.device
+    if config.tokens == "coordinates":
+        if episode.coordinates is None:
+            raise AdaptationError("This policy does not mark coordinate tokens.", "Use tokens=all or tokens=undecided.")
+        chosen = episode.coordinates.to(device)
+    elif config.tokens == "undecided":
+        chosen = margin.sigmoid() < config.p_max
+    else:
+        chosen = torch.ones_like(margin, dtype=torch.bool)
+    keep = torch.arange(len(margin), device=device) if config.anchor else chosen.nonzero()[:, 0]
+    x = torch.where(chosen, episode.rewards.to(device, torch.float64) / config.beta, 0.0)[keep]  # [T']
+    if config.granularity == "token":
+        return Equations(keep, x, None, config.linearization)
+    # Chosen tokens of one reply share an equation; every anchor has its own.
+    steps = episode.steps.to(device)[keep]
+    alone = steps.max() + 1 + torch.arange(len(keep), device=device) if len(keep) else steps
+    _, group = torch.where(chosen[keep], steps, alone).unique(return_inverse=True)
+    member = torch.nn.functional.one_hot(group).T.double()  # [S, T']
+    return Equations(keep, (member @ x) / member.sum(1), member, config.linearization)
+
+
+def initial(config: WeightAdaptConfig, head: HeadPass, seed: int) -> HeadAdapter | None:
+    """The adapter of attempt 1, which changes no logit; None if its directions are still to be taken from the attempt."""
+    if config.mode == "hidden":
+        return HiddenShift(torch.zeros(head.d, device=head.device, dtype=head.dtype))
+    if config.a_init == "random":
+        return random_head(head.V, head.d, config.rank or 1, config.scale, seed=seed, like=head.H)
+    return None
+
+
+def free_parameters(config: WeightAdaptConfig) -> tuple[str, ...]:
+    """What moves (see :mod:`policies.rosa`)."""
+    if config.mode == "hidden":
+        return ("delta",)
+    return ("A", "B") if config.a_init == "random" else ("B",)
+
+
+def with_directions(
+    base: HeadAdapter | None, head: HeadPass, eq: Equations, margin: Tensor, config: WeightAdaptConfig
+) -> HeadAdapter:
+    """``base`` with room for this attempt: for A taken from the attempt, its new directions appended."""
+    if isinstance(base, HiddenShift) or (base is not None and config.a_init == "random"):
+        return base
+    assert base is None or isinstance(base, LoRAHead)
+    moving = (eq.shift != 0) if eq.member is None else (eq.member.T @ (eq.shift != 0).double()) > 0
+    rank = min(config.rank or config.max_rank, config.max_rank)
+    # Anchors are held exactly only by their own directions: those are affordable while all fit into the adapter.
+    rows = eq.keep if config.rank is None and len(eq.keep) <= rank else eq.keep[moving]
+    if config.a_init == "rows":
+        directions = rows_basis(head.H[rows], margin[rows].argsort(), rank)
+    else:
+        directions = leading_directions(head.H[rows], rank)
+    return appended(base, directions, head.V, config.scale, head.H)
+
+
+def decayed(adapter: HeadAdapter | None, decay: float) -> HeadAdapter | None:
+    """decay·θ."""
+    if adapter is None or decay == 1:
+        return adapter
+    if isinstance(adapter, HiddenShift):
+        return HiddenShift(adapter.delta * decay)
+    assert isinstance(adapter, LoRAHead)
+    return replace(adapter, B=adapter.B * decay)
+
+
+def check_finite(delta: Delta) -> None:
+    """Raises AdaptationError if a step holds NaN or Inf."""
+    for name, change in delta.items():
+        if not bool(torch.isfinite(change).all()):
+            raise AdaptationError(f"The solved step of {name} contains NaN or Inf.", "Raise the damping; nothing was changed.")
+
+
+def effect(head: HeadPass, eq: Equations, before: Moments, old: HeadAdapter | None, new: HeadAdapter, delta_norm2: float) -> Effect:
+    """Recompute the policy on H under ``new``, by the head alone, and compare it with ``old``."""
+    after, kl = head.compare(active(old), new, before)
+    m0, m1 = before.margin[eq.keep], after[eq.keep]
+    left0, left1 = eq.shift, eq.logit(m0) + eq.shift - eq.logit(m1)
+    moving = eq.shift != 0
+    return Effect(
+        residual_before=float(eq.gap(m0, m0).norm()),
+        residual_after=float(eq.gap(m0, m1).norm()),
+        residual_before_probability=float(probability_gap(eq.logit(m0), left0).norm()),
+        residual_after_probability=float(probability_gap(eq.logit(m1), left1).norm()),
+        kl_mean=float(kl.mean()),
+        kl_max=float(kl.max()),
+        log_odds_shift=float((eq.logit(m1) - eq.logit(m0))[moving].mean()),
+        delta_norm2=delta_norm2,
+    )
+
+
+def rosa_step(
+    head: HeadPass, adapter: HeadAdapter | None, episode: Episode, config: WeightAdaptConfig, *, seed: int
+) -> tuple[HeadAdapter | None, dict[str, Any]]:
+    """One ROSA update (ROSA2 Alg. 1, line 17): the new adapter, or None if none was better; and the numbers of the update.
+
+    Raises:
+        AdaptationError: NaN or Inf anywhere, or an option the attempt cannot serve.
+    """
+    clock = [time.perf_counter()]
+    base = decayed(adapter, config.decay) or initial(config, head, seed)
+    free = free_parameters(config)
+    wanted = needs(config.mode == "lora", free, base)
+    if config.solver == "cg":
+        wanted |= cg_needs(config.mode == "lora", config.granularity == "token")
+    before = head.moments(active(base), **wanted)
+    clock.append(time.perf_counter())
+    eq = equations(episode, before.margin, config)
+    numbers: dict[str, Any] = {"T": head.T, "equations": len(eq.shift), "moved_tokens": int((eq.shift != 0).sum())}
+    if not numbers["moved_tokens"]:
+        return None, {**numbers, "reason": "no token has a reward to move it"}
+    base = with_directions(base, head, eq, before.margin, config)
+    solution = SOLVERS[config.solver](Problem(head, base, free, before, eq, config))
+    check_finite(solution.delta)
+    clock.append(time.perf_counter())
+
+    new, done, halvings = _checked(head, eq, before, base, solution.delta, config)
+    clock.append(time.perf_counter())
+    numbers |= {
+        "rank": new.rank,
+        "solver": config.solver,
+        "lambda": solution.lam,
+        "iterations": solution.iterations,
+        "halvings": halvings,
+        **asdict(done),
+        **{f"{name}_seconds": round(b - a, 6) for name, a, b in zip(("pass", "solve", "check"), clock, clock[1:], strict=False)},
+    }
+    if not done.residual_after < done.residual_before:
+        return None, {**numbers, "reason": f"no step length down to 2^-{halvings} lowered the residual"}
+    return new, numbers
+
+
+def _checked(
+    head: HeadPass, eq: Equations, before: Moments, base: HeadAdapter, delta: Delta, config: WeightAdaptConfig
+) -> tuple[HeadAdapter, Effect, int]:
+    """θ + Δθ/2ⁿ for the smallest n ≤ ``max_halvings`` at which ‖R‖ has fallen (else the last one tried), its effect, and n."""
+    size, halvings = norm2(delta), 0
+    while True:
+        step = 0.5**halvings
+        new = moved(base, delta, step)
+        if isinstance(new, LoRAHead):
+            new = compressed(new, config.max_rank)
+        done = effect(head, eq, before, base, new, step**2 * size)
+        if done.residual_after < done.residual_before or halvings == config.max_halvings:
+            return new, done, halvings
+        halvings += 1
+
+
+def refined_residual(
+    head: HeadPass, adapter: HeadAdapter | None, episode: Episode, config: WeightAdaptConfig, *, seed: int
+) -> dict[str, float]:
+    """‖R‖ and ‖Δθ‖² that ROSA would see with these H (another context's), without moving anything (ROSA2 Theorem 4.1)."""
+    _, numbers = rosa_step(head, adapter, episode, config.model_copy(update={"max_halvings": 0}), seed=seed)
+    names = {"residual": "residual_before", "residual_probability": "residual_before_probability", "delta_norm2": "delta_norm2"}
+    return {short: float(numbers.get(name, 0.0)) for short, name in names.items()}
