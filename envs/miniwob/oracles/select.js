@@ -53,11 +53,4 @@
     if (off === 0) return submit();
     return off > 0 ? click($('.ui-spinner-up'), 'the up arrow') : click($('.ui-spinner-down'), 'the down arrow');
   });
-
-  // The clicked shapes vanish or are covered: what is left says which number is next.
-  register('ascending-numbers', () => {
-    const number = $('svg text') ? '1' : $('svg rect').dataset.index;
-    const next = number === '1' ? $$('svg text').find((digit) => text(digit) === '1') : $('svg rect');
-    return click(next, `number ${number}`);
-  });
 })();
