@@ -1,0 +1,27 @@
+#!/bin/bash
+# The session of the desktop's user: X server, buses, desktop, guest server.  Ends, and with it the container, when the X server does.
+set -u
+
+Xvfb :0 -screen 0 "${SCREEN_SIZE}x24" -dpi 96 -noreset -nolisten tcp -s 0 >/tmp/xvfb.log 2>&1 &
+xserver=$!
+# Its import takes longer than all the rest; it connects to the screen when it is asked for something.
+while :; do python3 -m guest.server; echo "guest server ended ($?)" >&2; sleep 0.3; done &
+dbus-daemon --session --nofork --nopidfile --address="$DBUS_SESSION_BUS_ADDRESS" &
+
+until [ -S /tmp/.X11-unix/X0 ] && [ -S "$XDG_RUNTIME_DIR/bus" ]; do
+  kill -0 "$xserver" 2>/dev/null || { cat /tmp/xvfb.log >&2; exit 1; }
+  sleep 0.02
+done
+
+/usr/libexec/at-spi-bus-launcher --launch-immediately &
+# Applications other than GTK's own only join the accessibility bus when told that somebody listens.
+gdbus call --session --dest org.a11y.Bus --object-path /org/a11y/bus --timeout 10 \
+  --method org.freedesktop.DBus.Properties.Set org.a11y.Status IsEnabled '<true>' >/dev/null &
+xfwm4 --compositor=off &
+xfsettingsd --disable-wm-check --no-daemon &
+xfce4-panel --disable-wm-check &
+xfdesktop --disable-wm-check &
+
+wait "$xserver"
+cat /tmp/xvfb.log >&2
+exit 1
