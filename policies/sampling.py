@@ -50,7 +50,7 @@ class Sampler:
         if torch.isnan(logits).any():
             raise PolicyError(
                 "The model's logits are not numbers (NaN).",
-                "Try another dtype (--set policy.dtype=float32), and roll back the last update.",
+                "Try another dtype (--set model.dtype=float32), and roll back the last update.",
             )
         if any(s.frequency_penalty for s in self._settings):
             logits = self._penalised(logits)

@@ -1,0 +1,290 @@
+"""Generation with Qwen2-VL and Qwen2.5-VL: batched, with an adapter, a temperature and a random stream of its own for every row.
+
+The decode loop is our own because every row needs its own adapter, sampler, limit, log-probabilities and hidden states, for which
+``generate`` of transformers would need four plug-ins.  Both give the same tokens (a test holds them together) at the same speed.
+
+b rows of a batch · L prompt length after left padding · T tokens generated · d hidden size · V vocabulary
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from envs.errors import PolicyError
+from policies.base import SamplingConfig
+from policies.batching import Batcher
+from policies.head import HeadAdapter, head_hooks
+from policies.sampling import Sampler
+from policies.ui_tars.prompt import Message
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A conversation ready for the model: its text with one image token per image, and the images at their final size."""
+
+    text: str
+    images: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One row of a batch.
+
+    Attributes:
+        prompt: From :meth:`Engine.prompt`.
+        sampling: How to draw.
+        seed: Of this row's random stream.
+        adapter: What this session adds to the head; None is the frozen model.
+        capture: Keep H.
+    """
+
+    prompt: Prompt
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    seed: int = 0
+    adapter: HeadAdapter | None = None
+    capture: bool = False
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One reply.
+
+    Attributes:
+        text: Without special tokens.
+        tokens: y [T] int64 on the CPU, the end-of-turn token included.
+        hidden: H [T, d], row i is what ``lm_head`` received when token i was chosen; None if not captured.
+        logprobs: log π(y_i) [T] float32 on the CPU, under the adapted model at temperature 1 and without penalties.
+        finish: ``stop`` or ``length``.
+        prompt_tokens: Length of the prompt, images included.
+    """
+
+    text: str
+    tokens: Tensor
+    hidden: Tensor | None
+    logprobs: Tensor
+    finish: str
+    prompt_tokens: int
+
+
+@dataclass(frozen=True)
+class Score:
+    """A teacher-forced pass over a given reply: H [T, d] and log π(y_i) [T] float32."""
+
+    hidden: Tensor
+    logprobs: Tensor
+
+
+class Engine:
+    """One frozen backbone shared by all sessions.
+
+    Args:
+        model: A ``Qwen2VLForConditionalGeneration`` or ``Qwen2_5_VLForConditionalGeneration`` in eval mode.
+        processor: Its processor; the tokenizer pads on the left.
+        max_batch: Rows generated together at most.
+        window_s: How long a batch waits for sessions that are known to be acting.
+    """
+
+    def __init__(self, model: Any, processor: Any, *, max_batch: int = 16, window_s: float = 0.02) -> None:
+        self.model, self.processor = model, processor
+        processor.tokenizer.padding_side = "left"
+        self.patch_size: int = processor.image_processor.patch_size
+        self.factor: int = self.patch_size * processor.image_processor.merge_size
+        self.stop_ids = _stop_ids(model, processor)
+        self._lock = threading.Lock()  # one pass at a time: the hooks sit on the shared head
+        self._tokenizer_lock = threading.Lock()  # fast tokenizers refuse concurrent use ("Already borrowed")
+        self.batcher: Batcher[Request, Generation] = Batcher(self.generate, max_batch=max_batch, window_s=window_s)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    # -- prompts -----------------------------------------------------------------------------------------------------------------
+    def prompt(self, messages: Sequence[Message], min_pixels: int, max_pixels: int) -> Prompt:
+        """Chat template and images of a conversation, each image resized by ``smart_resize`` to the pixel budget.
+
+        Raises:
+            PolicyError: the text holds the model's own image token.
+        """
+        from qwen_vl_utils import process_vision_info
+
+        sized = [_with_budget(message, min_pixels, max_pixels) for message in messages]
+        images, _ = process_vision_info(sized, image_patch_size=self.patch_size)
+        text = self.processor.apply_chat_template(sized, tokenize=False, add_generation_prompt=True)
+        if text.count(self.processor.image_token) != len(images or ()):
+            raise PolicyError(f"The instruction contains the model's control token {self.processor.image_token}.")
+        return Prompt(text, tuple(images or ()))
+
+    def _encode(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
+        images = [image for prompt in prompts for image in prompt.images]
+        with self._tokenizer_lock:
+            encoded = self.processor(
+                text=[p.text for p in prompts],
+                images=images or None,
+                padding=True,
+                return_tensors="pt",
+                images_kwargs={"do_resize": False},  # resized in prompt(), to the size that the coordinates refer to
+            )
+        return {name: value.to(self.device) for name, value in encoded.items()}
+
+    def _positions(self, encoded: dict[str, Tensor]) -> Tensor:
+        """Rotary positions [3, b, L] (time, height, width); of padding, 0."""
+        mask = encoded["attention_mask"]
+        if "image_grid_thw" not in encoded:
+            return (mask.cumsum(-1) - 1).clamp(min=0).expand(3, *mask.shape)
+        positions, _ = self.model.model.get_rope_index(
+            encoded["input_ids"],
+            mm_token_type_ids=encoded["mm_token_type_ids"],
+            image_grid_thw=encoded["image_grid_thw"],
+            attention_mask=mask,
+        )
+        return positions
+
+    # -- generation --------------------------------------------------------------------------------------------------------------
+    def submit(self, request: Request) -> Generation:
+        """The reply to ``request``, generated together with what other threads ask at the same time."""
+        return self.batcher.submit(request)
+
+    def generate(self, requests: Sequence[Request]) -> list[Generation]:
+        """Replies of one batch, in the order of ``requests``; a batch that does not fit into memory is halved.
+
+        Raises:
+            PolicyError: not even one row fits into memory, or the logits are not numbers.
+        """
+        try:
+            with self._lock:
+                return self._generate(requests)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            if len(requests) == 1:
+                raise PolicyError(
+                    f"Out of memory on {self.device} while generating.",
+                    "Lower model.max_pixels or model.history_images, or use model.dtype=bfloat16 or a smaller policy.",
+                ) from error
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        half = len(requests) // 2
+        return self.generate(requests[:half]) + self.generate(requests[half:])
+
+    @torch.no_grad()
+    def _generate(self, requests: Sequence[Request]) -> list[Generation]:
+        encoded = self._encode([r.prompt for r in requests])
+        positions = self._positions(encoded)  # [3, b, L]
+        mask = encoded["attention_mask"]  # [b, L]
+        padded = not bool(mask.all())
+        sampler = Sampler([r.sampling for r in requests], [r.seed for r in requests])
+        rows = [_Row(r.sampling.max_new_tokens, self.stop_ids) for r in requests]
+        cache = DynamicCache(config=self.model.config.get_text_config())
+        step_inputs = {
+            k: v for k, v in encoded.items() if k in ("input_ids", "pixel_values", "image_grid_thw", "mm_token_type_ids")
+        }
+        next_position = positions.amax(dim=(0, 2)) + 1  # [b]: after an image it is not the number of tokens
+        adapters = [r.adapter for r in requests]
+        with head_hooks(self.model.lm_head, adapters, capture=any(r.capture for r in requests)) as tap:
+            while True:
+                logits = (
+                    self.model(
+                        **step_inputs,
+                        position_ids=positions,
+                        attention_mask=mask if padded else None,
+                        past_key_values=cache,
+                        use_cache=True,
+                        logits_to_keep=1,
+                    )
+                    .logits[:, -1]
+                    .float()
+                )  # [b, V]
+                tokens = sampler.draw(logits)  # [b]
+                chosen = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)  # [b]
+                for row, token, logprob in zip(rows, tokens.tolist(), chosen.tolist(), strict=True):
+                    row.add(token, logprob)
+                if all(row.finish for row in rows):
+                    break
+                step_inputs = {"input_ids": tokens[:, None].to(self.device)}
+                positions = next_position.view(1, -1, 1).expand(3, -1, -1)  # [3, b, 1]
+                next_position = next_position + 1
+                mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+        prompt_tokens = encoded["attention_mask"].sum(dim=1).tolist()
+        return [
+            self._generation(row, i, tap.hidden if requests[i].capture else None, prompt_tokens[i]) for i, row in enumerate(rows)
+        ]
+
+    def _generation(self, row: _Row, index: int, hidden: list[Tensor] | None, prompt_tokens: int) -> Generation:
+        length = len(row.tokens)
+        with self._tokenizer_lock:
+            text = self.processor.tokenizer.decode(row.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return Generation(
+            text=text,
+            tokens=torch.tensor(row.tokens),
+            hidden=None if hidden is None else torch.stack([step[index] for step in hidden[:length]]),  # [T, d]
+            logprobs=torch.tensor(row.logprobs),
+            finish=row.finish,
+            prompt_tokens=prompt_tokens,
+        )
+
+    # -- teacher forcing -----------------------------------------------------------------------------------------------------------
+    @torch.no_grad()
+    def score(self, prompt: Prompt, tokens: Tensor, adapter: HeadAdapter | None = None) -> Score:
+        """H and log-probabilities of the reply ``tokens`` [T] to ``prompt``, in one pass."""
+        with self._lock:
+            encoded = self._encode([prompt])
+            prompt_positions = self._positions(encoded)  # [3, 1, L]
+            tokens = tokens.to(self.device)
+            new = prompt_positions.amax() + 1 + torch.arange(len(tokens), device=self.device)  # [T]
+            encoded["input_ids"] = torch.cat([encoded["input_ids"], tokens[None]], dim=1)  # [1, L + T]
+            del encoded["attention_mask"]  # one row has no padding
+            encoded.pop("mm_token_type_ids", None)
+            hidden = self.model.model(
+                **encoded,
+                position_ids=torch.cat([prompt_positions, new.expand(3, 1, -1)], dim=2),
+                use_cache=False,
+            ).last_hidden_state[:, -len(tokens) - 1 : -1]  # [1, T, d]: position i predicts token i + 1
+            with head_hooks(self.model.lm_head, [adapter], capture=False):
+                logits = self.model.lm_head(hidden)[0].float()  # [T, V]
+            logprobs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+            return Score(hidden[0], logprobs.cpu())
+
+
+class _Row:
+    """Tokens of one reply while it is written; after its end, what the row still draws is ignored."""
+
+    def __init__(self, limit: int, stop_ids: frozenset[int]) -> None:
+        self._limit, self._stop_ids = limit, stop_ids
+        self.tokens: list[int] = []
+        self.logprobs: list[float] = []
+        self.finish = ""
+
+    def add(self, token: int, logprob: float) -> None:
+        if self.finish:
+            return
+        self.tokens.append(token)
+        self.logprobs.append(logprob)
+        if token in self._stop_ids:
+            self.finish = "stop"
+        elif len(self.tokens) >= self._limit:
+            self.finish = "length"
+
+
+def _with_budget(message: Message, min_pixels: int, max_pixels: int) -> Message:
+    content = [
+        {**part, "min_pixels": min_pixels, "max_pixels": max_pixels} if part["type"] == "image" else part
+        for part in message["content"]
+    ]
+    return {**message, "content": content}
+
+
+def _stop_ids(model: Any, processor: Any) -> frozenset[int]:
+    configured = model.generation_config.eos_token_id
+    ids = set(configured if isinstance(configured, list) else [configured]) | {processor.tokenizer.eos_token_id}
+    return frozenset(i for i in ids if i is not None)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
