@@ -1,0 +1,125 @@
+"""Makes text that a model wrote, or copied from a screen, safe to put into the next prompt.
+
+Guidance stands in a fence inside a prompt whose instruction must stay as it is.  So it is plain text of bounded length: no
+control characters, no chat-template or box tokens, no tags, headings or fences, nothing that talks the agent out of its
+instruction, and no coordinates but those the agent itself has used.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from envs.errors import AdaptationError
+
+# <|im_start|>, <|box_start|>, their full-width cousins, and the templates of Llama 2 and Gemma.
+_SPECIAL = re.compile(r"<[|｜][^<>\n]{0,60}[|｜]>|\[/?INST\]|<</?SYS>>")
+_TAG = re.compile(r"<(/?)([A-Za-z_][\w.:-]{0,40})(?:\s[^<>\n]{0,200})?/?>")
+_STRUCTURAL = frozenset(
+    {
+        "s", "bos", "eos", "pad", "unk", "start_of_turn", "end_of_turn", "system", "user", "assistant", "human", "tool",
+        "tool_call", "tool_response", "think", "thought", "action", "answer", "guidance", "hint", "hints", "instruction",
+        "instructions", "task", "trace", "prompt", "image", "video", "point", "bbox", "box", "ref", "improved_variable",
+        "variable", "feedback", "conversation", "context", "lm_input", "lm_output", "lm_system_prompt", "objective_function",
+        "role", "constraints", "focus",
+    }
+)  # fmt: skip
+_HEADING = re.compile(r"^[#>\s]+(?=\S)")
+_RULER = re.compile(r"^[-=*_~+\s]{3,}$")
+_SENTENCE = re.compile(r"(?<=[.!?;])\s+")
+_SUBVERSION = re.compile(
+    r"\b(?:ignore|disregard|forget|override|bypass)\s+(?:(?:all|any|of|the|your|these|those|my|previous|prior|above|earlier|original"
+    r"|given|user'?s?)\s+){1,5}(?:instructions?|prompts?|tasks?|goals?|rules?|guidance)\b"
+    r"|\b(?:new|real|actual|true|updated|changed)\s+(?:user\s+)?(?:instructions?|tasks?|goals?)\s*(?:(?:is|are)\s+(?:now\s+)?to\b|:)"
+    r"|\b(?:system|developer)\s+(?:prompt|message)\b|\byou\s+are\s+now\b",
+    re.IGNORECASE,
+)
+_NUMBER = r"-?\d+(?:\.\d+)?"
+_PAIR = re.compile(rf"({_NUMBER})(?:\s*,\s*|\s+)({_NUMBER})")
+_COORDINATES = re.compile(
+    rf"(?:\s+(?:at|near|around|to|on|from))?\s*(?:[(\[]\s*{_NUMBER}(?:\s*,\s*{_NUMBER}){{1,3}}\s*[)\]]"
+    rf"|\b(?:coordinates?|position|point|pixels?)\s*:?\s+{_NUMBER}\s*,\s*{_NUMBER}"
+    rf"|\bx\s*[=:]\s*{_NUMBER}\s*,?\s*(?:and\s+)?y\s*[=:]\s*{_NUMBER})",
+    re.IGNORECASE,
+)
+_MAX_PASSES = 8
+
+
+def clean(text: str, limit: int) -> str:
+    """``text`` as plain lines of at most ``limit`` characters in all; cleaning twice changes nothing more."""
+    for _ in range(_MAX_PASSES):  # what is removed may have held apart what is forbidden: "<|im_<|x|>start|>"
+        cleaned = "\n".join(line for line in map(_clean_line, _strip_tokens(_printable(text)).split("\n")) if line)
+        if cleaned == text:
+            break
+        text = cleaned
+    else:
+        text = re.sub(r"[<>|｜`#~]", "", text)
+    return shorten(text, limit)
+
+
+def admit(text: str, own_actions: Iterable[str], limit: int) -> str:
+    """A model's words as guidance: plain, at most ``limit`` characters, no coordinates but those of the agent's ``own_actions``.
+
+    Raises:
+        AdaptationError: nothing usable is left.
+    """
+    text = clean(only_known_coordinates(clean(text, len(text) + 1), own_actions), limit)
+    if not any(c.isalnum() for c in text):
+        raise AdaptationError("The critic wrote no usable guidance.", "The attempt goes on without new guidance.")
+    return text
+
+
+def clean_line(text: str) -> str:
+    """Like :func:`clean`, on one line and of any length."""
+    return " ".join(clean(text, len(text) + 1).split())
+
+
+def shorten(text: str, limit: int) -> str:
+    """The beginning of ``text``, cut at a word and marked with an ellipsis if it is longer than ``limit`` characters."""
+    if len(text) <= limit:
+        return text
+    head = text[: max(0, limit - 1)]
+    space = max(head.rfind(" "), head.rfind("\n"))
+    return (head[:space] if space > limit // 2 else head).rstrip() + "…" if limit else ""
+
+
+def only_known_coordinates(text: str, sources: Iterable[str]) -> str:
+    """``text`` without the coordinates that occur in none of ``sources`` (the agent's own actions)."""
+    known = {_pair(match) for source in sources for match in _PAIR.finditer(source)}
+
+    def keep(match: re.Match[str]) -> str:
+        numbers = [float(number) for number in re.findall(_NUMBER, match.group())]
+        pairs = list(zip(numbers[::2], numbers[1::2], strict=False))
+        return match.group() if len(numbers) % 2 == 0 and all(pair in known for pair in pairs) else ""
+
+    return _COORDINATES.sub(keep, text)
+
+
+def _pair(match: re.Match[str]) -> tuple[float, float]:
+    return float(match.group(1)), float(match.group(2))
+
+
+def _printable(text: str) -> str:
+    """Without control, format (zero-width, bidirectional), surrogate and private characters; tabs become spaces."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n").replace("\t", " ")
+    return "".join(c for c in text if c == "\n" or not unicodedata.category(c).startswith("C"))
+
+
+def _strip_tokens(text: str) -> str:
+    text = _SPECIAL.sub("", text)
+    closed = {match.group(2).lower() for match in _TAG.finditer(text) if match.group(1)}
+
+    def bare(match: re.Match[str]) -> str:
+        name = match.group(2)
+        return "" if match.group(1) or name.lower() in closed | _STRUCTURAL else name
+
+    text = _TAG.sub(bare, text)  # "<Submit>" keeps its word, markup goes
+    return re.sub(r"~{3,}|`{3,}", "", text).replace("`", "'")
+
+
+def _clean_line(line: str) -> str:
+    line = " ".join(_HEADING.sub("", line).split())
+    if _RULER.match(line) or _SUBVERSION.search(line) is None:
+        return "" if _RULER.match(line) else line
+    return " ".join(sentence for sentence in _SENTENCE.split(line) if not _SUBVERSION.search(sentence))
