@@ -8,12 +8,8 @@ what the protocol is for.
 from __future__ import annotations
 
 import logging
-import os
-import shlex
 import shutil
 import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -21,16 +17,17 @@ from typing import Any
 from flask import Flask, Response, abort, jsonify, request, send_file
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from guest import recording, screen, tree, windows, xinput
+from guest import commands, files, recording, screen, tree, windows, xinput
+from guest.files import expand
 
 PORT = 5000
-COMMAND_SECONDS = 120.0
-PYTHON_SECONDS = 30.0
 OPEN_SECONDS = 120.0
 """How long a file may take to show its window.  The original waits half an hour, longer than any episode."""
 WALLPAPER = ("xfconf-query", "-c", "xfce4-desktop", "-p")
 
 app = Flask("osworld-guest")
+app.register_blueprint(commands.routes)
+app.register_blueprint(files.routes)
 
 
 # -- ours -----------------------------------------------------------------------------------------------------------------------
@@ -101,166 +98,13 @@ def window_size() -> Response:
     return jsonify(width=size[0], height=size[1])
 
 
-# -- files ----------------------------------------------------------------------------------------------------------------------
-@app.post("/file")
-def get_file() -> Response | tuple[Response, int]:
-    if "file_path" not in request.form:
-        return jsonify(error="file_path is required"), 400
-    path = _path(request.form["file_path"])
-    if not path.is_file():
-        return jsonify(error="File not found"), 404
-    return send_file(path, as_attachment=True)
-
-
-@app.post("/setup/upload")
-def upload() -> str | tuple[Response, int]:
-    if "file_path" not in request.form or "file_data" not in request.files:
-        return jsonify(error="file_path and file_data are required"), 400
-    path = _path(request.form["file_path"])
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        request.files["file_data"].save(path)
-    except OSError as error:
-        return jsonify(error=f"Failed to upload file: {error}"), 500
-    return f"File Uploaded: {path.stat().st_size} bytes"
-
-
-@app.post("/list_directory")
-def list_directory() -> Response | tuple[Response, int]:
-    path = (request.get_json() or {}).get("path")
-    if path is None:
-        return jsonify(error="Missing 'path' parameter"), 400
-    if not Path(path).is_dir():
-        return jsonify(error="The provided path is not a directory"), 400
-    return jsonify(directory_tree=_directory_tree(Path(path)))
-
-
-def _directory_tree(folder: Path) -> dict[str, Any]:
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError as error:
-        return {"error": str(error)}
-    children = [_directory_tree(e) if e.is_dir() and not e.is_symlink() else {"type": "file", "name": e.name} for e in entries]
-    return {"type": "directory", "name": folder.name, "children": children}
-
-
-@app.post("/desktop_path")
-def desktop_path() -> Response | tuple[Response, int]:
-    path = Path.home() / "Desktop"
-    return jsonify(desktop_path=str(path)) if path.is_dir() else (jsonify(error="Desktop path not found"), 404)
-
-
-# -- commands -------------------------------------------------------------------------------------------------------------------
-@app.post("/execute")
-@app.post("/setup/execute")
-def execute() -> tuple[Response, int]:
-    data = request.get_json()
-    try:
-        return jsonify(_execute(data)), 200
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        return jsonify(status="error", message=str(error)), 500
-
-
-@app.post("/execute_with_verification")
-@app.post("/setup/execute_with_verification")
-def execute_with_verification() -> tuple[Response, int]:
-    data = request.get_json()
-    wanted = data.get("verification") or {}
-    started = time.monotonic()
-    limit = float(data.get("max_wait_time", 10))
-    try:
-        result = _execute(data)
-        if not wanted:
-            return jsonify(result), 200
-        while time.monotonic() - started < limit:
-            if _verified(wanted):
-                return jsonify(result | {"verification": "passed", "wait_time": time.monotonic() - started}), 200
-            time.sleep(float(data.get("check_interval", 1)))
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        return jsonify(status="error", message=str(error)), 500
-    return jsonify(result | {"status": "verification_failed", "verification": "failed", "wait_time": limit}), 500
-
-
-def _verified(wanted: dict[str, str]) -> bool:
-    title = wanted.get("window_exists", "").lower()
-    if title and not any(title in name.lower() for _, name in windows.titles()):
-        return False
-    command = wanted.get("command_success")
-    return not command or subprocess.run(["sh", "-c", command], capture_output=True, timeout=5, check=False).returncode == 0
-
-
-def _execute(data: dict[str, Any]) -> dict[str, Any]:
-    command, shell = _command(data)
-    done = subprocess.run(command, shell=shell, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False)
-    return {"status": "success", "output": done.stdout, "error": done.stderr, "returncode": done.returncode}
-
-
-def _command(data: dict[str, Any]) -> tuple[str | list[str], bool]:
-    shell = bool(data.get("shell", False))
-    command = data.get("command", "" if shell else [])
-    if isinstance(command, str):
-        if shell:
-            return command, shell
-        command = shlex.split(command)
-    return [os.path.expanduser(word) if word.startswith("~/") else word for word in command], shell
-
-
-@app.post("/setup/launch")
-def launch() -> str | tuple[Response, int]:
-    command, shell = _command(request.get_json())
-    try:
-        subprocess.Popen(command, shell=shell, start_new_session=True, stdin=subprocess.DEVNULL)
-    except (OSError, ValueError) as error:
-        return jsonify(status="error", message=str(error)), 500
-    return f"{command if isinstance(command, str) else ' '.join(command)} launched successfully"
-
-
-@app.post("/run_python")
-def run_python() -> tuple[Response, int]:
-    code = request.get_json().get("code")
-    if not code:
-        return jsonify(status="error", message="Code not supplied!"), 400
-    try:
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PYTHON_SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        message = "Execution timeout: Code took too long to execute"
-        return jsonify(status="error", message=message, error="TimeoutExpired", need_more=False, output=None), 500
-    body = {
-        "status": "error" if done.returncode else "success", "message": "\n".join(filter(None, (done.stdout, done.stderr))),
-        "need_more": False, "output": done.stdout, "error": done.stderr, "return_code": done.returncode,
-    }  # fmt: skip
-    return jsonify(body), 200
-
-
-@app.post("/run_bash_script")
-def run_bash_script() -> tuple[Response, int]:
-    data = request.get_json()
-    if not data.get("script"):
-        return jsonify(status="error", output="Script not supplied!", error="", returncode=-1), 400
-    folder = os.path.expanduser(data.get("working_dir") or "~")
-    if not Path(folder).is_dir():
-        return jsonify(status="error", output=f"Working directory does not exist: {folder}", error="", returncode=-1), 400
-    limit = float(data.get("timeout", 100))
-    with tempfile.NamedTemporaryFile("w", suffix=".sh") as script:
-        script.write(data["script"])
-        script.flush()
-        try:
-            done = subprocess.run(
-                ["bash", script.name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=limit, cwd=folder, check=False
-            )
-        except subprocess.TimeoutExpired:
-            message = f"Script execution timed out after {limit:g} seconds"
-            return jsonify(status="error", output=message, error="", returncode=-1), 500
-    return jsonify(status="error" if done.returncode else "success", output=done.stdout, error="", returncode=done.returncode), 200
-
-
 # -- windows and wallpaper ------------------------------------------------------------------------------------------------------
 @app.post("/setup/open_file")
 def open_file() -> tuple[str, int]:
     name = request.get_json().get("path")
     if not name:
         return "Path not supplied!", 400
-    path = _path(name)
+    path = expand(name)
     if not path.exists() and shutil.which(name) is None:
         return f"Application/file not found: {path}", 404
     command = ["xdg-open", str(path)] if path.exists() else [name]
@@ -305,7 +149,7 @@ def change_wallpaper() -> tuple[str, int]:
     name = request.get_json().get("path")
     if not name:
         return "Path not supplied!", 400
-    path = _path(name)
+    path = expand(name)
     if not path.is_file():
         return f"File not found: {path}", 404
     for property_name in _wallpapers():
@@ -330,10 +174,6 @@ def start_recording() -> tuple[Response, int]:
 def end_recording() -> Response | tuple[Response, int]:
     message, status = recording.end()
     return send_file(recording.FILE, as_attachment=True) if status == 200 else (jsonify(status="error", message=message), status)
-
-
-def _path(name: str) -> Path:
-    return Path(os.path.expandvars(os.path.expanduser(name)))
 
 
 def main() -> None:

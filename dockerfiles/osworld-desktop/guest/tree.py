@@ -1,7 +1,7 @@
 """The accessibility tree as OSWorld's XML.  Run as a program: a fresh process per tree sees no stale caches and can be killed.
 
-    python3 -m guest.tree              the whole tree
-    python3 -m guest.tree terminal     the text of the focused terminal, or nothing
+python3 -m guest.tree              the whole tree
+python3 -m guest.tree terminal     the text of the focused terminal, or nothing
 """
 
 from __future__ import annotations
@@ -49,9 +49,11 @@ def node(accessible: pyatspi.Accessible, depth: int = 0) -> etree._Element:
         element.set(_q("st", state), "true")
     for name, value in (accessible.get_attributes() or {}).items():
         _set(element, "attr", name, value)
-    for describe in (_component, _text, _image, _value, _actions):
-        with suppress(*GONE):
-            describe(accessible, element)
+    interfaces = pyatspi.listInterfaces(accessible)
+    for name, describe in INTERFACES.items():
+        if name in interfaces:
+            with suppress(*GONE):
+                describe(accessible, element)
     if depth < MAX_DEPTH:
         for child in _children(accessible, role, states):
             with suppress(*GONE):
@@ -71,11 +73,12 @@ def _text(accessible: pyatspi.Accessible, element: etree._Element) -> None:
     element.text = _clean(text.getText(0, text.characterCount)) or None
 
 
-def _image(accessible: pyatspi.Accessible, element: etree._Element) -> None:
-    interfaces = pyatspi.listInterfaces(accessible)
-    for name in ("Image", "Selection"):
-        if name in interfaces:
-            element.set(name.lower(), "true")
+def _image(_: pyatspi.Accessible, element: etree._Element) -> None:
+    element.set("image", "true")
+
+
+def _selection(_: pyatspi.Accessible, element: etree._Element) -> None:
+    element.set("selection", "true")
 
 
 def _value(accessible: pyatspi.Accessible, element: etree._Element) -> None:
@@ -136,6 +139,11 @@ def _q(prefix: str, name: str) -> str:
 def _clean(text: str) -> str:
     """Without placeholders for embedded objects and without what XML cannot hold."""
     return "".join(c for c in text if c not in "\ufffc\ufffd" and (c >= " " or c in "\n\t\r"))
+
+
+INTERFACES = {
+    "Component": _component, "Text": _text, "Image": _image, "Selection": _selection, "Value": _value, "Action": _actions,
+}  # fmt: skip
 
 
 def main() -> None:

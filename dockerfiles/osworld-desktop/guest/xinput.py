@@ -1,9 +1,8 @@
 """Input by XTEST: what a person's mouse and keyboard would send, for every character there is.
 
 The usual tools fail here: pyautogui types ``>`` for ``<`` and drops everything beyond ASCII, xdotool loses newlines and characters.
-A character that the keyboard layout has is typed with its own key; any other is bound to a spare key first.  A spare key is
-rebound only when all of them are taken, the longest unused first: an application that lags behind translates old key events with the
-new binding.
+A character that the keyboard layout has is typed with its own key; any other is bound to a spare key first.  A spare key is rebound
+only when all of them are taken, the longest unused first: an application that lags behind reads old events with the new binding.
 """
 
 from __future__ import annotations

@@ -1,0 +1,15 @@
+"""Emulator containers: started in parallel on free loopback ports, waited for, labelled, and never left behind.
+
+No fixed ports, no lock between processes, and nothing that somebody else started is ever touched.
+"""
+
+from envs.containers.engine import build_image, connect, engine_errors, require_image
+from envs.containers.fleet import Container, ContainerSpec, Fleet, Probe, wait_ready
+from envs.containers.housekeeping import Row, find, gc, ls, stop
+from envs.containers.ownership import Ledger, Owner, state_dir
+from envs.containers.pool import SparePool
+
+__all__ = [
+    "Container", "ContainerSpec", "Fleet", "Ledger", "Owner", "Probe", "Row", "SparePool",
+    "build_image", "connect", "engine_errors", "find", "gc", "ls", "require_image", "state_dir", "stop", "wait_ready",
+]  # fmt: skip

@@ -1,0 +1,107 @@
+"""The Docker Engine behind one door: connecting, typed errors, images."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import docker
+import docker.errors
+import requests.exceptions
+
+from envs.errors import InfrastructureError, SetupError
+
+CALL_SECONDS = 60
+"""Limit of one call to the engine.  Builds stream and are limited per chunk."""
+CONNECTIONS = 32
+DOCKERFILES = Path(__file__).resolve().parents[2] / "dockerfiles"
+ENGINE_FAULTS = (docker.errors.DockerException, requests.exceptions.RequestException)
+"""Both families: a lost daemon shows as an error of requests and not of the SDK."""
+
+
+def connect() -> docker.DockerClient:
+    """A client for the engine that ``DOCKER_HOST`` (or the local socket) names; one is shared by all threads.
+
+    Raises:
+        SetupError: no engine answers.
+    """
+    try:
+        client = _client()
+        client.ping()
+    except ENGINE_FAULTS as error:
+        _client.cache_clear()
+        raise SetupError(f"No Docker Engine answers ({_reason(error)}).", _how_to_start()) from error
+    return client
+
+
+@functools.cache
+def _client() -> docker.DockerClient:
+    return docker.from_env(timeout=CALL_SECONDS, max_pool_size=CONNECTIONS)
+
+
+def _how_to_start() -> str:
+    if shutil.which("dockerd"):
+        return "Start it: `systemctl start docker`; without systemd: `setsid dockerd --live-restore </dev/null &>dockerd.log &`."
+    return "Install it (Debian: `apt-get install docker.io`), start it, and put yourself into the group `docker`."
+
+
+@contextmanager
+def engine_errors(doing: str) -> Iterator[None]:
+    """Turn what the engine and its connection raise into InfrastructureError(component="docker")."""
+    try:
+        yield
+    except ENGINE_FAULTS as error:
+        raise InfrastructureError(f"Docker could not {doing}: {_reason(error)}.", component="docker") from error
+
+
+def _reason(error: BaseException) -> str:
+    text = error.explanation if isinstance(error, docker.errors.APIError) and error.explanation else str(error)
+    return str(text).strip().rstrip(".")
+
+
+def require_image(client: docker.DockerClient, image: str, mend: str) -> None:
+    """Make sure that ``image`` is on this machine: creating a container would otherwise try to pull it, for minutes.
+
+    Raises:
+        SetupError: it is not; the hint is ``mend``, the command that brings it.
+    """
+    with engine_errors(f"look for the image {image}"):
+        try:
+            client.images.get(image)
+        except docker.errors.ImageNotFound as error:
+            raise SetupError(f"The image {image} is not on this machine.", mend) from error
+
+
+def build_image(name: str, tag: str, on_line: Callable[[str], None]) -> str:
+    """Build ``dockerfiles/<name>`` as ``tag`` and return the image's id; ``on_line`` gets the build's output.
+
+    Raises:
+        SetupError: the Dockerfiles are not part of this installation, or no engine.
+        InfrastructureError: the build failed.
+    """
+    folder = DOCKERFILES / name
+    if not (folder / "Dockerfile").is_file():
+        raise SetupError(
+            f"There is no {folder}/Dockerfile.", "Dockerfiles are in the source tree: install with `pip install -e .` from a clone."
+        )
+    client = connect()
+    with engine_errors(f"build {tag}"):
+        for chunk in client.api.build(path=str(folder), tag=tag, rm=True, forcerm=True, decode=True, timeout=CALL_SECONDS * 30):
+            _report(chunk, tag, on_line)
+        return str(client.images.get(tag).id)
+
+
+def _report(chunk: dict[str, Any], tag: str, on_line: Callable[[str], None]) -> None:
+    if "error" in chunk:
+        raise InfrastructureError(
+            f"Building {tag} failed: {chunk['error'].strip()}",
+            "Where the base image cannot be pulled, make it first: `dockerfiles/debian-base.sh`.",
+            component="docker",
+        )
+    for line in chunk.get("stream", "").splitlines():
+        if line.strip():
+            on_line(line)

@@ -1,0 +1,290 @@
+"""Starting containers, many at once, until each is really ready; and stopping them, whatever happened meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import docker
+import docker.errors
+from docker.models.containers import Container as EngineContainer
+
+from envs.containers.engine import ENGINE_FAULTS, connect, engine_errors, require_image
+from envs.containers.ownership import Ledger, Owner, state_dir
+from envs.errors import InfrastructureError
+
+logger = logging.getLogger(__name__)
+
+LOOPBACK = "127.0.0.1"
+POLL_SECONDS = 0.1
+RUN_TTL_SECONDS = 7 * 24 * 3600
+LOG_LINES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class ContainerSpec:
+    """What to start.
+
+    Attributes:
+        image: Tag that must be on this machine already.
+        mend: The command that brings the image, for the message when it is not.
+        ports: TCP ports of the container to publish, each on a free port of the loopback interface.
+        environment: Environment variables.
+        cap_drop: Capabilities to take away; all of them unless the image needs some.
+        cap_add: Capabilities to give.
+        memory: Limit, as Docker writes it (``"4g"``), or None.
+        shm: Size of /dev/shm; browsers crash with Docker's 64 MB.
+        pids: Limit of processes and threads.
+        devices: Host devices to pass, e.g. ``/dev/kvm``.
+        read_only_files: Host path -> path in the container.
+    """
+
+    image: str
+    mend: str
+    ports: tuple[int, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    cap_drop: tuple[str, ...] = ("ALL",)
+    cap_add: tuple[str, ...] = ()
+    memory: str | None = None
+    shm: str = "256m"
+    pids: int = 2048
+    devices: tuple[str, ...] = ()
+    read_only_files: Mapping[str, str] = field(default_factory=dict)
+
+
+class Container:
+    """A started container.  ``ports`` maps its ports to those on the loopback interface."""
+
+    def __init__(self, engine_container: EngineContainer) -> None:
+        self._container = engine_container
+        self.name = str(engine_container.name)
+        self.ports: dict[int, int] = {}
+
+    @property
+    def id(self) -> str:
+        return str(self._container.id)
+
+    def refresh(self) -> str:
+        """Ask the engine anew: returns the state (``running``, ``paused``, ``exited``, ``gone``) and updates ``ports``.
+
+        Ports that the engine chose change whenever a container is started again.
+        """
+        with engine_errors(f"inspect {self.name}"):
+            try:
+                self._container.reload()
+            except docker.errors.NotFound:
+                return "gone"
+        published = self._container.attrs["NetworkSettings"]["Ports"] or {}
+        self.ports = {int(port.split("/")[0]): int(host[0]["HostPort"]) for port, host in published.items() if host}
+        return str(self._container.status)
+
+    def pause(self) -> None:
+        """Freeze all processes: no CPU, memory kept."""
+        with engine_errors(f"pause {self.name}"):
+            self._container.pause()
+
+    def unpause(self) -> None:
+        with engine_errors(f"unpause {self.name}"):
+            self._container.unpause()
+
+    def logs(self, lines: int | None = None) -> str:
+        """What the container wrote; empty when it is gone."""
+        with engine_errors(f"read the logs of {self.name}"):
+            try:
+                return str(self._container.logs(tail=lines or "all").decode(errors="replace"))
+            except docker.errors.NotFound:
+                return ""
+
+    def remove(self) -> None:
+        """Kill and remove; it is fine when somebody else did."""
+        with engine_errors(f"remove {self.name}"):
+            try:
+                self._container.remove(force=True, v=True)
+            except docker.errors.NotFound:
+                pass
+            except docker.errors.APIError as error:
+                if error.status_code != 409:  # 409: somebody else's removal is under way
+                    raise
+
+
+Probe = Callable[[Container], str]
+"""Asks a container once, within a few seconds: what it still lacks, or an empty string when it is ready."""
+
+
+class Fleet:
+    """The containers of one run: every one is labelled, in the ledger, and gone after :meth:`close`.
+
+    Args:
+        run: Name of the run, for people and for ``agentlab containers stop RUN``.
+        ledger: Where started containers are noted; the user's own by default.
+        log_dir: Where logs of failed containers are kept.
+        ttl: Seconds after which ``gc`` may remove a container even if its owner lives.
+        starts: How many may boot at once.  A boot takes one core, and more at once make each other time out.
+        detached: The containers outlive this process.
+    """
+
+    def __init__(
+        self, run: str, *, ledger: Ledger | None = None, log_dir: Path | None = None, ttl: int = RUN_TTL_SECONDS,
+        starts: int | None = None, detached: bool = False,
+    ) -> None:  # fmt: skip
+        self.run = re.sub(r"[^a-zA-Z0-9_.-]+", "-", run).strip("-.") or "run"
+        self.ledger = ledger or Ledger()
+        self.log_dir = log_dir or state_dir() / "logs"
+        self._owner = Owner.this_process(self.run, ttl, detached=detached)
+        self._starts = threading.BoundedSemaphore(starts or max(os.cpu_count() or 1, 1))
+        self._client = connect()
+        with engine_errors("name its engine"):
+            self._engine = str(self._client.info()["ID"])
+        self._mine: dict[str, Container] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    # -- starting --------------------------------------------------------------------------------------------------------------
+    def start(self, spec: ContainerSpec, probe: Probe, timeout: float) -> Container:
+        """Start one container and return it when ``probe`` is content.
+
+        Raises:
+            SetupError: the image is not on this machine.
+            InfrastructureError: (``docker``) the engine failed, or (``container``) it ended or was not ready in ``timeout``
+                seconds; it is removed then, and its log kept.
+        """
+        require_image(self._client, spec.image, spec.mend)
+        name = f"agentlab-{self.run}-{uuid.uuid4().hex[:8]}"
+        with self._starts:
+            try:
+                container = self._create(name, spec)
+                wait_ready(container, probe, timeout)
+            except BaseException as error:  # Ctrl-C too: nothing half started may stay
+                kept = self._give_up(name)
+                if isinstance(error, InfrastructureError) and kept:
+                    error.hint = f"{error.hint} Its log is kept in {kept}.".strip()
+                raise
+        return container
+
+    def start_many(self, spec: ContainerSpec, count: int, probe: Probe, timeout: float) -> list[Container]:
+        """Start ``count`` containers, as many at once as the machine can boot; all of them, or none and the first error."""
+        with ThreadPoolExecutor(max_workers=max(count, 1), thread_name_prefix="container") as threads:
+            starts = [threads.submit(self.start, spec, probe, timeout) for _ in range(count)]
+        errors = [error for error in (start.exception() for start in starts) if error]
+        if errors:
+            for start in starts:
+                if not start.exception():
+                    self.stop(start.result())
+            raise errors[0]
+        return [start.result() for start in starts]
+
+    def _create(self, name: str, spec: ContainerSpec) -> Container:
+        self.ledger.add(name, self._engine, self._owner)
+        with engine_errors(f"start a container of {spec.image}"):
+            created = self._client.containers.create(**_arguments(spec, name, self._owner))
+            container = Container(created)
+            with self._lock:
+                self._mine[name] = container
+            created.start()
+        if self._closed:
+            raise InfrastructureError(f"The fleet {self.run} was closed while a container started.", component="container")
+        container.refresh()
+        return container
+
+    def _give_up(self, name: str) -> Path | None:
+        """Keep the log of a container that did not start and remove it.  Where even that fails, the ledger still knows it."""
+        try:
+            container = Container(self._client.containers.get(name))
+            kept = self.keep_log(container)
+            self.stop(container)
+        except docker.errors.NotFound:
+            self.ledger.discard(name)
+            return None
+        except (InfrastructureError, *ENGINE_FAULTS) as error:
+            logger.warning("%s could not be cleaned up (%s); `agentlab containers gc` will.", name, error)
+            return None
+        return kept
+
+    # -- stopping --------------------------------------------------------------------------------------------------------------
+    def stop(self, container: Container) -> None:
+        """Remove the container; it is fine when it is gone already.
+
+        Raises:
+            InfrastructureError: the engine failed; the container stays in the ledger for ``gc``.
+        """
+        container.remove()
+        with self._lock:
+            self._mine.pop(container.name, None)
+        self.ledger.discard(container.name)
+
+    def keep_log(self, container: Container) -> Path:
+        """Write the container's log to ``log_dir`` and return the file."""
+        self.log_dir.mkdir(parents=True, exist_ok=True)
+        path = self.log_dir / f"{container.name}.log"
+        path.write_text(container.logs())
+        return path
+
+    def close(self) -> None:
+        """Remove all containers of this fleet that are left; nothing can be started any more.  Can be called twice."""
+        self._closed = True
+        with self._lock:
+            left = list(self._mine.values())
+        with ThreadPoolExecutor(max_workers=max(len(left), 1)) as threads:
+            stops = [threads.submit(self.stop, container) for container in left]
+        for stop in stops:
+            stop.result()
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def wait_ready(container: Container, probe: Probe, timeout: float) -> None:
+    """Wait until ``probe`` is content, the container ends, or ``timeout`` seconds have passed.
+
+    Raises:
+        InfrastructureError: (``container``) it ended, or was not ready in time; the message says what was missing.
+    """
+    until = time.monotonic() + timeout
+    while True:
+        state = container.refresh()
+        if state != "running":
+            last = " / ".join(container.logs(LOG_LINES_SHOWN).split("\n")).strip(" /")
+            raise InfrastructureError(f"{container.name} is {state} and not running. It wrote last: {last}", component="container")
+        missing = probe(container)
+        if not missing:
+            return
+        if time.monotonic() > until:
+            raise InfrastructureError(
+                f"{container.name} was not ready in {timeout:g} s: {missing}.",
+                "On a busy machine start fewer at once or allow more time.",
+                component="container",
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _arguments(spec: ContainerSpec, name: str, owner: Owner) -> dict[str, Any]:
+    return {
+        "image": spec.image,
+        "name": name,
+        "labels": owner.labels(),
+        "ports": {f"{port}/tcp": (LOOPBACK, None) for port in spec.ports},
+        "environment": dict(spec.environment),
+        "cap_drop": list(spec.cap_drop),
+        "cap_add": list(spec.cap_add),
+        "security_opt": ["no-new-privileges"],
+        "mem_limit": spec.memory,
+        "shm_size": spec.shm,
+        "pids_limit": spec.pids,
+        "devices": [f"{device}:{device}" for device in spec.devices],
+        "volumes": {host: {"bind": inside, "mode": "ro"} for host, inside in spec.read_only_files.items()},
+        "log_config": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "1"}},
+        "detach": True,
+    }

@@ -1,0 +1,129 @@
+"""Whose container is it, and is that process still there?  Labels on the container, and a ledger of what this machine started.
+
+A container is ours only if both agree: labels can be copied, and an engine may be shared with other people and machines.  The
+ledger's entry is written before the container is created, so that no moment of a killed run leaves one that nobody knows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+PREFIX = "io.github.rosa-agentlab."
+FOREVER = 0
+DETACHED = 0
+"""The pid of containers that outlive the process which started them: they end by ``stop`` or by their time to live."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who started a container, and until when it may live.
+
+    Attributes:
+        run: Name of the run, shown to people.
+        pid: The owning process, or ``DETACHED``.
+        started: When that process started (kernel ticks), because pids are used again.
+        boot: The machine's boot, because pids mean nothing after a restart or on another machine.
+        created: Unix time, seconds.
+        ttl: Seconds of life from ``created`` on, or ``FOREVER``.
+    """
+
+    run: str
+    pid: int
+    started: int
+    boot: str
+    created: int
+    ttl: int
+
+    @classmethod
+    def this_process(cls, run: str, ttl: int, *, detached: bool = False) -> Owner:
+        pid = DETACHED if detached else os.getpid()
+        return cls(run, pid, 0 if detached else _started(pid), boot_id(), int(time.time()), ttl)
+
+    def labels(self) -> dict[str, str]:
+        return {PREFIX + name: str(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_labels(cls, labels: Mapping[str, str]) -> Owner | None:
+        """The owner that labels name, or None when they are not (completely) ours."""
+        try:
+            text = {name: labels[PREFIX + name] for name in ("run", "pid", "started", "boot", "created", "ttl")}
+            numbers = {name: int(text[name]) for name in ("pid", "started", "created", "ttl")}
+        except (KeyError, ValueError):
+            return None
+        return cls(run=text["run"], boot=text["boot"], **numbers)
+
+    def expired(self) -> bool:
+        return self.ttl != FOREVER and time.time() > self.created + self.ttl
+
+    def alive(self) -> bool:
+        """True while the owning process runs.  Nobody waits for a detached container, so only its ttl ends it."""
+        if self.boot != boot_id():
+            return False
+        return self.pid == DETACHED or (psutil.pid_exists(self.pid) and _started(self.pid) == self.started)
+
+    def leftover(self) -> bool:
+        """True when nothing will ever use the container again."""
+        return self.expired() or not self.alive()
+
+
+def boot_id() -> str:
+    """The same until the machine restarts."""
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text().strip() if path.exists() else str(int(psutil.boot_time()))
+
+
+def _started(pid: int) -> int:
+    """When a process started, in kernel ticks since boot (exact, unlike clock time); 0 when it is gone."""
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        if stat.parent.parent.joinpath("self").exists():
+            return int(stat.read_text().rpartition(")")[2].split()[19])
+        return int(psutil.Process(pid).create_time())
+    except (FileNotFoundError, ProcessLookupError, psutil.NoSuchProcess):
+        return 0
+
+
+def state_dir() -> Path:
+    """Where this user's ledger and kept logs are (``AGENTLAB_STATE``, else the XDG state directory)."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(os.environ.get("AGENTLAB_STATE") or Path(base) / "agentlab")
+
+
+class Ledger:
+    """What this user started on this machine: one small JSON file per container, named like it."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or state_dir() / "containers"
+
+    def add(self, name: str, engine: str, owner: Owner) -> None:
+        """Note a container that is about to be created on the engine with this id."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        entry = self.folder / f"{name}.json"
+        temporary = entry.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps({"engine": engine, **asdict(owner)}))
+        temporary.replace(entry)
+
+    def discard(self, name: str) -> None:
+        (self.folder / f"{name}.json").unlink(missing_ok=True)
+
+    def __contains__(self, name: str) -> bool:
+        return (self.folder / f"{name}.json").exists()
+
+    def names(self, engine: str) -> dict[str, Owner]:
+        """Containers noted for this engine."""
+        found = {}
+        for entry in sorted(self.folder.glob("*.json")):
+            try:
+                fields = json.loads(entry.read_text())
+                if fields.pop("engine") == engine:
+                    found[entry.stem] = Owner(**fields)
+            except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
+                continue  # removed by its owner just now, or not one of ours
+        return found
