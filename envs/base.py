@@ -123,7 +123,8 @@ class GUIEnv(gym.Env[Any, Any], abc.ABC):
     episode ends by Finished/Fail, by the benchmark itself, or when ``max_steps`` is reached (truncated, graded all the same).
 
     ``info`` has ``instruction`` (after reset), ``invalid`` (reason, when the step was not executable), ``ended_by`` (``finished``,
-    ``fail``, ``environment``, ``budget``), ``score`` at the end, and ``seconds`` (environment time of this call).
+    ``fail``, ``environment``, ``budget``) and ``score`` at the end.  The attribute ``seconds`` is the time that the last call of
+    ``reset`` or ``step`` took; it is not in ``info``, which depends on the task and the actions alone.
 
     Raises:
         InfrastructureError: from ``reset`` and ``step`` when the machinery failed; the episode is void and must be reset.
@@ -141,6 +142,7 @@ class GUIEnv(gym.Env[Any, Any], abc.ABC):
         self._observation: Observation | None = None
         self._steps = 0
         self._running = False
+        self.seconds = 0.0
 
     # -- what a benchmark provides ---------------------------------------------------------------------------------------------
     @abc.abstractmethod
@@ -182,7 +184,8 @@ class GUIEnv(gym.Env[Any, Any], abc.ABC):
         instruction = self._start(task)
         self._task, self._steps, self._running = task, 0, True
         self._observation = self._observe()
-        return self._observation, {"instruction": instruction, "task": task, "seconds": time.perf_counter() - started}
+        self.seconds = time.perf_counter() - started
+        return self._observation, {"instruction": instruction, "task": task}
 
     def step(self, action: act.Action | tuple[act.Action, ...]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         if not self._running or self._task is None:
@@ -207,7 +210,7 @@ class GUIEnv(gym.Env[Any, Any], abc.ABC):
             info.update(score=reward, ended_by=ended_by)
         self._running = not ended_by
         self._observation = observation
-        info["seconds"] = time.perf_counter() - started
+        self.seconds = time.perf_counter() - started
         return observation, reward, bool(ended_by) and not truncated, truncated, info
 
     def _apply(self, action: act.Action, info: dict[str, Any]) -> str:
