@@ -69,15 +69,16 @@ class Retrospector:
         if config.method != "none" or config.credit != "sparse":
             make_engine(config, self_engine=self_engine)
 
-    def reflect(self, trace: Trace) -> Reflection:
-        """Look back at a failed attempt and remember it.
+    def reflect(self, trace: Trace, *, words: bool = True) -> Reflection:
+        """Look back at a failed attempt and remember it.  Without ``words`` (``switch``) only the credit is worked out.
 
         A failing engine never costs the session: the guidance stays as it was and ``error`` says why.
 
         Raises:
             SetupError: the endpoint refuses the key or does not know the model: no later attempt would fare better.
         """
-        if self.config.method == "textgrad":
+        method = self.config.method if words else "none"
+        if method == "textgrad":
             textgrad.load()
         started = time.perf_counter()
         evidence = gather(trace, self._attempts)
@@ -87,10 +88,12 @@ class Retrospector:
         errors: list[str] = []
         step = textgrad.Step(trace.guidance, "", "")
         try:
-            step = self._words(trace, evidence, engine)
+            step = self._words(method, trace, evidence, engine)
         except (InfrastructureError, AdaptationError, PolicyError) as error:
             errors.append(error.message)
-        credit = self._credit(evidence, step.critique, engine, errors)
+        # Only TextGrad's critique scores the steps as it goes; where there is none, a judge does.
+        critique = step.critique if method == "textgrad" and self.config.credit == "critique" else None
+        credit = self._credit(evidence, critique, engine, errors)
         return Reflection(
             guidance=step.guidance,
             previous=trace.guidance,
@@ -126,11 +129,11 @@ class Retrospector:
             raise StoreError("The saved state of the words is damaged.", "Start this session anew.") from error
         self._attempts, self._memory = attempts, memory
 
-    def _words(self, trace: Trace, evidence: Evidence, engine: Engine | None) -> textgrad.Step:
+    def _words(self, method: str, trace: Trace, evidence: Evidence, engine: Engine | None) -> textgrad.Step:
         config = self.config
-        if config.method == "textgrad":
+        if method == "textgrad":
             return textgrad.step(trace.guidance, evidence, self._attempts, engine, max_chars=config.max_chars)
-        if config.method == "none":
+        if method == "none":
             return textgrad.Step(trace.guidance, "", "")
         if engine is None:
             return textgrad.Step(reflexion.remember_by_rule(self._attempts), "", "")
@@ -138,14 +141,14 @@ class Retrospector:
         self._memory = [*self._memory, (trace.attempt, text)][-reflexion.MEMORY :]
         return textgrad.Step(reflexion.render_memory(self._memory), text, "")
 
-    def _credit(self, evidence: Evidence, critique: str, engine: Engine | None, errors: list[str]) -> tuple[float, ...]:
+    def _credit(self, evidence: Evidence, critique: str | None, engine: Engine | None, errors: list[str]) -> tuple[float, ...]:
         if self.config.credit == "sparse":
             return sparse_credit(len(evidence.steps))
         if engine is None:
             return rules_credit(evidence)
         credit = None
         try:
-            credit = parse_credit(critique, evidence) if self.config.credit == "critique" else judge(evidence, engine)
+            credit = judge(evidence, engine) if critique is None else parse_credit(critique, evidence)
         except (InfrastructureError, AdaptationError, PolicyError) as error:
             errors.append(error.message)
         else:

@@ -91,3 +91,19 @@ def test_without_a_model_the_rules_judge_and_sparse_ignores_everybody() -> None:
     for credit in ("critique", "judge"):
         assert Retrospector(WordsConfig(credit=credit)).reflect(attempt).credit == rules_credit(gather(attempt))
     assert Retrospector(WordsConfig()).reflect(attempt).credit == (-1.0, -1.0, -1.0)
+
+
+def test_where_no_critique_is_written_a_judge_scores() -> None:
+    with ScriptedEndpoint(critic("new")) as server:
+        config = WordsConfig(engine="openai:m", base_url=server.url, credit="critique")
+        silent = Retrospector(config).reflect(one_click(1, 2, guidance="old"), words=False)
+        remembered = Retrospector(config.model_copy(update={"method": "reflexion"})).reflect(one_click(1, 2))
+    assert silent.guidance == "old" and silent.credit == remembered.credit == (-0.5,)
+    assert silent.error == remembered.error == "" and remembered.guidance == "Attempt 1: new"
+    assert [role_of(request) for request in server.requests] == ["judge", "memory", "judge"]
+
+
+def test_an_axis_that_is_switched_off_still_remembers_what_failed() -> None:
+    retrospector = Retrospector(WordsConfig())
+    assert retrospector.reflect(one_click(1, 2), words=False).guidance == ""
+    assert "click(1, 2)" in retrospector.reflect(one_click(3, 4)).guidance
