@@ -99,6 +99,24 @@ def check_folder(folder: Path) -> str:
     return str(model_type)
 
 
+def remote_model_type(source: str) -> str:
+    """The model type of a checkpoint on the hub (or in its local cache).
+
+    Raises:
+        PolicyError: it cannot be had, or is not supported.
+    """
+    from transformers import PreTrainedConfig
+
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(source)
+    except (OSError, ValueError) as error:
+        raise _load_error(source, error) from error
+    model_type = config.get("model_type")
+    if model_type not in FAMILIES:
+        raise PolicyError(f"{source} is a {model_type!r} model.", f"Supported: {', '.join(FAMILIES)}.")
+    return str(model_type)
+
+
 def load_engine(
     source: str,
     *,

@@ -21,7 +21,7 @@ from envs.errors import PolicyError
 from policies.base import SamplingConfig
 from policies.batching import Batcher
 from policies.head import HeadAdapter, head_hooks
-from policies.sampling import Sampler
+from policies.sampler import Sampler
 from policies.ui_tars.prompt import Message
 
 

@@ -11,7 +11,8 @@ from envs.errors import PolicyError
 from policies.base import SamplingConfig
 from policies.engine import Request
 from policies.head import LoRAHead
-from policies.sampling import Sampler, seed_of
+from policies.sampler import Sampler
+from policies.sampling import seed_of
 from policies.ui_tars.prompt import PromptShape, build_messages
 
 PLAIN = PromptShape("plain", history_images=2)

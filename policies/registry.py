@@ -1,0 +1,112 @@
+"""Policies by name.  Nothing heavy is imported before it is needed: ``scripted`` works without torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from envs.errors import PolicyError, SetupError, UsageError, did_you_mean
+from policies.base import Policy, SamplingConfig
+from policies.sampling import PRESETS
+
+CHECKPOINTS: dict[str, str] = {
+    "ui-tars-2b-sft": "ByteDance-Seed/UI-TARS-2B-SFT",
+    "ui-tars-7b-sft": "ByteDance-Seed/UI-TARS-7B-SFT",
+    "ui-tars-7b-dpo": "ByteDance-Seed/UI-TARS-7B-DPO",
+    "ui-tars-72b-dpo": "ByteDance-Seed/UI-TARS-72B-DPO",
+    "ui-tars-1.5-7b": "ByteDance-Seed/UI-TARS-1.5-7B",
+}
+"""Named checkpoints on the Hugging Face hub."""
+
+BUNDLED = "ui-tars-nano"
+MODEL_FREE = ("noop", "random", "scripted")
+NAMES = (BUNDLED, *CHECKPOINTS, *MODEL_FREE)
+
+ENGINE_OPTIONS = ("device", "dtype", "attn_implementation", "max_batch", "window_s")
+
+
+def bundled_checkpoint() -> Path:
+    """The folder of the bundled policy's weights.
+
+    Raises:
+        SetupError: this installation lacks them.
+    """
+    folder = Path(__file__).parent / "nano" / "weights"
+    if not (folder / "config.json").is_file():
+        raise SetupError(f"The bundled policy's weights are missing from {folder}.", "Reinstall the package.")
+    return folder
+
+
+def load_policy(name: str, *, sampling: SamplingConfig | str | None = None, **options: Any) -> Policy:
+    """The policy ``name``: one of ``NAMES``, a checkpoint folder, a hub id ``owner/name``, or ``openai:<model>``.
+
+    Args:
+        name: Which policy.
+        sampling: How replies are drawn: settings, or the name of a preset (``official``, ``zerogui``, ``greedy``); default greedy.
+        options: For models ``device``, ``dtype``, ``attn_implementation``, ``max_batch``, ``window_s``, ``platform`` and every
+            field of :class:`~policies.checkpoint.CheckpointSettings`; for ``openai:`` the fields of
+            :class:`~policies.chat.ChatOptions`, ``platform`` and the same settings.
+
+    Raises:
+        UsageError: unknown name or option.
+        PolicyError: the model cannot be loaded.
+        SetupError: the bundled weights are missing.
+    """
+    chosen = _sampling(sampling)
+    if name in MODEL_FREE:
+        from policies.scripted import ScriptedPolicy
+
+        if options:
+            raise UsageError(f"The policy {name!r} takes no options, got {', '.join(options)}.")
+        return ScriptedPolicy(name)
+    if name.startswith("openai:"):
+        from policies.chat import load_chat_policy
+
+        return load_chat_policy(name.removeprefix("openai:"), chosen, options)
+    return _load_model(name, chosen, options)
+
+
+def _sampling(sampling: SamplingConfig | str | None) -> SamplingConfig:
+    if isinstance(sampling, SamplingConfig):
+        return sampling
+    preset = sampling or "greedy"
+    if preset not in PRESETS:
+        raise UsageError(f"Unknown sampling preset {preset!r}.", did_you_mean(preset, PRESETS, what="preset"))
+    return PRESETS[preset]
+
+
+def _load_model(name: str, sampling: SamplingConfig, options: Mapping[str, Any]) -> Policy:
+    source, folder = _locate(name)
+    from policies.checkpoint import check_folder, load_engine, remote_model_type, settings_of
+    from policies.ui_tars.policy import UITarsPolicy
+
+    model_type = check_folder(folder) if folder else remote_model_type(source)
+    engine_options = {k: v for k, v in options.items() if k in ENGINE_OPTIONS}
+    overrides = {k: v for k, v in options.items() if k not in (*ENGINE_OPTIONS, "platform")}
+    platform = options.get("platform")
+    if platform not in (None, "computer", "mobile"):
+        raise UsageError(f"Unknown platform {platform!r}.", "Use computer or mobile, or leave it out.")
+    settings = settings_of(folder, model_type, overrides)
+    engine = load_engine(source, **engine_options)
+    return UITarsPolicy(name, engine, settings, sampling, platform)
+
+
+def _locate(name: str) -> tuple[str, Path | None]:
+    """(what to load from, the folder if it is local)."""
+    if name == BUNDLED:
+        folder = bundled_checkpoint()
+        return str(folder), folder
+    if name in CHECKPOINTS:
+        return CHECKPOINTS[name], None
+    path = Path(name).expanduser()
+    if path.exists():
+        return str(path), path
+    if re.fullmatch(r"[\w-]+/[\w.-]+", name) and not name.startswith("."):
+        return name, None
+    if "/" in name or name.startswith((".", "~")):
+        raise PolicyError(f"There is no checkpoint at {name}.", "Give the folder that holds config.json and the weights.")
+    raise UsageError(
+        f"Unknown policy {name!r}.", did_you_mean(name, NAMES, what="policy") + " Or openai:MODEL, or a checkpoint folder."
+    )

@@ -1,0 +1,65 @@
+"""Drawing tokens row by row, so that what one session draws never depends on who shares its batch.
+
+b rows of the batch · V vocabulary
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from envs.errors import PolicyError
+from policies.base import SamplingConfig
+
+
+class Sampler:
+    """The next token of every row, each row under its own settings and from its own generator.
+
+    A draw is ``argmax_v (z_v / temperature + g_v)`` over the nucleus, with Gumbel noise g from a CPU generator: the same
+    noise whatever the device and the batch.  Temperature 0 is ``argmax_v z_v``.
+    """
+
+    def __init__(self, settings: Sequence[SamplingConfig], seeds: Sequence[int]) -> None:
+        self._settings = settings
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._counts: Tensor | None = None
+
+    def draw(self, logits: Tensor) -> Tensor:
+        """``logits`` [b, V] float32 -> token ids [b].
+
+        Raises:
+            PolicyError: logits that are not numbers.
+        """
+        if torch.isnan(logits).any():
+            raise PolicyError(
+                "The model's logits are not numbers (NaN).",
+                "Try another dtype (--set model.dtype=float32), and roll back the last update.",
+            )
+        if any(s.frequency_penalty for s in self._settings):
+            logits = self._penalised(logits)
+        tokens = logits.argmax(dim=-1)  # [b]
+        for row, settings in enumerate(self._settings):
+            if settings.temperature > 0:
+                tokens[row] = self._draw_row(logits[row], settings, self._generators[row])
+        if self._counts is not None:
+            self._counts[torch.arange(len(tokens), device=tokens.device), tokens] += 1
+        return tokens
+
+    def _penalised(self, logits: Tensor) -> Tensor:
+        if self._counts is None:
+            self._counts = torch.zeros_like(logits)
+        penalty = torch.tensor([s.frequency_penalty for s in self._settings], device=logits.device)
+        return logits - penalty[:, None] * self._counts
+
+    @staticmethod
+    def _draw_row(z: Tensor, settings: SamplingConfig, generator: torch.Generator) -> Tensor:
+        z = z / settings.temperature  # [V]
+        if settings.top_p < 1:
+            ordered, index = z.sort(descending=True)
+            p = ordered.softmax(dim=-1)
+            outside = p.cumsum(dim=-1) - p >= settings.top_p  # the most probable token has 0 before it: it always stays
+            z = z.index_fill(0, index[outside], -torch.inf)
+        noise = torch.empty(z.shape, dtype=torch.float32).exponential_(generator=generator)  # -log of it is Gumbel
+        return (z - noise.log().to(z.device)).argmax()

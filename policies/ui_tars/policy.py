@@ -1,0 +1,171 @@
+"""UI-TARS, and any Qwen2-VL or Qwen2.5-VL checkpoint that speaks its protocol, running in this process."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from envs.base import TaskSpec
+from envs.errors import UsageError
+from policies.base import Policy, SamplingConfig, Update
+from policies.checkpoint import CheckpointSettings
+from policies.engine import Engine, Generation, Request
+from policies.learner import HeadLearner
+from policies.ui_tars.prompt import Message, Platform
+from policies.ui_tars.session import Draw, ProtocolSession
+
+
+class UITarsPolicy(Policy):
+    """One frozen backbone; its sessions differ in history, guidance and head adapter.
+
+    Args:
+        name: As the user wrote it.
+        engine: The backbone.
+        settings: How the checkpoint wants to be asked.
+        sampling: How replies are drawn.
+        platform: Which prompt; None decides by the task's environment.
+    """
+
+    adaptable = True
+
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        settings: CheckpointSettings,
+        sampling: SamplingConfig,
+        platform: Platform | None = None,
+    ) -> None:
+        self.name, self.settings, self.sampling, self.platform = name, settings, sampling, platform
+        self._engine: Engine | None = engine
+
+    @property
+    def engine(self) -> Engine:
+        if self._engine is None:
+            raise UsageError(f"The policy {self.name} is closed.")
+        return self._engine
+
+    def open(self, task: TaskSpec, *, seed: int, adapt: Any = None) -> UITarsSession:
+        learner = None
+        if adapt is not None and adapt.method != "none":
+            learner = HeadLearner(adapt, self.engine.model.lm_head.weight, seed)
+        return UITarsSession(self, task, seed=seed, learner=learner)
+
+    def memory(self) -> dict[str, float]:
+        if self._engine is None or self._engine.device.type != "cuda":
+            return {}
+        return {"gpu_peak": torch.cuda.max_memory_allocated(self._engine.device) / 2**20}
+
+    def close(self) -> None:
+        self._engine = None
+
+
+class UITarsSession(ProtocolSession):
+    """One task: its attempts' history, and its head adapter if the weights adapt."""
+
+    def __init__(self, policy: UITarsPolicy, task: TaskSpec, *, seed: int, learner: HeadLearner | None) -> None:
+        super().__init__(task, seed=seed, settings=policy.settings, sampling=policy.sampling, platform=policy.platform)
+        self.engine = policy.engine
+        self.learner = learner
+        self._replies: list[Tensor] = []  # y of every step of the attempt, for scoring it under another prompt
+
+    # -- acting ------------------------------------------------------------------------------------------------------------------
+    def begin(self, instruction: str, *, guidance: str = "", attempt: int = 1) -> None:
+        super().begin(instruction, guidance=guidance, attempt=attempt)
+        self._forget()
+        self.engine.batcher.enter(id(self))
+
+    def _draw(self, messages: list[Message], sampling: SamplingConfig, seed: int) -> Draw:
+        prompt = self.engine.prompt(messages, self.settings.min_pixels, self.settings.max_pixels)
+        adapter = self.learner.adapter if self.learner else None
+        reply = self.engine.submit(Request(prompt, sampling, seed, adapter, capture=self.learner is not None))
+        return Draw(reply.text, len(reply.tokens), float(reply.logprobs.sum()), prompt.images[-1].size, reply)
+
+    def _keep(self, draw: Draw, step: int) -> None:
+        reply: Generation = draw.extra
+        if self.learner is None or reply.hidden is None:
+            return
+        marks = coordinate_tokens(self.engine.processor.tokenizer, reply.tokens)
+        self.learner.record(reply.hidden, reply.tokens, step, coordinates=marks)
+        self._replies.append(reply.tokens)
+
+    # -- learning ----------------------------------------------------------------------------------------------------------------
+    def adapt(self, rewards: Sequence[float], *, refined: str | None = None) -> Update | None:
+        """See :meth:`policies.base.PolicySession.adapt`.
+
+        With ``refined`` guidance, the attempt is also scored under it in a teacher-forced pass per step (ROSA2 Theorem 4.1), and
+        the update's numbers get a ``refined`` entry.
+        """
+        self.engine.batcher.leave(id(self))
+        if self.learner is None:
+            return None
+        try:
+            numbers = None if refined is None else self._residual_under(refined, rewards)
+            update = self.learner.update(rewards)
+        finally:
+            self._forget()
+        return update if numbers is None else dataclasses.replace(update, numbers={**update.numbers, "refined": numbers})
+
+    def _residual_under(self, guidance: str, rewards: Sequence[float]) -> dict[str, float]:
+        assert self.learner is not None
+        scratch = copy.copy(self.learner)
+        scratch.discard()  # of the copy: the capture of the attempt itself stays
+        for step, tokens in enumerate(self._replies):
+            messages = self.messages(self.history[step][0], guidance=guidance, step=step)
+            prompt = self.engine.prompt(messages, self.settings.min_pixels, self.settings.max_pixels)
+            score = self.engine.score(prompt, tokens, self.learner.adapter)
+            scratch.record(score.hidden, tokens, step, coordinates=coordinate_tokens(self.engine.processor.tokenizer, tokens))
+        return scratch.residual(rewards)
+
+    def discard(self) -> None:
+        super().discard()
+        self._forget()
+        self.engine.batcher.leave(id(self))
+
+    def _forget(self) -> None:
+        self._replies = []
+        if self.learner is not None:
+            self.learner.discard()
+
+    def rollback(self) -> None:
+        self._learner().rollback()
+
+    def save_adapter(self, folder: Path) -> bool:
+        return self.learner.save(folder) if self.learner is not None else False
+
+    def load_adapter(self, folder: Path) -> None:
+        self._learner().load(folder)
+
+    def _learner(self) -> HeadLearner:
+        if self.learner is None:
+            raise UsageError("This session adapts no weights.", "Open it with a weight adaptation.")
+        return self.learner
+
+    def close(self) -> None:
+        super().close()
+        self.engine.batcher.leave(id(self))
+        self._forget()
+        self.learner = None
+
+
+_POINT = re.compile(r"[(\[>]\s*-?\d[\d\s,.\-]*[)\]<]")
+
+
+def coordinate_tokens(tokenizer: Any, tokens: Tensor) -> Tensor:
+    """True where a token of the reply writes digits of a point in the action part: [T] bool."""
+    pieces = [tokenizer.decode([token]) for token in tokens.tolist()]
+    text = "".join(pieces)
+    action = max(text.rfind("Action"), 0)
+    digits = {i for m in _POINT.finditer(text, action) for i in range(m.start(), m.end()) if text[i].isdigit()}
+    marks, offset = [], 0
+    for piece in pieces:
+        marks.append(any(i in digits for i in range(offset, offset + len(piece))))
+        offset += len(piece)
+    return torch.tensor(marks, dtype=torch.bool)

@@ -1,0 +1,140 @@
+"""One task under UI-TARS's protocol: the history of an attempt, drawing a reply, and reading it."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import hashlib
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from envs.actions import Action, Invalid
+from envs.base import Observation, TaskSpec
+from envs.errors import InvalidActionError, UsageError
+from policies.base import Decision, PolicySession, SamplingConfig
+from policies.checkpoint import CheckpointSettings
+from policies.sampling import seed_of
+from policies.ui_tars.calls import split_reply
+from policies.ui_tars.parse import Frame, Reply, parse_reply
+from policies.ui_tars.prompt import Message, Platform, PromptShape, build_messages
+
+MAX_REDRAWS = 12
+
+
+class Draw(NamedTuple):
+    """A reply as drawn.
+
+    Attributes:
+        text: The reply.
+        tokens: Generated tokens.
+        logprob: Sum of their log-probabilities, if known.
+        size: (width, height) of the current screenshot as the model saw it.
+        extra: What the subclass wants back in :meth:`ProtocolSession._keep`.
+    """
+
+    text: str
+    tokens: int
+    logprob: float | None
+    size: tuple[int, int]
+    extra: Any = None
+
+
+class ProtocolSession(PolicySession):
+    """Everything of a session except where replies come from (:meth:`_draw`)."""
+
+    def __init__(
+        self, task: TaskSpec, *, seed: int, settings: CheckpointSettings, sampling: SamplingConfig, platform: Platform | None
+    ) -> None:
+        self.task, self.seed, self.settings, self.sampling = task, seed, settings, sampling
+        self.shape = PromptShape(
+            kind=settings.prompt,
+            platform=platform or platform_of(task),
+            language=settings.language,
+            history_images=settings.history_images,
+            history_replies=settings.history_replies,
+        )
+        self.instruction = self.guidance = ""
+        self.attempt = 0
+        self.history: list[tuple[Image.Image, str]] = []
+        self._tried_before: set[tuple[str, tuple[Action, ...]]] = set()
+        self._tried_now: set[tuple[str, tuple[Action, ...]]] = set()
+
+    @abc.abstractmethod
+    def _draw(self, messages: list[Message], sampling: SamplingConfig, seed: int) -> Draw:
+        """One reply to a conversation."""
+
+    def _keep(self, draw: Draw, step: int) -> None:
+        """``draw`` is the reply of step ``step`` (0-based) of this attempt."""
+
+    def begin(self, instruction: str, *, guidance: str = "", attempt: int = 1) -> None:
+        if attempt > self.attempt:
+            self._tried_before |= self._tried_now
+        self._tried_now = set()
+        self.instruction, self.guidance, self.attempt = instruction, guidance, attempt
+        self.history = []
+
+    def act(self, observation: Observation) -> Decision:
+        if self.attempt == 0:
+            raise UsageError("act() before begin().", "Call begin(instruction) first.")
+        started = time.perf_counter()
+        screen = Image.fromarray(observation["screenshot"])
+        key = screen_key(observation["screenshot"])
+        messages = self.messages(screen)
+        greedy = self.sampling.temperature == 0 or (self.sampling.first_greedy and self.attempt == 1)
+        sampling = dataclasses.replace(
+            self.sampling,
+            temperature=0.0 if greedy else self.sampling.temperature,
+            max_new_tokens=min(self.sampling.max_new_tokens, self.settings.max_new_tokens),
+        )
+        redraws = MAX_REDRAWS if self.sampling.no_repeat and not greedy else 0
+        tokens, step = 0, len(self.history)
+        for draw_index in range(redraws + 1):
+            draw = self._draw(messages, sampling, seed_of(self.seed, self.task.id, self.attempt, step, draw_index))
+            tokens += draw.tokens
+            reply = self._read(draw, screen.size)
+            if (key, reply.actions) not in self._tried_before:
+                break
+        self._tried_now.add((key, reply.actions))
+        self._keep(draw, step)
+        self.history.append((screen, draw.text))
+        return Decision(
+            text=draw.text,
+            actions=reply.actions,
+            thought=reply.thought,
+            action_text=reply.action_text,
+            tokens=tokens,
+            seconds=time.perf_counter() - started,
+            logprob=draw.logprob,
+        )
+
+    def messages(self, screen: Image.Image, *, guidance: str | None = None, step: int | None = None) -> list[Message]:
+        """The conversation of the next reply, or of reply ``step`` of this attempt; under other guidance if given."""
+        history = self.history if step is None else self.history[:step]
+        return build_messages(self.shape, self.instruction, self.guidance if guidance is None else guidance, history, screen)
+
+    def _read(self, draw: Draw, size: tuple[int, int]) -> Reply:
+        units = (1000, 1000) if self.settings.coordinates == "relative-1000" else draw.size
+        try:
+            return parse_reply(draw.text, Frame(*size, *units))
+        except InvalidActionError as error:
+            thought, action_text = split_reply(draw.text)
+            return Reply(thought, action_text, (Invalid(error.message),))
+
+    def discard(self) -> None:
+        self._tried_now = set()
+
+    def close(self) -> None:
+        self.history = []
+
+
+def platform_of(task: TaskSpec) -> Platform:
+    """``mobile`` for AndroidWorld, ``computer`` for everything else."""
+    return "mobile" if "android" in task.env_id.lower() else "computer"
+
+
+def screen_key(screenshot: np.ndarray) -> str:
+    """Equal for equal screens."""
+    return hashlib.sha1(np.ascontiguousarray(screenshot).data, usedforsecurity=False).hexdigest()

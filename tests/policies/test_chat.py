@@ -1,0 +1,135 @@
+"""The chat policy against a local server that answers what the test tells it to."""
+
+import base64
+import io
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from envs import actions as act
+from envs.base import TaskSpec
+from envs.errors import InfrastructureError, PolicyError, SetupError, UsageError
+from policies.base import SamplingConfig
+from policies.registry import load_policy
+
+TASK = TaskSpec("agentlab/osworld-v0", "t", 0, max_steps=3)
+SCREEN = {"screenshot": np.zeros((1080, 1920, 3), dtype=np.uint8)}
+
+
+def completion(text):
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+    usage = {"prompt_tokens": 100, "completion_tokens": 7, "total_tokens": 107}
+    return 200, {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
+
+
+@pytest.fixture
+def server():
+    """An endpoint that gives ``answers`` one after the other and keeps the ``requests`` it got."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            httpd.requests.append((self.path, self.headers["Authorization"], body))
+            status, answer = httpd.answers.pop(0)
+            data = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *args):
+            pass
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    httpd.answers, httpd.requests = [], []
+    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
+    thread.start()
+    yield httpd
+    httpd.shutdown()
+    httpd.server_close()
+    thread.join(10)
+
+
+def policy(server, **options):
+    base = f"http://127.0.0.1:{server.server_port}/v1"
+    defaults = {"base_url": base, "api_key": "secret", "max_wait_s": 0.0, "tries": 3}
+    return load_policy("openai:tars", sampling=SamplingConfig(temperature=0.5, max_new_tokens=99), **{**defaults, **options})
+
+
+def opened(server, **options):
+    session = policy(server, **options).open(TASK, seed=1)
+    session.begin("Do it", guidance="Carefully.")
+    return session
+
+
+def test_requests_and_replies(server):
+    server.answers = [completion("Thought: go\nAction: click(point='<point>966 546</point>')"), completion("Action: finished()")]
+    session = opened(server)
+    decision = session.act(SCREEN)
+    assert decision.actions == (act.Click(960.0, 540.0),)  # pixels of the 1932 x 1092 image it was sent, on a 1920 x 1080 screen
+    assert (decision.thought, decision.tokens, decision.logprob) == ("go", 7, None)
+    assert session.act(SCREEN).actions == (act.Finished(),)
+    path, key, body = server.requests[1]
+    assert (path, key) == ("/v1/chat/completions", "Bearer secret")
+    assert (body["model"], body["temperature"], body["max_tokens"]) == ("tars", 0.5, 99)
+    assert [m["role"] for m in body["messages"]] == ["system", "user", "user", "assistant", "user"]
+    assert "Do it\n\n```guidance\nCarefully.\n```" in body["messages"][1]["content"]
+    url = body["messages"][-1]["content"][0]["image_url"]["url"]
+    assert Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/png;base64,")))).size == (1932, 1092)
+
+
+def test_v1_is_an_option(server):
+    server.answers = [completion("Action: click(start_box='(500,500)')")]
+    assert opened(server, prompt="v1").act(SCREEN).actions == (act.Click(960.0, 540.0),)
+
+
+def test_a_busy_endpoint_is_asked_again(server):
+    server.answers = [(503, {}), (429, {}), completion("Action: wait()")]
+    assert opened(server).act(SCREEN).actions == (act.Wait(),)
+    assert len(server.requests) == 3
+
+
+def test_an_endpoint_that_stays_down_voids_the_attempt(server):
+    server.answers = [(500, {})] * 5
+    with pytest.raises(InfrastructureError) as caught:
+        opened(server).act(SCREEN)
+    assert caught.value.component == "endpoint"
+    assert len(server.requests) == 3
+
+
+def test_nobody_listens():
+    session = load_policy("openai:m", base_url="http://127.0.0.1:9/v1", tries=2, max_wait_s=0.0).open(TASK, seed=0)
+    session.begin("x")
+    with pytest.raises(InfrastructureError):
+        session.act(SCREEN)
+
+
+def test_a_refused_request_is_not_repeated(server):
+    server.answers = [(401, {"error": {"message": "bad key"}})]
+    with pytest.raises(PolicyError, match="bad key"):
+        opened(server).act(SCREEN)
+    assert len(server.requests) == 1
+
+
+def test_weights_are_out_of_reach(server):
+    from policies.adapt_config import preset
+
+    with pytest.raises(UsageError, match="out of reach"):
+        policy(server).open(TASK, seed=0, adapt=preset("rosa"))
+    assert not policy(server).adaptable
+
+
+def test_bad_options(server, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with pytest.raises(SetupError, match="key"):
+        load_policy("openai:gpt")
+    with pytest.raises(UsageError, match="name of a model"):
+        load_policy("openai:")
+    with pytest.raises(UsageError, match="timeout"):
+        policy(server, timeout=3)

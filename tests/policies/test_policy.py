@@ -1,0 +1,245 @@
+"""A policy end to end on a random two-layer checkpoint: history, sampling, no-repeat, adaptation, and everything by name."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from envs import actions as act
+from envs.base import TaskSpec
+from envs.errors import PolicyError, UsageError
+from policies.base import SamplingConfig
+from policies.checkpoint import CheckpointSettings, settings_of
+from policies.learner import preset
+from policies.registry import load_policy
+from policies.ui_tars.policy import UITarsPolicy, coordinate_tokens
+from policies.ui_tars.session import Draw, ProtocolSession
+
+TASK = TaskSpec("agentlab/miniwob-v0", "click-test", 7, max_steps=3)
+SETTINGS = CheckpointSettings(
+    prompt="plain", history_images=2, history_replies=2, min_pixels=400, max_pixels=409600, max_new_tokens=8
+)
+HOT = SamplingConfig(temperature=2.0, max_new_tokens=8)
+
+
+@pytest.fixture
+def policy(engine):
+    return UITarsPolicy("tiny", engine, SETTINGS, SamplingConfig())
+
+
+def episode(session, screens, *, attempt=1, guidance="", steps=2):
+    session.begin("Click the button", guidance=guidance, attempt=attempt)
+    return [session.act({"screenshot": screen}) for screen in screens[:steps]]
+
+
+def hot(engine, **changes):
+    return UITarsPolicy("tiny", engine, SETTINGS, dataclasses.replace(HOT, **changes))
+
+
+# -- acting --------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_by_path_acts(tiny_checkpoint, screens):
+    policy = load_policy(str(tiny_checkpoint), device="cpu", max_new_tokens=5)
+    assert (policy.settings.prompt, policy.settings.history_replies, policy.settings.max_new_tokens) == ("plain", 4, 5)
+    (decision,) = episode(policy.open(TASK, seed=0), screens, steps=1)
+    assert decision.tokens <= 5
+    assert decision.seconds > 0
+    assert decision.logprob < 0
+    assert isinstance(decision.actions[0], act.Invalid)  # a random model writes no action, and that is not an exception
+    policy.close()
+    policy.close()
+    with pytest.raises(UsageError, match="closed"):
+        policy.open(TASK, seed=0)
+
+
+def test_the_history_of_an_attempt(policy, screens):
+    session = policy.open(TASK, seed=0)
+    replies = [d.text for d in episode(session, screens, steps=4)]
+    messages = session.messages("now")
+    assert [m["role"] for m in messages] == ["user", "assistant", "user", "assistant", "user"]
+    assert [m["content"][0].get("text") for m in messages][1::2] == replies[-2:]
+    episode(session, screens, attempt=2, steps=1)
+    assert len(session.history) == 1
+
+
+def test_guidance_reaches_the_prompt(policy, screens):
+    session = policy.open(TASK, seed=0)
+    session.begin("Click", guidance="Do otherwise.", attempt=2)
+    assert "Do otherwise." in session.messages("now")[0]["content"][0]["text"]
+
+
+def test_act_before_begin_is_refused(policy, screens):
+    with pytest.raises(UsageError, match="begin"):
+        policy.open(TASK, seed=0).act({"screenshot": screens[0]})
+
+
+def test_sampling_is_a_function_of_seed_task_attempt_and_step(engine, screens):
+    def texts(seed=0, attempt=1, task=TASK):
+        return [d.text for d in episode(hot(engine).open(task, seed=seed), screens, attempt=attempt)]
+
+    assert texts() == texts()
+    assert texts() != texts(seed=1)
+    assert texts() != texts(attempt=2)
+    assert texts() != texts(task=dataclasses.replace(TASK, seed=8))
+
+
+def test_first_greedy(engine, screens):
+    greedy = [d.text for d in episode(UITarsPolicy("t", engine, SETTINGS, SamplingConfig()).open(TASK, seed=0), screens)]
+    session = hot(engine, first_greedy=True).open(TASK, seed=0)
+    assert [d.text for d in episode(session, screens)] == greedy
+    assert [d.text for d in episode(session, screens, attempt=2)] != greedy
+
+
+class Dice(ProtocolSession):
+    """A session whose replies are clicks on one of four places."""
+
+    def _draw(self, messages, sampling, seed):
+        place = seed % 4 if sampling.temperature else 0
+        return Draw(f"Action: click(start_box='({place},0)')", 5, None, (160, 220))
+
+
+def test_no_repeat_redraws_what_was_tried_on_the_same_screen_in_an_earlier_attempt(screens):
+    def places(no_repeat):
+        sampling = SamplingConfig(temperature=1.0, no_repeat=no_repeat)
+        session = Dice(TASK, seed=3, settings=SETTINGS, sampling=sampling, platform=None)
+        decisions = [episode(session, screens, attempt=t, steps=1)[0] for t in range(1, 5)]
+        return [d.actions for d in decisions], [d.tokens for d in decisions]
+
+    actions, tokens = places(no_repeat=True)
+    assert len(set(actions)) == 4
+    assert tokens[0] == 5 and sum(tokens) > 20  # redraws cost tokens, and are counted
+    actions, tokens = places(no_repeat=False)
+    assert len(set(actions)) < 4
+    assert tokens == [5] * 4
+
+
+def test_a_void_attempt_counts_as_not_tried(screens):
+    sampling = SamplingConfig(temperature=1.0, no_repeat=True)
+    session = Dice(TASK, seed=3, settings=SETTINGS, sampling=sampling, platform=None)
+    first = episode(session, screens, steps=1)[0].actions
+    session.discard()
+    assert episode(session, screens, steps=1)[0].actions == first
+
+
+# -- learning ------------------------------------------------------------------------------------------------------------------
+
+
+def test_weights_learn_from_a_failed_attempt(policy, screens, tmp_path):
+    session = policy.open(TASK, seed=0, adapt=preset("rosa"))
+    before = episode(session, screens)
+    assert session.save_adapter(tmp_path) is False
+    update = session.adapt([-1.0, -1.0])
+    assert update.accepted
+    after = episode(session, screens, attempt=2)
+    assert after[0].text != before[0].text or after[0].logprob < before[0].logprob - 0.1
+    assert session.save_adapter(tmp_path) is True
+
+    resumed = policy.open(TASK, seed=0, adapt=preset("rosa"))
+    resumed.load_adapter(tmp_path)
+    again = episode(resumed, screens, attempt=2)
+    assert [d.text for d in again] == [d.text for d in after]
+
+    session.rollback()
+    assert [d.text for d in episode(session, screens, attempt=3)] == [d.text for d in before]
+    session.close()
+    session.close()
+
+
+def test_sessions_do_not_touch_each_other(policy, screens):
+    bystander = policy.open(TASK, seed=0)
+    before = [d.text for d in episode(bystander, screens)]
+    learner = policy.open(TASK, seed=0, adapt=preset("rosa"))
+    episode(learner, screens)
+    learner.adapt([-1.0, -1.0])
+    assert [d.text for d in episode(bystander, screens)] == before
+
+
+def test_the_residual_under_refined_guidance_is_recorded(policy, screens):
+    session = policy.open(TASK, seed=0, adapt=preset("rosa"))
+    episode(session, screens)
+    update = session.adapt([-1.0, -1.0], refined="Do otherwise.")
+    assert json.dumps(update.numbers["refined"])
+    plain = policy.open(TASK, seed=0, adapt=preset("rosa"))
+    episode(plain, screens)
+    assert plain.adapt([-1.0, -1.0]).numbers["T"] == update.numbers["T"]  # the extra pass leaves the attempt's capture alone
+
+
+def test_a_session_without_weight_adaptation(policy, screens):
+    for adapt in (None, preset("none")):
+        session = policy.open(TASK, seed=0, adapt=adapt)
+        episode(session, screens)
+        assert session.adapt([-1.0, -1.0]) is None
+        with pytest.raises(UsageError, match="adapts no weights"):
+            session.rollback()
+
+
+def test_digits_of_points_are_marked():
+    from policies.nano.tokenizer import build_tokenizer
+
+    tokenizer = build_tokenizer(["Click"])
+    text = "Thought: 3 of (4,5)\nAction: click(start_box='(120,45)')\n\ntype(content='6')"
+    tokens = torch.tensor(tokenizer(text)["input_ids"])
+    marks = coordinate_tokens(tokenizer, tokens)
+    assert "".join(tokenizer.decode([t]) for t in tokens[marks].tolist()) == "12045"
+
+
+# -- by name -------------------------------------------------------------------------------------------------------------------
+
+
+def test_names_that_do_not_exist():
+    with pytest.raises(UsageError, match="ui-tars-7b-dpo"):
+        load_policy("ui-tars-7b-dop")
+    with pytest.raises(UsageError, match="zerogui"):
+        load_policy("noop", sampling="zerogiu")
+    with pytest.raises(UsageError, match="takes no options"):
+        load_policy("noop", device="cpu")
+
+
+def test_paths_that_are_no_checkpoint(tmp_path, tiny_checkpoint):
+    with pytest.raises(PolicyError, match="no checkpoint at"):
+        load_policy(str(tmp_path / "absent"))
+    with pytest.raises(PolicyError, match=r"config\.json.*safetensors missing"):
+        load_policy(str(tmp_path))
+    for file in tiny_checkpoint.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "agentlab.json").write_text('{"promt": "plain"}')
+    with pytest.raises(PolicyError, match="promt"):
+        load_policy(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(PolicyError, match="'llama' model"):
+        load_policy(str(tmp_path))
+
+
+def test_damaged_weights_say_so(tmp_path, tiny_checkpoint):
+    for file in tiny_checkpoint.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes()[:1000] if file.suffix == ".safetensors" else file.read_bytes())
+    with pytest.raises(PolicyError, match="cannot be loaded"):
+        load_policy(str(tmp_path), device="cpu")
+
+
+@pytest.mark.parametrize("bad", [{"dtype": "float3"}, {"prompt": "v9"}, {"no_such": 1}, {"platform": "fridge"}])
+def test_bad_options(tiny_checkpoint, bad):
+    with pytest.raises(UsageError):
+        load_policy(str(tiny_checkpoint), device="cpu", **bad)
+
+
+def test_a_hub_that_cannot_be_reached(monkeypatch):
+    script = (
+        "from policies.registry import load_policy\n"
+        "from envs.errors import PolicyError\n"
+        "try:\n    load_policy('ui-tars-7b-dpo')\n"
+        "except PolicyError as error:\n    assert 'UI-TARS-7B-DPO' in str(error) and error.hint, error\n    print('refused')\n"
+    )
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": "/nonexistent", "OMP_NUM_THREADS": "1", "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.stdout.strip() == "refused", done.stderr[-2000:]
+
+
+def test_families():
+    assert settings_of(None, "qwen2_vl", {}).max_pixels == 2_116_800
+    assert settings_of(None, "qwen2_5_vl", {}).coordinates == "absolute-resized"
+    assert settings_of(None, "qwen2_vl", {"language": "English"}).language == "English"
