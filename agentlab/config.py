@@ -18,7 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from agentlab.presets import PRESETS
 from envs.errors import UsageError
+from policies.adapt_config import WeightAdaptConfig
 from policies.base import SamplingConfig
+from retrospect.config import WordsConfig
 
 Settings = dict[str, Any]
 """Nested plain settings, as they come from a file."""
@@ -37,17 +39,27 @@ class AdaptConfig(Section):
         preset: Name of the pair of choices (``--adapt``).
         switch_at: One axis before this attempt's update, the other from it on (ROSA2 §2); 0 = both axes at every update.
         switch_first: The axis that comes first.
-        reward: What the weights learn from: ``sparse`` (r_t for every step, "+R"), ``credit`` (per step, from the critique) or
-            ``judge`` ("+M").
-        score_under: Context under which the residual of the weights is computed: ``raw`` (the attempt's own) or ``refined`` (the
-            new guidance; costs one teacher-forced pass).
+        words: The semantic stream, and the credit that it gives the steps; its method ``none`` leaves the words alone.
+        weights: The parametric stream; its method ``none`` leaves the weights alone.
+        score_under: ``raw``: the residual of an update is measured in the attempt's own context; ``refined``: also under the new
+            guidance, which costs a teacher-forced pass (ROSA2 Theorem 4.1).
     """
 
     preset: str = "none"
     switch_at: int = Field(0, ge=0)
     switch_first: Literal["words", "weights"] = "words"
-    reward: Literal["sparse", "credit", "judge"] = "sparse"
     score_under: Literal["raw", "refined"] = "raw"
+    words: WordsConfig = WordsConfig(method="none")
+    weights: WeightAdaptConfig = WeightAdaptConfig(method="none")
+
+    def axes(self, attempt: int) -> tuple[bool, bool]:
+        """Whether (words, weights) learn from attempt ``attempt``."""
+        words = self.words.method != "none"
+        weights = self.weights.method != "none"
+        if not self.switch_at:
+            return words, weights
+        first = attempt < self.switch_at
+        return words and first == (self.switch_first == "words"), weights and first == (self.switch_first == "weights")
 
 
 class RunConfig(Section):
@@ -149,7 +161,9 @@ def load_file(path: Path) -> Settings:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"Cannot read the configuration {path}: {error}.") from error
     try:
-        data = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        data = (
+            tomllib.loads(text) if path.suffix == ".toml" else json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        )
     except (ValueError, yaml.YAMLError) as error:
         raise UsageError(f"{path} is not valid {path.suffix.lstrip('.') or 'YAML'}: {error}.") from error
     if data is None:
@@ -186,6 +200,7 @@ def complete_key(key: str) -> str:
         return key
     head, _, tail = key.rpartition(".")
     fits = [k for k in known if k.endswith(f".{tail}") and k.startswith(head)]
+    fits = [k for k in fits if k.count(".") == min(f.count(".") for f in fits)]  # the outermost section is meant
     if len(fits) > 1:
         raise UsageError(f"Setting {key!r} is ambiguous.", f"Say which: {', '.join(fits)}.")
     return fits[0] if fits else key

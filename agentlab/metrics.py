@@ -171,7 +171,13 @@ def _mean_seconds(rows: Sequence[Row], part: str) -> float:
 
 # -- two runs side by side ---------------------------------------------------------------------------------------------------------
 def paired_bootstrap(
-    a: Sequence[float], b: Sequence[float], *, seed: int, resamples: int = 10_000, level: float = 0.95, groups: Sequence[str] | None = None
+    a: Sequence[float],
+    b: Sequence[float],
+    *,
+    seed: int,
+    resamples: int = 10_000,
+    level: float = 0.95,
+    groups: Sequence[str] | None = None,
 ) -> tuple[float, Interval]:
     """Mean of ``b - a`` over paired tasks and its percentile interval.
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from policies import adapt_config
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -17,6 +19,12 @@ class Preset:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
+def _pair(words: str, weights: str, **more: Any) -> dict[str, Any]:
+    """Settings of a pair: a words method and a preset of the weights."""
+    adapt: dict[str, Any] = {"words": {"method": words}, "weights": {"method": "rosa", **adapt_config.PRESETS[weights]}, **more}
+    return {"adapt": adapt}
+
+
 PRESETS: dict[str, Preset] = {
     "none": Preset("frozen prompt and weights, retries (the papers' baseline)"),
     "best-of-k": Preset("frozen, every attempt sampled anew", {"sampling": {"temperature": 1.0}}),
@@ -24,4 +32,12 @@ PRESETS: dict[str, Preset] = {
         "frozen, sampled, but never again an action already tried on the same screen",
         {"sampling": {"temperature": 1.5, "no_repeat": True}},
     ),
+    "textgrad": Preset("words: a textual gradient revises the guidance", _pair("textgrad", "none")),
+    "reflexion": Preset("words: a memory of the last three attempts", _pair("reflexion", "none")),
+    "rosa": Preset("weights: ROSA on the LM head, as measured best here", _pair("none", "rosa")),
+    "rosa-paper": Preset("weights: ROSA with the paper's own settings", _pair("none", "rosa-paper")),
+    "rl": Preset("weights: one policy-gradient step (the paper's RL baseline)", _pair("none", "rl")),
+    "slot": Preset("weights: likelihood steps on one vector before the head, no reward (control)", _pair("none", "slot")),
+    "rosa2": Preset("words, then weights, after every failure (ROSA2)", _pair("textgrad", "rosa")),
+    "switch": Preset("one axis until attempt adapt.switch_at, then the other", _pair("textgrad", "rosa", switch_at=3)),
 }

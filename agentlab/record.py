@@ -1,11 +1,11 @@
 """One attempt on disk, written while it is lived and read back as a :class:`~retrospect.trace.Trace`.
 
-    events.jsonl     begin, one line per step, end; flushed line by line
-    screens/000.webp lossless; NNN is the screen before step NNN+1, the last one the final screen; unchanged screens are not repeated
-    guidance.txt     the words learned from this attempt, for the next one
-    adapter files    the weights after this attempt (PEFT layout, written by the policy), update.json what the update did
-    result.json      the row of results.jsonl; written last
-    void_01/         what a try that the machinery broke had got to
+events.jsonl     begin, one line per step, end; flushed line by line
+screens/000.webp lossless; NNN is the screen before step NNN+1, the last one the final screen; unchanged screens are not repeated
+guidance.txt     the words after this attempt, for the next one; words.json how they came about
+adapter files    the weights after this attempt (PEFT layout, written by the policy), update.json what the update did
+result.json      the row of results.jsonl; written last
+void_01/         what a try that the machinery broke had got to
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from agentlab.store import disk_errors, read_lines, write_atomic
+from agentlab.files import disk_errors, read_lines, write_atomic
 from envs import actions as act
 from envs.base import Screenshot, TaskSpec
 from envs.errors import StoreError

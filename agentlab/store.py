@@ -17,89 +17,16 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agentlab.files import ATTEMPT, disk_errors, mend, read_json, read_lines, write_atomic
 from agentlab.metrics import Row
 from envs.errors import StoreError
 
 SCHEMA = 1
 """Version of the layout and of the rows; a run of another version is refused, never guessed at."""
-
-_ATTEMPT = re.compile(r"attempt_(\d{2,})$")
-
-
-# -- files -------------------------------------------------------------------------------------------------------------------------
-@contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError about ``path`` into the error a person can act on."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StoreError(f"Cannot use {path}: {reason}.", "Choose a writable directory with --out DIR, or free some space.") from error
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write the whole file under a temporary name and rename it, so that a reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with disk_errors(path):
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of ours.
-
-    Raises:
-        StoreError: unreadable, or not a JSON object.
-    """
-    with disk_errors(path):
-        raw = path.read_bytes()
-    try:
-        data = json.loads(raw)
-    except ValueError as error:
-        raise StoreError(f"{path} is corrupt: {error}.", _mend(path)) from error
-    if not isinstance(data, dict):
-        raise StoreError(f"{path} is corrupt: a JSON object was expected.", _mend(path))
-    return data
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Objects of a .jsonl file; a torn last line (the process died while writing it) is left out.
-
-    Raises:
-        StoreError: a line other than the last is not a JSON object.
-    """
-    if not path.exists():
-        return []
-    with disk_errors(path):
-        lines = path.read_bytes().split(b"\n")
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            if number == len(lines):  # no newline behind it: torn
-                break
-            raise StoreError(f"{path}, line {number} is corrupt: {error}.", _mend(path)) from error
-        if isinstance(row, dict):
-            rows.append(row)
-    return rows
-
-
-def _mend(path: Path) -> str:
-    if _ATTEMPT.match(path.parent.name):
-        return f"Remove {path.parent} and the later attempts beside it; the same command then makes them again."
-    if path.name == "results.jsonl":
-        return f"Remove {path}; it is rebuilt from the result.json files."
-    return "Choose another directory with --out DIR, or remove this one to start again."
 
 
 # -- configurations ----------------------------------------------------------------------------------------------------------------
@@ -256,7 +183,7 @@ class SessionStore:
 
     def set_aside(self, attempt: int) -> None:
         """Move attempt ``attempt`` and the later ones into ``set_aside_NN/``: they stay readable and count no more."""
-        numbered = [p for p in self.folder.glob("attempt_*") if (m := _ATTEMPT.match(p.name)) and int(m[1]) >= attempt]
+        numbered = [p for p in self.folder.glob("attempt_*") if (m := ATTEMPT.match(p.name)) and int(m[1]) >= attempt]
         if not numbered:
             return
         with disk_errors(self.folder):
@@ -286,10 +213,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.json"
     if not path.exists():
-        raise StoreError(f"{folder} is not a run directory: it has no config.json.", "Give the directory that `agentlab run` printed.")
+        raise StoreError(
+            f"{folder} is not a run directory: it has no config.json.", "Give the directory that `agentlab run` printed."
+        )
     data = read_json(path)
     if data.get("schema") != SCHEMA or not isinstance(data.get("config"), dict):
-        raise StoreError(f"{path} is of schema {data.get('schema')!r}; this version reads {SCHEMA}.", _mend(path))
+        raise StoreError(f"{path} is of schema {data.get('schema')!r}; this version reads {SCHEMA}.", mend(path))
     return data["config"]
 
 

@@ -88,10 +88,11 @@ class PolicySession(abc.ABC):
             InfrastructureError: an endpoint failed; the attempt is void.
         """
 
-    def adapt(self, rewards: Sequence[float]) -> Update | None:
+    def adapt(self, rewards: Sequence[float], *, refined: str | None = None) -> Update | None:
         """Update the weights from the attempt just made.
 
-        ``rewards`` has one r_i in [-1, 1] per step (ROSA Eq. 3), all equal when sparse.
+        ``rewards`` has one r_i in [-1, 1] per step (ROSA Eq. 3), all equal when sparse.  With ``refined`` guidance the update's
+        numbers also say what the residual is under it (ROSA2 Theorem 4.1); the update itself is the same.
 
         Returns None if this session was opened without weight adaptation.
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from agentlab.config import resolve
 from envs.errors import UsageError
 
@@ -24,7 +25,12 @@ def test_later_layers_win(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("c.toml", "attempts = 2\n[env]\nx = 1\n"), ("c.json", '{"attempts": 2, "env": {"x": 1}}'), ("c.yml", "attempts: 2\nenv: {x: 1}")]
+    ("name", "text"),
+    [
+        ("c.toml", "attempts = 2\n[env]\nx = 1\n"),
+        ("c.json", '{"attempts": 2, "env": {"x": 1}}'),
+        ("c.yml", "attempts: 2\nenv: {x: 1}"),
+    ],
 )
 def test_file_formats(tmp_path, name, text):
     (tmp_path / name).write_text(text)
@@ -66,7 +72,9 @@ def test_wrong_settings(sets, says):
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize(("name", "text"), [("a.yaml", "a: [1"), ("a.json", "{"), ("a.toml", "= 1"), ("b.yaml", "- 1"), ("c.yaml", "atempts: 1")])
+@pytest.mark.parametrize(
+    ("name", "text"), [("a.yaml", "a: [1"), ("a.json", "{"), ("a.toml", "= 1"), ("b.yaml", "- 1"), ("c.yaml", "atempts: 1")]
+)
 def test_wrong_files(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(UsageError):

@@ -1,6 +1,7 @@
 """The numbers of the final table against numbers worked out by hand."""
 
 import pytest
+
 from agentlab import metrics
 
 SECONDS = {"acting": 1.0, "environment": 0.5, "words": 0.0, "weights": 0.25, "rest": 0.25}

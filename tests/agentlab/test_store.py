@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from agentlab.store import RunStore, read_config, read_rows
 from envs.errors import StoreError
 

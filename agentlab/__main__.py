@@ -1,0 +1,5 @@
+"""``python -m agentlab`` is ``agentlab``."""
+
+from agentlab.cli import main
+
+main()

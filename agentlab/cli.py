@@ -1,0 +1,189 @@
+"""The verbs of ``agentlab``.  Thin: every command resolves its arguments, calls one function and prints.
+
+Heavy imports (torch, transformers, a browser) happen inside the commands, so that ``agentlab --help`` is immediate.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from envs.errors import LabError
+
+if TYPE_CHECKING:
+    from agentlab.config import RunConfig
+
+app = typer.Typer(
+    help="UI agents that improve between attempts at the same task, in words and in weights.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+setup = typer.Typer(help="Install what a benchmark needs on this machine.", no_args_is_help=True)
+app.add_typer(setup, name="setup")
+
+out = Console()
+err = Console(stderr=True)
+
+INTERNAL_ERROR = 70
+"""Exit code of a bug of ours (sysexits.h: EX_SOFTWARE)."""
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        out.print(version("rosa-agentlab"))
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    suite: Annotated[str, typer.Argument(help="Task suite: miniwob, osworld, androidworld.")],
+    policy: Annotated[str | None, typer.Option(help="Policy name or checkpoint path. [default: ui-tars-nano]")] = None,
+    adapt: Annotated[
+        str | None, typer.Option(help="What is learned between attempts, e.g. none, rosa, rosa2. [default: none]")
+    ] = None,
+    attempts: Annotated[int | None, typer.Option(help="Attempts per task. [default: 5]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of instances and sampling. [default: 0]")] = None,
+    limit: Annotated[int | None, typer.Option(help="Number of task instances. [default: 100]")] = None,
+    tasks: Annotated[str | None, typer.Option(help="Comma-separated task names.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Tasks in flight at a time. [default: min(4, 2 x CPUs)]")] = None,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="Run directory. [default: runs/<suite>-<policy>-<adapt>-s<seed>]")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="Sampling temperature; 0 is greedy.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings from a YAML, TOML or JSON file.")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Any setting; may be repeated.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run, and stop.")] = False,
+    retry_infra: Annotated[bool, typer.Option("--retry-infra", help="Also retry sessions that machinery failures ended.")] = False,
+) -> None:
+    """Run a policy on a task suite, several attempts per task; the same command again continues where it stopped."""
+    from agentlab.config import resolve
+
+    flags: dict[str, Any] = {
+        "suite": suite,
+        "policy": policy,
+        "adapt": {"preset": adapt},
+        "attempts": attempts,
+        "seed": seed,
+        "limit": limit,
+        "tasks": tasks.split(",") if tasks else None,
+        "workers": workers,
+        "out": out_dir,
+        "sampling": {"temperature": temperature},
+    }
+    resolved = resolve(flags, file=config, sets=sets or [])
+    if dry_run:
+        from agentlab.dry_run import show
+
+        show(resolved, out)
+        return
+    _run(resolved, retry_infra)
+
+
+def _run(config: RunConfig, retry_infra: bool) -> None:
+    from agentlab.metrics import summarize
+    from agentlab.progress import RunProgress
+    from agentlab.report import summary_table
+    from agentlab.runner import Runner, prepare
+
+    prepare(config, lambda line: err.print(escape(line)))
+    runner = Runner(config, retry_infrastructure=retry_infra)
+    with RunProgress(err, len(runner.tasks), config.attempts) as progress:
+        runner.on_row = progress.row
+        try:
+            rows = runner.run(progress.start)
+        except KeyboardInterrupt:
+            err.print(f"Stopped. The same command continues the run in {escape(str(runner.folder))}.")
+            raise typer.Exit(130) from None
+    summary = summarize(rows, attempts=config.attempts, planned=len(runner.tasks))
+    out.print(summary_table(summary, f"{config.suite} · {config.policy} · {config.adapt.preset} · seed {config.seed}"))
+    out.print(f"Run directory: {runner.folder}", soft_wrap=True)
+    if summary.infrastructure_sessions:
+        err.print("Some sessions were ended by machinery failures; --retry-infra makes them again.")
+
+
+@app.command("tasks")
+def list_tasks(suite: Annotated[str, typer.Argument(help="Task suite.")]) -> None:
+    """List the tasks of a suite, and those left out with the reason."""
+    from envs.suites import get_suite
+
+    found = get_suite(suite)
+    for name in found.task_names():
+        out.print(name, highlight=False)
+    for name, reason in sorted(found.excluded().items()):
+        out.print(f"[dim]{escape(name)}  excluded: {escape(reason)}[/dim]", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: one line per thing, and the command that mends what is missing."""
+    from agentlab.doctor import examine
+
+    missing = 0
+    for finding in examine():
+        mark = "[green]ok[/green]" if finding.ok else "[red]missing[/red]" if finding.needed else "[yellow]absent[/yellow]"
+        mend = f"  →  {escape(finding.mend)}" if finding.mend and not finding.ok else ""
+        out.print(f"{mark}  {escape(finding.what)}: {escape(finding.detail)}{mend}", highlight=False, soft_wrap=True)
+        missing += finding.needed and not finding.ok
+    if missing:
+        raise typer.Exit(3)
+
+
+@setup.command("miniwob")
+def setup_miniwob() -> None:
+    """Find a browser for MiniWoB++, or install one."""
+    from envs.miniwob.setup import ensure_browser
+
+    ensure_browser(lambda line: out.print(line, markup=False, soft_wrap=True))
+
+
+@app.command()
+def report(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+) -> None:
+    """Print the final table of a run again."""
+    from agentlab import report as reports
+    from agentlab.metrics import summarize
+    from agentlab.store import read_config, read_rows
+
+    config, rows = read_config(run_dir), read_rows(run_dir)
+    title = f"{config['suite']} · {config['policy']} · {config['adapt']['preset']} · seed {config['seed']}"
+    if markdown:
+        sys.stdout.write(reports.markdown(rows, config, title))
+        return
+    out.print(reports.task_table(rows, config["attempts"]))
+    out.print(reports.summary_table(summarize(rows, attempts=config["attempts"]), title))
+
+
+def main() -> None:
+    """Entry point: errors meant for a person are printed as one, anything else is a bug and keeps its traceback."""
+    try:
+        app(prog_name="agentlab")
+    except LabError as error:
+        err.print(f"[bold red]error:[/bold red] {escape(error.message)}", highlight=False, soft_wrap=True)
+        if error.hint:
+            err.print(escape(error.hint), highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception:  # noqa: BLE001 - the last stop: printed in full, and the exit code says that it is a bug
+        traceback.print_exc()
+        sys.exit(INTERNAL_ERROR)

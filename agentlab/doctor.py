@@ -1,0 +1,113 @@
+"""What this machine has and lacks: one line each, and the command that mends it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from envs.errors import LabError, SetupError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.  ``mend`` is a command; ``needed`` is False for what only some benchmarks or models want."""
+
+    what: str
+    ok: bool
+    detail: str
+    mend: str = ""
+    needed: bool = True
+
+
+def examine() -> Iterator[Finding]:
+    """All findings, cheap ones first."""
+    version = ".".join(str(v) for v in sys.version_info[:3])
+    yield Finding("Python", sys.version_info >= (3, 11), version, "install Python 3.11 or newer")
+    for module in (
+        "torch",
+        "torchvision",
+        "transformers",
+        "peft",
+        "qwen_vl_utils",
+        "gymnasium",
+        "textgrad",
+        "miniwob",
+        "playwright",
+    ):
+        found = importlib.util.find_spec(module) is not None
+        yield Finding(module, found, "installed" if found else "missing", "python -m pip install -e .")
+    yield _writable(Path("runs"))
+    yield _memory()
+    yield _tried("browser (MiniWoB++)", _browser, "agentlab setup miniwob")
+    yield _tried("bundled policy", _bundled, "agentlab pretrain")
+    yield _tried("GPU", _gpu, "", needed=False)
+    yield _tried("Docker (OSWorld, AndroidWorld)", _docker, "install Docker Engine and start it", needed=False)
+    yield Finding("/dev/kvm (OSWorld, AndroidWorld)", Path("/dev/kvm").exists(), _kvm(), "enable virtualisation", needed=False)
+
+
+def _tried(what: str, probe: Callable[[], str], mend: str, *, needed: bool = True) -> Finding:
+    try:
+        return Finding(what, True, probe(), needed=needed)
+    except LabError as error:
+        return Finding(what, False, error.message, mend, needed)
+
+
+def _writable(folder: Path) -> Finding:
+    there = next(p for p in (folder, *folder.resolve().parents) if p.exists())
+    free = shutil.disk_usage(there).free / 2**30
+    ok = os.access(there, os.W_OK) and free > 1
+    return Finding("run directory", ok, f"{folder.resolve()}, {free:.0f} GB free", "agentlab run ... --out DIR")
+
+
+def _memory() -> Finding:
+    import psutil
+
+    free = psutil.virtual_memory().available / 2**30
+    return Finding("memory", free > 2, f"{free:.1f} GB available, {os.cpu_count()} CPUs", "close other programs", needed=False)
+
+
+def _browser() -> str:
+    from envs.miniwob.browser import find_browser
+
+    return find_browser()
+
+
+def _bundled() -> str:
+    from policies.registry import bundled_checkpoint
+
+    return str(bundled_checkpoint())
+
+
+def _gpu() -> str:
+    smi = shutil.which("nvidia-smi")
+    if smi is None:
+        raise SetupError("none found; policies run on the CPU")
+    command = [smi, "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    if found.returncode != 0 or not found.stdout.strip():
+        raise SetupError(f"nvidia-smi reports no GPU: {found.stderr.strip() or found.stdout.strip()}")
+    return "; ".join(found.stdout.strip().splitlines())
+
+
+def _docker() -> str:
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        client = docker.from_env(timeout=5)
+        try:
+            return f"Engine {client.version()['Version']}"
+        finally:
+            client.close()
+    except DockerException as error:
+        raise SetupError(f"no Docker Engine answers ({error})") from error
+
+
+def _kvm() -> str:
+    return "usable" if os.access("/dev/kvm", os.R_OK | os.W_OK) else "not usable: virtual machines run in emulation"

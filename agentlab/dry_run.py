@@ -1,0 +1,36 @@
+"""What ``agentlab run --dry-run`` shows: the resolved plan, without starting anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.markup import escape
+
+from agentlab.config import RunConfig
+from agentlab.presets import PRESETS
+from agentlab.runner import plan
+from agentlab.store import read_rows
+
+SHOWN = 10
+
+
+def show(config: RunConfig, console: Console) -> None:
+    """Print configuration, first instances, what is done already and what would be downloaded."""
+    tasks = plan(config)
+    console.print(yaml.safe_dump(config.to_json(), sort_keys=False).rstrip(), markup=False, highlight=False)
+    console.print(f"\nadapt {config.adapt.preset}: {PRESETS[config.adapt.preset].summary}", highlight=False)
+    console.print(f"{len(tasks)} sessions, up to {config.attempts} attempts each, {config.parallel} at a time", highlight=False)
+    for task in tasks[:SHOWN]:
+        console.print(f"  {escape(task.id)}  (at most {task.max_steps} steps)", highlight=False)
+    if len(tasks) > SHOWN:
+        console.print(f"  … and {len(tasks) - SHOWN} more", highlight=False)
+    console.print(f"Run directory: {config.folder} ({_done(config.folder)})", highlight=False, soft_wrap=True)
+
+
+def _done(folder: Path) -> str:
+    if not (folder / "config.json").exists():
+        return "new"
+    over = sum(bool(row["session_over"]) for row in read_rows(folder))
+    return f"{over} sessions done"

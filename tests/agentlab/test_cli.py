@@ -1,0 +1,99 @@
+"""What a person sees at the command line when something is wrong, and when nothing is."""
+
+import subprocess
+import sys
+
+import pytest
+
+from agentlab import cli
+
+
+@pytest.fixture
+def agentlab(monkeypatch, capsys, tmp_path):
+    """Run the command line in this process, in an empty directory: (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["agentlab", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stopped:
+            code = stopped.code or 0
+        shown = capsys.readouterr()
+        assert "Traceback" not in shown.err
+        return code, shown.out, shown.err
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["run", "minivob"], 2, "Did you mean 'miniwob"),
+        (["run", "miniwob", "--tasks", "click-tset", "--policy", "random"], 2, "Did you mean 'click-test'"),
+        (["run", "miniwob", "--tasks", "chase-circle", "--policy", "random"], 2, "target moves"),
+        (["run", "miniwob", "--policy", "randum"], 2, "Did you mean 'random'"),
+        (["run", "miniwob", "--adapt", "roza2"], 2, "Did you mean 'rosa"),
+        (["run", "miniwob", "--attempts", "0"], 2, "greater than or equal to 1"),
+        (["run", "miniwob", "--set", "atempts=3"], 2, "Did you mean 'attempts'"),
+        (["run", "miniwob", "--config", "missing.yaml"], 2, "Cannot read"),
+        (["run", "miniwob", "--policy", "random", "--out", "/proc/nowhere"], 4, "Cannot use"),
+        (["run", "miniwob", "--policy", "random", "--adapt", "rosa", "--limit", "1"], 2, "weights"),
+        (["tasks", "miniwop"], 2, "Did you mean 'miniwob"),
+        (["report", "."], 4, "not a run directory"),
+    ],
+)
+def test_errors_say_what_and_how_to_mend_it(agentlab, arguments, code, says):
+    got, out, err = agentlab(*arguments)
+    assert (got, out) == (code, "") and says in err
+
+
+def test_a_foreign_directory_is_refused(agentlab, tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    code, _, err = agentlab("run", "miniwob", "--policy", "random", "--out", tmp_path)
+    assert code == 4 and "not a run directory" in err
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_corrupt_config_is_refused(agentlab, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.json").write_text("{")
+    code, _, err = agentlab("run", "miniwob", "--policy", "random", "--out", "run")
+    assert code == 4 and "config.json is corrupt" in err
+
+
+def test_dry_run_shows_the_plan_and_starts_nothing(agentlab, tmp_path):
+    code, out, _ = agentlab("run", "miniwob", "--policy", "random", "--limit", "12", "--seed", "3", "--dry-run")
+    assert code == 0
+    assert "12 sessions, up to 5 attempts" in out and "… and 2 more" in out and "seed: 3" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tasks_lists_what_is_left_out_with_the_reason(agentlab):
+    code, out, _ = agentlab("tasks", "miniwob")
+    assert code == 0
+    assert "click-test-2\n" in out and "chase-circle  excluded: the target moves" in out
+
+
+def test_doctor_names_what_is_missing_and_the_remedy(agentlab, monkeypatch):
+    monkeypatch.setenv("AGENTLAB_BROWSER", "/nowhere/chromium")
+    code, out, _ = agentlab("doctor")
+    lines = [line for line in out.splitlines() if "browser" in line]
+    assert code == 3 and len(lines) == 1 and "missing" in lines[0] and "agentlab setup miniwob" in lines[0]
+    assert any(line.startswith("ok") and "torch:" in line for line in out.splitlines())
+
+
+def test_version(agentlab):
+    code, out, _ = agentlab("--version")
+    assert code == 0 and out.strip()[0].isdigit()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["tasks", "miniwob"]])
+def test_help_does_not_load_the_models_machinery(arguments):
+    code = (
+        "import sys; sys.argv = ['agentlab', *sys.argv[1:]]\nfrom agentlab.cli import main\ntry:\n    main()\n"
+        "except SystemExit:\n    pass\nassert 'torch' not in sys.modules, 'torch was imported'"
+    )
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True, timeout=120)

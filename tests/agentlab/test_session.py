@@ -1,0 +1,165 @@
+"""Algorithm 1 on a small world: what is learned when, what the machinery may and may not do, and how a session is taken up."""
+
+import json
+from threading import Event
+
+import pytest
+from small_world import DoorEnv, DoorPolicy, door
+
+from agentlab.config import resolve
+from agentlab.record import load_trace
+from agentlab.session import Interrupted, Session, derive_seed
+from agentlab.store import RunStore
+from agentlab.worker import EnvSlot
+
+
+@pytest.fixture(autouse=True)
+def _quiet_machinery():
+    DoorEnv.faults = []
+    DoorEnv.opened = DoorEnv.closed = 0
+
+
+class Lab:
+    """One run directory and the means to run sessions in it."""
+
+    def __init__(self, folder, **settings):
+        self.config = resolve({"attempts": 4, "adapt": {"preset": "rosa"}, **settings})
+        self.store = RunStore.open(folder, self.config.to_json())
+        self.stop = Event()
+
+    def run(self, task, policy=None, on_row=lambda row: None):
+        envs = EnvSlot({})
+        session = Session(
+            task,
+            config=self.config,
+            policy=policy or DoorPolicy(),
+            words=None,
+            envs=envs,
+            store=self.store.session(task.id),
+            stop=self.stop,
+            memory=lambda: {"rss": 1.0},
+        )
+        try:
+            session.run(on_row)
+        finally:
+            envs.close()
+            assert DoorEnv.opened == DoorEnv.closed
+        return self.store.rows()
+
+    def folder(self, task, attempt):
+        return self.store.session(task.id).attempt_folder(attempt)
+
+
+@pytest.fixture
+def lab(tmp_path):
+    lab = Lab(tmp_path / "run")
+    yield lab
+    lab.store.close()
+
+
+def test_attempts_until_solved(lab):
+    policy, task = DoorPolicy(), door(2)
+    rows = lab.run(task, policy)
+    assert [(r["attempt"], r["success"], r["reward"], r["session_over"]) for r in rows] == [
+        (1, False, -1, False),
+        (2, False, -1, False),
+        (3, True, 1, True),
+    ]
+    assert policy.sessions[0].rewards == [[-1.0, -1.0], [-1.0, -1.0]]  # one r_i per step, only after failures
+    assert policy.sessions[0].closed and policy.sessions[0].discarded == 0
+    assert [bool(r["update"]) for r in rows] == [True, True, False]
+    assert rows[0]["steps"] == 2 and rows[0]["tokens"] == 3 and rows[0]["ended_by"] == "finished"
+    assert json.loads((lab.folder(task, 1) / "update.json").read_text())["accepted"] is True
+
+
+def test_the_last_attempt_teaches_nothing(lab):
+    policy = DoorPolicy()
+    rows = lab.run(door(7), policy)
+    assert [r["attempt"] for r in rows] == [1, 2, 3, 4]
+    assert rows[-1]["session_over"] and not rows[-1]["success"] and len(policy.sessions[0].rewards) == 3
+
+
+def test_attempt_files_read_back_as_the_trace(lab):
+    task = door(1)
+    lab.run(task)
+    trace = load_trace(lab.folder(task, 2))
+    assert (trace.instruction, trace.attempt, trace.score, trace.ended_by) == ("Open door 1", 2, 1.0, "finished")
+    assert [s.text for s in trace.steps] == ["door 1", "done"]
+    assert trace.steps[0].screenshot.sum() == 0
+    assert (trace.final_screenshot[:, 10:20] == 255).all() and trace.final_screenshot[:, 20:].sum() == 0
+    assert sorted(p.name for p in (lab.folder(task, 2) / "screens").iterdir()) == ["000.webp", "001.webp"]  # 002 is as 001
+
+
+@pytest.mark.parametrize("where", ["start", "execute", "observe", "grade"])
+def test_broken_machinery_is_retried_and_never_a_reward(lab, where):
+    DoorEnv.faults = ["", where, where]  # attempt 2 breaks twice, then goes through
+    policy, task = DoorPolicy(), door(1)
+    rows = lab.run(task, policy)
+    assert [(r["attempt"], r["outcome"], r["success"]) for r in rows] == [(1, "graded", False), (2, "graded", True)]
+    assert [f["component"] for f in rows[1]["infrastructure"]] == ["door", "door"]
+    assert len(policy.sessions[0].rewards) == 1 and policy.sessions[0].discarded == 2
+    assert DoorEnv.opened == 3  # a new environment after each failure
+    voids = sorted(p.name for p in lab.folder(task, 2).glob("void_*"))
+    assert voids == ["void_01", "void_02"] and (lab.folder(task, 2) / "void_01/events.jsonl").exists()
+
+
+def test_machinery_that_stays_broken_ends_the_session_as_such(lab):
+    DoorEnv.faults = ["", "grade", "start", "execute"]
+    policy = DoorPolicy()
+    rows = lab.run(door(3), policy)
+    last = rows[-1]
+    assert [r["outcome"] for r in rows] == ["graded", "infrastructure"]
+    assert (last["reward"], last["score"], last["success"], last["session_over"]) == (None, None, False, True)
+    assert len(last["infrastructure"]) == 3 and len(policy.sessions[0].rewards) == 1
+    assert lab.run(door(3), policy) == rows  # over: not made again
+
+
+def test_an_impossible_update_is_recorded_and_the_attempts_go_on(lab):
+    rows = lab.run(door(3), DoorPolicy(fails=["adapt"]))
+    assert [r["attempt"] for r in rows] == [1, 2, 3, 4]
+    assert rows[0]["update"]["accepted"] is False and "NaN" in rows[0]["update"]["error"]
+
+
+def stop_after(lab, attempts):
+    def on_row(row):
+        if row["attempt"] == attempts:
+            lab.stop.set()
+
+    return on_row
+
+
+def test_a_session_goes_on_at_the_next_attempt_with_its_adapter(lab):
+    task = door(3)
+    with pytest.raises(Interrupted):
+        lab.run(task, on_row=stop_after(lab, 2))
+    assert (lab.folder(task, 3) / "events.jsonl").exists()  # the attempt in flight
+    lab.stop.clear()
+    policy = DoorPolicy()
+    rows = lab.run(task, policy)
+    assert [(r["attempt"], r["success"]) for r in rows] == [(1, False), (2, False), (3, False), (4, True)]
+    assert len(policy.sessions[0].rewards) == 1  # only attempt 3 was lived by this policy session
+
+
+def test_a_session_whose_adapter_cannot_be_loaded_starts_again(lab):
+    task = door(2)
+    with pytest.raises(Interrupted):
+        lab.run(task, on_row=stop_after(lab, 1))
+    lab.stop.clear()
+    policy = DoorPolicy(fails=["load"])
+    rows = lab.run(task, policy)
+    assert [r["attempt"] for r in rows] == [1, 2, 3] and rows[-1]["success"]
+    assert policy.sessions[0].closed
+    assert (lab.folder(task, 1).parent / "set_aside_01/attempt_01/result.json").exists()
+
+
+def test_stopping_during_a_machinery_failure_is_not_counted_as_one(lab):
+    DoorEnv.faults = ["execute"]
+    lab.stop.set()
+    with pytest.raises(Interrupted):
+        lab.run(door(1))
+    assert lab.store.rows() == []
+
+
+def test_seeds_depend_on_run_and_task_only():
+    assert derive_seed(0, "a_1") == derive_seed(0, "a_1")
+    assert len({derive_seed(s, t) for s in range(10) for t in ("a_1", "a_2", "b_1")}) == 30
