@@ -43,6 +43,7 @@ class ContainerSpec:
         cap_drop: Capabilities to take away; all of them unless the image needs some.
         cap_add: Capabilities to give.
         memory: Limit, as Docker writes it (``"4g"``), or None.
+        hostname: Its own name; by default the same for all, because shells show it.
         shm: Size of /dev/shm; browsers crash with Docker's 64 MB.
         pids: Limit of processes and threads.
         devices: Host devices to pass, e.g. ``/dev/kvm``.
@@ -56,6 +57,7 @@ class ContainerSpec:
     cap_drop: tuple[str, ...] = ("ALL",)
     cap_add: tuple[str, ...] = ()
     memory: str | None = None
+    hostname: str = "desktop"
     shm: str = "256m"
     pids: int = 2048
     devices: tuple[str, ...] = ()
@@ -274,6 +276,7 @@ def _arguments(spec: ContainerSpec, name: str, owner: Owner) -> dict[str, Any]:
     return {
         "image": spec.image,
         "name": name,
+        "hostname": spec.hostname,
         "labels": owner.labels(),
         "ports": {f"{port}/tcp": (LOOPBACK, None) for port in spec.ports},
         "environment": dict(spec.environment),

@@ -7,6 +7,7 @@ only when all of them are taken, the longest unused first: an application that l
 
 from __future__ import annotations
 
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -28,6 +29,7 @@ DOUBLE_CLICK_SECONDS = 0.06
 GLIDE_STEP_SECONDS = 0.01
 MAX_WAIT_SECONDS = 60.0
 
+XK.load_keysym_group("xkb")  # has the third-level shift (AltGr)
 CONTROL_KEYS = {"\n": XK.XK_Return, "\r": XK.XK_Return, "\t": XK.XK_Tab, "\b": XK.XK_BackSpace, "\x1b": XK.XK_Escape}
 
 _bound: OrderedDict[int, int] = OrderedDict()  # keysym -> spare keycode, least recently used first
@@ -42,7 +44,7 @@ def perform(operations: list[dict[str, Any]]) -> int:
     """Do the operations in order and return how many were done.
 
     Operations: ``move x y`` · ``glide x y seconds`` · ``click button count`` · ``press button`` · ``release button`` ·
-    ``keys keysyms`` (names as in X11's keysymdef, pressed together) · ``type text`` · ``wait seconds``.
+    ``keys keysyms`` (X11 names or ``U20AC``, pressed together) · ``type text`` · ``wait seconds``.
     """
     for number, fields in enumerate(operations):
         name = str(fields.get("op"))
@@ -105,13 +107,13 @@ def _fake(event: int, detail: int) -> None:
 # -- keyboard -------------------------------------------------------------------------------------------------------------------
 def keys(keysyms: list[str]) -> None:
     """Press the keys together, in order, and let them go in the opposite order."""
-    symbols = [XK.string_to_keysym(name) for name in keysyms]
+    symbols = [_named(name) for name in keysyms]
     unknown = [name for name, symbol in zip(keysyms, symbols, strict=True) if symbol == 0]
     if unknown:
         raise ValueError(f"no such keysym: {', '.join(unknown)}")
     with x_display() as d:
         _bind(d, symbols)
-        codes = [code for symbol in symbols for code in _codes(d, symbol)]
+        codes = list(dict.fromkeys(code for symbol in symbols for code in _codes(d, symbol)))
         for code in codes:
             _key(d, X.KeyPress, code)
         for code in reversed(codes):
@@ -135,6 +137,12 @@ def type_text(text: str) -> None:
 
 def wait(seconds: float) -> None:
     time.sleep(min(max(float(seconds), 0.0), MAX_WAIT_SECONDS))
+
+
+def _named(name: str) -> int:
+    """The keysym called ``name``; ``U20AC`` is the one of that character.  0 when there is none."""
+    character = re.fullmatch(r"U([0-9A-F]{4,6})", name)
+    return _keysym(chr(int(character[1], 16))) if character else XK.string_to_keysym(name)
 
 
 def _keysym(character: str) -> int:

@@ -1,0 +1,111 @@
+"""``agentlab containers``: what runs on the Docker engine for us, and getting rid of it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from envs.containers import Row
+
+app = typer.Typer(help="The emulator containers of this project: list, start, stop, clean up.", no_args_is_help=True)
+out = Console()
+
+
+@app.command("build")
+def build() -> None:
+    """Build the light desktop's image (three minutes and 2 GB the first time)."""
+    from envs.containers import build_image
+    from envs.osworld.providers import LIGHT_DOCKERFILE, LIGHT_IMAGE
+
+    build_image(LIGHT_DOCKERFILE, LIGHT_IMAGE, lambda line: out.print(line, markup=False, highlight=False, soft_wrap=True))
+    out.print(f"{LIGHT_IMAGE} is ready.", highlight=False)
+
+
+@app.command("ls")
+def ls() -> None:
+    """List all containers with our labels; only those in this user's ledger are ever touched."""
+    from envs import containers
+
+    rows = containers.ls()
+    if not rows:
+        out.print("No containers.")
+        return
+    table = Table("container", "run", "image", "state", "age", "owner", "ports", box=None)
+    for row in rows:
+        ports = " ".join(f"{inside}→{outside}" for inside, outside in sorted(row.container.ports.items()))
+        table.add_row(row.name, escape(row.owner.run), row.image, row.state, _age(row.owner.created), _owner(row), ports)
+    out.print(table)
+
+
+def _owner(row: Row) -> str:
+    if not row.ours:
+        return "somebody else"
+    if row.leftover:
+        return "leftover"
+    return f"pid {row.owner.pid}" if row.owner.pid else "kept until stopped"
+
+
+def _age(created: int) -> str:
+    seconds = max(int(time.time()) - created, 0)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+@app.command("up")
+def up(
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many desktops.")] = 1,
+    run: Annotated[str, typer.Option(help="Name to stop them by.")] = "manual",
+    hours: Annotated[float, typer.Option(help="Time to live, after which `gc` removes them.")] = 24.0,
+) -> None:
+    """Start light desktops that stay until they are stopped, and print their addresses."""
+    from envs.osworld.providers import start_light
+
+    for container in start_light(count, run=run, ttl=int(hours * 3600)):
+        ports = container.ports
+        out.print(f"{container.name}  127.0.0.1:{ports[5000]}  (browser debugging 127.0.0.1:{ports[9222]})", highlight=False)
+    out.print(f"Use one with --provider ADDRESS; remove them with `agentlab containers stop {escape(run)}`.", soft_wrap=True)
+
+
+@app.command("stop")
+def stop(name: Annotated[str, typer.Argument(help="Name of a container or of a run.")]) -> None:
+    """Remove a container, or all containers of a run, whether their owner lives or not."""
+    from envs import containers
+
+    for removed in containers.stop(name):
+        out.print(f"removed {removed}", highlight=False)
+
+
+@app.command("gc")
+def gc() -> None:
+    """Remove what dead runs of this user left behind, and nothing else."""
+    from envs import containers
+
+    removed = containers.gc()
+    for name in removed:
+        out.print(f"removed {name}", highlight=False)
+    others = [row for row in containers.ls() if not row.ours]
+    if others:
+        out.print(f"Left alone: {len(others)} with our labels that this user's ledger does not know.")
+    if not removed:
+        out.print("Nothing to remove.")
+
+
+@app.command("logs")
+def logs(
+    name: Annotated[str, typer.Argument(help="Name of a container or of a run.")],
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 100,
+) -> None:
+    """Print what containers wrote."""
+    from envs import containers
+
+    for row in containers.find(name):
+        out.print(f"== {row.name}", highlight=False)
+        out.print(row.container.logs(lines), markup=False, highlight=False, soft_wrap=True)

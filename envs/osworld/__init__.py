@@ -1,0 +1,1 @@
+"""OSWorld: real desktops in containers, driven over OSWorld's own guest protocol."""

@@ -1,0 +1,169 @@
+"""The host half of OSWorld's guest protocol: one HTTP connection to one guest, every wait bounded, every failure typed.
+
+Whatever goes wrong between here and the guest is :class:`InfrastructureError` (component ``guest``): a guest that does not answer
+says nothing about the agent.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from envs.base import Screenshot
+from envs.errors import InfrastructureError
+
+CONNECT_SECONDS = 5.0
+SCREENSHOT_SECONDS = 20.0
+TREE_SECONDS = 90.0
+COMMAND_SECONDS = 130.0
+"""The guest itself ends commands after 120 s."""
+OPEN_SECONDS = 150.0
+TRANSFER_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """What a command in the guest said."""
+
+    returncode: int
+    output: str
+    error: str
+
+
+class GuestClient:
+    """Client of the guest server at ``host:port``.  Threads may share it; ``close`` can be called twice."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.address = f"{host}:{port}"
+        # Proxies of the environment are for the internet; a guest is next door.
+        self._http = httpx.Client(
+            base_url=f"http://{self.address}", timeout=httpx.Timeout(SCREENSHOT_SECONDS, connect=CONNECT_SECONDS), trust_env=False
+        )
+        self._takes_operations: bool | None = None
+
+    # -- looking ---------------------------------------------------------------------------------------------------------------
+    def screenshot(self) -> Screenshot:
+        """The screen with the pointer, RGB, shape [height, width, 3], uint8."""
+        body = self._ask("GET", "/screenshot").content
+        try:
+            return np.asarray(Image.open(io.BytesIO(body)).convert("RGB"))
+        except (UnidentifiedImageError, OSError) as error:
+            raise self._failed("/screenshot", f"{len(body)} bytes that are no image") from error
+
+    def accessibility_tree(self) -> str:
+        """OSWorld's XML of the accessibility tree.  Takes seconds with an office document open."""
+        return str(self._json("GET", "/accessibility", timeout=TREE_SECONDS)["AT"])
+
+    def terminal(self) -> str | None:
+        """The text of the terminal in front, or None."""
+        output = self._json("GET", "/terminal", timeout=TREE_SECONDS)["output"]
+        return None if output is None else str(output)
+
+    def screen_size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        size = self._json("POST", "/screen_size")
+        return int(size["width"]), int(size["height"])
+
+    def missing(self, timeout: float = CONNECT_SECONDS) -> str:
+        """What keeps the guest from being usable right now, or an empty string: one question, for polling.
+
+        Our own guest knows when its desktop is drawn.  Of any other, a picture that is more than a bare screen is asked for.
+        """
+        try:
+            answer = self._http.get("/agentlab/ready", timeout=timeout)
+            if answer.status_code == 404:
+                return self._missing_by_picture(timeout)
+            return ", ".join(answer.json()["missing"]) or "" if answer.status_code in (200, 503) else f"HTTP {answer.status_code}"
+        except (httpx.HTTPError, ValueError, KeyError) as error:
+            return f"the guest server does not answer ({type(error).__name__})"
+
+    def _missing_by_picture(self, timeout: float) -> str:
+        answer = self._http.get("/screenshot", timeout=timeout)
+        if answer.status_code != 200:
+            return f"screenshot: HTTP {answer.status_code}"
+        try:
+            picture = Image.open(io.BytesIO(answer.content)).convert("RGB").resize((320, 180))
+        except (UnidentifiedImageError, OSError):
+            return "screenshot: no image"
+        return "the desktop is not drawn" if picture.getcolors(64) is not None else ""
+
+    # -- acting ----------------------------------------------------------------------------------------------------------------
+    def takes_operations(self) -> bool:
+        """Whether the guest has our route for exact input; asked once."""
+        if self._takes_operations is None:
+            answer = self._send("POST", "/agentlab/input", json={"operations": []})
+            self._takes_operations = answer.status_code == 200
+        return self._takes_operations
+
+    def operate(self, operations: Sequence[dict[str, Any]]) -> None:
+        """Do pointer and keyboard operations (``envs.osworld.operations``) through our own guest's route."""
+        self._ask("POST", "/agentlab/input", json={"operations": list(operations)}, timeout=COMMAND_SECONDS)
+
+    def execute(self, command: Sequence[str]) -> CommandResult:
+        """Run a program with arguments in the guest, no shell in between, and wait for it (at most two minutes)."""
+        done = self._json("POST", "/execute", json={"command": list(command), "shell": False}, timeout=COMMAND_SECONDS)
+        return CommandResult(int(done["returncode"]), str(done["output"]), str(done["error"]))
+
+    def launch(self, command: Sequence[str]) -> None:
+        """Start a program in the guest without waiting for it."""
+        self._ask("POST", "/setup/launch", json={"command": list(command), "shell": False})
+
+    def open_file(self, path: str) -> None:
+        """Open a file with its application and wait for the window."""
+        self._ask("POST", "/setup/open_file", json={"path": path}, timeout=OPEN_SECONDS)
+
+    def activate_window(self, name: str, *, strict: bool = False, by_class: bool = False) -> None:
+        self._ask("POST", "/setup/activate_window", json={"window_name": name, "strict": strict, "by_class": by_class})
+
+    def close_window(self, name: str, *, strict: bool = False, by_class: bool = False) -> None:
+        self._ask("POST", "/setup/close_window", json={"window_name": name, "strict": strict, "by_class": by_class})
+
+    # -- files -----------------------------------------------------------------------------------------------------------------
+    def upload(self, path: str, data: bytes) -> None:
+        """Write a file in the guest; folders are made."""
+        self._ask("POST", "/setup/upload", data={"file_path": path}, files={"file_data": data}, timeout=TRANSFER_SECONDS)
+
+    def download(self, path: str) -> bytes | None:
+        """A file of the guest, or None when there is none."""
+        answer = self._send("POST", "/file", data={"file_path": path}, timeout=TRANSFER_SECONDS)
+        return None if answer.status_code == 404 else self._good(answer).content
+
+    # -- HTTP ------------------------------------------------------------------------------------------------------------------
+    def close(self) -> None:
+        self._http.close()
+
+    def _json(self, method: str, route: str, **request: Any) -> dict[str, Any]:
+        answer = self._ask(method, route, **request)
+        try:
+            body = answer.json()
+        except json.JSONDecodeError as error:
+            raise self._failed(route, f"no JSON but {answer.text[:80]!r}") from error
+        if not isinstance(body, dict):
+            raise self._failed(route, f"no JSON object but {answer.text[:80]!r}")
+        return body
+
+    def _ask(self, method: str, route: str, **request: Any) -> httpx.Response:
+        return self._good(self._send(method, route, **request))
+
+    def _send(self, method: str, route: str, **request: Any) -> httpx.Response:
+        try:
+            return self._http.request(method, route, **request)
+        except httpx.TimeoutException as error:
+            raise self._failed(route, "nothing in time") from error
+        except httpx.HTTPError as error:
+            raise self._failed(route, f"nothing ({type(error).__name__}: {error})") from error
+
+    def _good(self, answer: httpx.Response) -> httpx.Response:
+        if answer.status_code != 200:
+            raise self._failed(answer.request.url.path, f"HTTP {answer.status_code}: {answer.text[:200]}")
+        return answer
+
+    def _failed(self, route: str, got: str) -> InfrastructureError:
+        return InfrastructureError(f"The guest at {self.address} answered {route} with {got}.", component="guest")

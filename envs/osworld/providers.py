@@ -1,0 +1,256 @@
+"""Where guests come from: our light image, OSWorld's official virtual machine, or one that is running already.
+
+The three share one interface, so that neither the environment nor the grader knows which it is.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+from envs.containers import Container, ContainerSpec, Fleet, Ledger, SparePool
+from envs.containers.fleet import LOOPBACK
+from envs.errors import InfrastructureError, SetupError, UsageError
+from envs.osworld.client import GuestClient
+
+SERVER, CHROMIUM, VLC, VNC = 5000, 9222, 8080, 8006
+"""The ports of OSWorld's guests."""
+
+LIGHT_IMAGE = "agentlab/osworld-desktop"
+LIGHT_DOCKERFILE = "osworld-desktop"
+LIGHT_BOOT_SECONDS = 90.0
+"""Three seconds on an idle machine; a machine with all cores busy takes ten times as long."""
+OFFICIAL_IMAGE = "happysixd/osworld-docker"
+OFFICIAL_BOOT_SECONDS = 300.0
+OFFICIAL_BOOT_SECONDS_WITHOUT_KVM = 1800.0
+KVM = Path("/dev/kvm")
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A running desktop.
+
+    Attributes:
+        host: Where its ports are published.
+        ports: Port of the guest -> port on ``host``.
+        password: Of the desktop's user, for tasks that ask for it; empty where there is no sudo.
+        container: The container it runs in, when we started it.
+    """
+
+    client: GuestClient
+    host: str
+    ports: dict[int, int]
+    password: str
+    container: Container | None = None
+
+
+class Provider(ABC):
+    """Hands out clean desktops.  Threads may share one; ``close`` can be called twice."""
+
+    name: str
+    clean = True
+    """Whether every acquired guest is as new.  A guest that was running before us is not."""
+
+    @abstractmethod
+    def acquire(self) -> Guest:
+        """A desktop that is drawn and answers.
+
+        Raises:
+            SetupError: the machine lacks something; the hint is the command that brings it.
+            InfrastructureError: it did not start.
+        """
+
+    @abstractmethod
+    def release(self, guest: Guest) -> None:
+        """Give a desktop back; it is not used again."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give everything back."""
+
+    def explain(self, guest: Guest, error: InfrastructureError) -> InfrastructureError:
+        """The same failure, with what is known about the machine below it."""
+        return error
+
+
+class ContainerProvider(Provider):
+    """Guests in containers of this machine, with booted spares for a reset in a tenth of a second.
+
+    Args:
+        run: Name of the run, for ``agentlab containers``.
+        spares: How many booted desktops wait, paused; each takes memory but no CPU.
+        ledger: Where started containers are noted.
+        log_dir: Where the logs of containers that failed are kept.
+    """
+
+    password = ""
+
+    def __init__(self, run: str = "osworld", *, spares: int = 1, ledger: Ledger | None = None, log_dir: Path | None = None) -> None:
+        self._fleet = Fleet(run, ledger=ledger, log_dir=log_dir)
+        self._pool = SparePool(self._fleet, self.spec(), _missing, size=spares, boot_timeout=self.boot_seconds())
+        self._pool.fill()
+
+    @abstractmethod
+    def spec(self) -> ContainerSpec:
+        """What is started."""
+
+    @abstractmethod
+    def boot_seconds(self) -> float:
+        """How long a boot may take."""
+
+    def acquire(self) -> Guest:
+        container = self._pool.take()
+        client = GuestClient(LOOPBACK, container.ports[SERVER])
+        return Guest(client, LOOPBACK, dict(container.ports), self.password, container)
+
+    def release(self, guest: Guest) -> None:
+        guest.client.close()
+        if guest.container is not None:
+            self._pool.give_back(guest.container)
+
+    def close(self) -> None:
+        self._pool.close()
+        self._fleet.close()
+
+    def explain(self, guest: Guest, error: InfrastructureError) -> InfrastructureError:
+        """Says when the container itself is to blame, and keeps its log."""
+        if guest.container is None:
+            return error
+        state = guest.container.refresh()
+        kept = self._fleet.keep_log(guest.container)
+        if state == "running":
+            return InfrastructureError(error.message, f"The log of its container is kept in {kept}.", component=error.component)
+        message = f"The container {guest.container.name} is {state}. {error.message}"
+        return InfrastructureError(message, f"Its log is kept in {kept}.", component="container")
+
+
+def _missing(container: Container) -> str:
+    client = GuestClient(LOOPBACK, container.ports[SERVER])
+    try:
+        return client.missing()
+    finally:
+        client.close()
+
+
+def light_spec(screen: tuple[int, int] = (1920, 1080)) -> ContainerSpec:
+    """The light desktop with a screen of (width, height) pixels."""
+    return ContainerSpec(
+        image=LIGHT_IMAGE,
+        mend="Build it (three minutes): `agentlab containers build`.",
+        ports=(SERVER, CHROMIUM),
+        environment={"SCREEN_SIZE": "{}x{}".format(*screen)},
+    )
+
+
+class LightProvider(ContainerProvider):
+    """Our own desktop image (``dockerfiles/osworld-desktop``): no KVM, about three seconds, 210 MB."""
+
+    name = "light"
+
+    def __init__(self, run: str = "osworld", *, screen: tuple[int, int] = (1920, 1080), **rest: object) -> None:
+        self.screen = screen
+        super().__init__(run, **rest)  # type: ignore[arg-type]
+
+    def spec(self) -> ContainerSpec:
+        return light_spec(self.screen)
+
+    def boot_seconds(self) -> float:
+        return LIGHT_BOOT_SECONDS
+
+
+class OfficialProvider(ContainerProvider):
+    """OSWorld's own Ubuntu in QEMU (``happysixd/osworld-docker``).
+
+    Args:
+        disk: The virtual machine's ``Ubuntu.qcow2``; mounted read-only, so every boot is clean.
+        ram: As QEMU writes it.  Upstream gives 4G, on which office tasks swap.
+        cores: Virtual CPUs.
+    """
+
+    name = "official"
+    password = "password"
+
+    def __init__(self, disk: Path, run: str = "osworld", *, ram: str = "4G", cores: int = 4, **rest: object) -> None:
+        if not disk.is_file():
+            raise SetupError(
+                f"There is no virtual disk {disk}.", "Fetch it (11 GB, 36 GB unpacked): `agentlab fetch osworld --disk`."
+            )
+        self.disk, self.ram, self.cores = disk, ram, cores
+        super().__init__(run, **({"spares": 0} | rest))  # type: ignore[arg-type]
+
+    def spec(self) -> ContainerSpec:
+        kvm = usable_kvm()
+        return ContainerSpec(
+            image=OFFICIAL_IMAGE,
+            mend=f"Pull it: `docker pull {OFFICIAL_IMAGE}`.",
+            ports=(SERVER, CHROMIUM, VLC, VNC),
+            environment={
+                "DISK_SIZE": "32G", "RAM_SIZE": self.ram, "CPU_CORES": str(self.cores), **({} if kvm else {"KVM": "N"}),
+            },
+            cap_drop=(),  # its entry point sets up the virtual machine's network as root
+            cap_add=("NET_ADMIN",),
+            devices=(str(KVM),) if kvm else (),
+            read_only_files={str(self.disk.resolve()): "/System.qcow2"},
+        )  # fmt: skip
+
+    def boot_seconds(self) -> float:
+        return OFFICIAL_BOOT_SECONDS if usable_kvm() else OFFICIAL_BOOT_SECONDS_WITHOUT_KVM
+
+
+def usable_kvm() -> bool:
+    """Whether virtual machines run at full speed here; without, the official image boots in minutes and acts in slow motion."""
+    return os.access(KVM, os.R_OK | os.W_OK)
+
+
+class AddressProvider(Provider):
+    """A guest that somebody else started.  It is used as it is and left as it is: a reset does not clean it."""
+
+    name = "address"
+    clean = False
+
+    def __init__(self, address: str, *, password: str = "password") -> None:
+        self.host, self.ports = parse_address(address)
+        self.password = password
+
+    def acquire(self) -> Guest:
+        client = GuestClient(self.host, self.ports[SERVER])
+        missing = client.missing()
+        if missing:
+            client.close()
+            raise InfrastructureError(f"The guest at {self.host}:{self.ports[SERVER]} is not usable: {missing}.", component="guest")
+        return Guest(client, self.host, dict(self.ports), self.password)
+
+    def release(self, guest: Guest) -> None:
+        guest.client.close()
+
+    def close(self) -> None:
+        pass
+
+
+def parse_address(address: str) -> tuple[str, dict[int, int]]:
+    """``HOST:SERVER`` or, as desktop-env writes it, ``HOST:SERVER:CHROMIUM:VNC:VLC``.
+
+    Raises:
+        UsageError: anything else.
+    """
+    host, *rest = address.split(":")
+    if not host or len(rest) not in (1, 4) or not all(port.isdecimal() and 0 < int(port) < 65536 for port in rest):
+        raise UsageError(f"{address!r} is no address of a guest.", "Write HOST:SERVER_PORT or HOST:SERVER:CHROMIUM:VNC:VLC.")
+    return host, dict(zip((SERVER, CHROMIUM, VNC, VLC), map(int, rest), strict=False))
+
+
+def make_provider(name: str, run: str = "osworld", *, disk: Path | None = None) -> Provider:
+    """``light``, ``official`` (needs ``disk``), or the address of a running guest."""
+    if name == "light":
+        return LightProvider(run)
+    if name == "official":
+        return OfficialProvider(disk or Path(), run)
+    return AddressProvider(name)
+
+
+def start_light(count: int, *, run: str, ttl: int) -> list[Container]:
+    """Start light desktops that outlive this process, until they are stopped or their time to live (seconds) is over."""
+    fleet = Fleet(run, ttl=ttl, detached=True)
+    return fleet.start_many(light_spec(), count, _missing, LIGHT_BOOT_SECONDS)
