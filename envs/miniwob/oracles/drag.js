@@ -100,7 +100,7 @@
     const values = items.map((item) => Number(text(item)));
     const sorted = values.slice().sort((a, b) => a - b);
     const to = values.findIndex((value, i) => value !== sorted[i]);
-    return to < 0 ? submit() : place(items, values.indexOf(sorted[to]), to, `number ${sorted[to]}`);
+    return to < 0 ? submit() : place(items, values.indexOf(sorted[to], to), to, `number ${sorted[to]}`);
   });
 
   register('highlight-text', () => {
