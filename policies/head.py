@@ -13,13 +13,20 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from envs.errors import PolicyError
+from envs.errors import PolicyError, StoreError
+
+LORA_FILE = "adapter_model.safetensors"
+SHIFT_FILE = "hidden_shift.safetensors"
 
 
 class HeadAdapter(abc.ABC):
@@ -181,3 +188,68 @@ def head_hooks(lm_head: nn.Linear, adapters: Sequence[HeadAdapter | None], *, ca
         for handle in (lm_head.register_forward_pre_hook(before), lm_head.register_forward_hook(after)):
             stack.callback(handle.remove)
         yield tap
+
+
+# -------------------------------------------------------------------------------------------------------------- on disk
+
+
+def save_adapter(adapter: HeadAdapter, folder: Path) -> None:
+    """Write an adapter into ``folder``; the tensor file is renamed into place last, so that it is whole if it is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(adapter, LoRAHead):
+        save_lora(folder, adapter)
+    else:
+        assert isinstance(adapter, HiddenShift)
+        _write(folder / SHIFT_FILE, {"delta": adapter.delta})
+
+
+def save_lora(folder: Path, adapter: LoRAHead, *, base_model: str = "") -> None:
+    """PEFT's layout: ``PeftModel.from_pretrained(base, folder)`` gives the same logits on the plain base model.
+
+    PEFT applies lora_alpha / r, so lora_alpha = s·r; the exact s is kept in the tensor file's metadata.
+    """
+    from peft import LoraConfig  # seconds of import that only saving needs
+
+    alpha = adapter.scale * adapter.rank
+    config = LoraConfig(
+        r=adapter.rank,
+        lora_alpha=int(alpha) if alpha == int(alpha) else alpha,  # type: ignore[arg-type]  # PEFT only ever divides it by r
+        lora_dropout=0.0,
+        target_modules=["lm_head"],
+        base_model_name_or_path=base_model or None,
+        inference_mode=True,
+    )
+    config.save_pretrained(str(folder))
+    names = {"A": "base_model.model.lm_head.lora_A.weight", "B": "base_model.model.lm_head.lora_B.weight"}
+    _write(folder / LORA_FILE, {name: getattr(adapter, key) for key, name in names.items()}, {"scale": repr(adapter.scale)})
+
+
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    part = path.with_name(path.name + ".part")
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    save_file(plain, part, {"format": "pt", **(metadata or {})})
+    part.replace(path)
+
+
+def load_adapter(folder: Path, device: torch.device | str = "cpu") -> HeadAdapter:
+    """What :func:`save_adapter` wrote.
+
+    Raises:
+        StoreError: there is no adapter in ``folder``, or it cannot be read.
+    """
+    lora, shift = folder / LORA_FILE, folder / SHIFT_FILE
+    path = lora if lora.exists() else shift
+    if not path.exists():
+        raise StoreError(f"{folder} holds no adapter.", f"Expected {LORA_FILE} or {SHIFT_FILE} in it.")
+    try:
+        with safe_open(path, "pt", device=str(device)) as file:
+            tensors = {name.rsplit("lora_", 1)[-1]: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            scale = (file.metadata() or {}).get("scale")
+    except SafetensorError as error:
+        raise StoreError(f"{path} cannot be read: {error}.") from error
+    if path == shift:
+        return HiddenShift(tensors["delta"])
+    A, B = tensors["A.weight"], tensors["B.weight"]
+    if scale is None:  # written by PEFT itself
+        scale = json.loads((folder / "adapter_config.json").read_text())["lora_alpha"] / A.shape[0]
+    return LoRAHead(A, B, float(scale))

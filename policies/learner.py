@@ -1,0 +1,233 @@
+"""What one session learns from its attempts: H and y captured while acting, one update per failed attempt, undo, save, load."""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from envs.errors import AdaptationError, StoreError, UsageError
+from policies.adapt_config import PRESETS, WeightAdaptConfig, preset
+from policies.base import Update
+from policies.head import HeadAdapter, HiddenShift, LoRAHead, load_adapter, save_adapter
+from policies.head_pass import MB, HeadPass
+from policies.policy_gradient import policy_gradient_step
+from policies.rosa.step import Episode, refined_residual, rosa_step
+from policies.slot import slot_step
+
+__all__ = ["PRESETS", "HeadLearner", "WeightAdaptConfig", "preset"]
+
+STATE = "learner.json"
+METHODS: dict[str, Callable[..., tuple[HeadAdapter | None, dict[str, Any]]]] = {
+    "rosa": rosa_step,
+    "rl": policy_gradient_step,
+    "slot": slot_step,
+}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One ``record``: H [n, d], y [n], coordinate marks [n] or None, and the step they belong to."""
+
+    hidden: Tensor
+    tokens: Tensor
+    coordinates: Tensor | None
+    step: int
+
+
+class HeadLearner:
+    """The adapter of one session before a shared head W [V, d], and what was captured of the attempt in flight.
+
+    The same seed, config, H, y and rewards give the same adapter, bit for bit, on the same machine.
+    """
+
+    def __init__(self, config: WeightAdaptConfig, lm_head_weight: Tensor, seed: int) -> None:
+        if config.method == "none":
+            raise UsageError("A learner needs a method.", f"Use one of {', '.join(METHODS)}.")
+        # SLOT is a vector before the head, whatever the mode says.
+        self.config = config.model_copy(update={"mode": "hidden"}) if config.method == "slot" else config
+        self.weight = lm_head_weight.detach()
+        self.seed = seed
+        self.updates = 0
+        self._adapter: HeadAdapter | None = None
+        self._previous: HeadAdapter | None = None
+        self._can_roll_back = False
+        self._pieces: list[Piece] = []
+        self._dropped = 0
+
+    @property
+    def adapter(self) -> HeadAdapter | None:
+        """The adapter to act with; None before the first accepted update."""
+        return self._adapter
+
+    @property
+    def captured_bytes(self) -> int:
+        """Memory of the captured H."""
+        return sum(piece.hidden.nbytes for piece in self._pieces)
+
+    # ------------------------------------------------------------------------------------------------ while acting
+
+    def record(self, hidden: Tensor, tokens: Tensor, step: int, *, coordinates: Tensor | None = None) -> None:
+        """Keep what the head received for one reply.
+
+        Args:
+            hidden: H [n, d], the rows ``head_hooks`` captured, any floating dtype, any device.
+            tokens: y [n], the tokens generated from them.
+            step: The reply's index in the attempt, 0-based: the reward it gets.
+            coordinates: True where a token is part of a coordinate, [n] bool; only needed for ``tokens=coordinates``.
+
+        Raises:
+            AdaptationError: shapes that do not belong together.
+        """
+        if hidden.ndim != 2 or tokens.shape != hidden.shape[:1] or hidden.shape[1] != self.weight.shape[1]:
+            raise AdaptationError(
+                f"A reply's H {tuple(hidden.shape)} and tokens {tuple(tokens.shape)} do not fit a head of d={self.weight.shape[1]}."
+            )
+        if hidden.shape[0] == 0:
+            return
+        hidden = hidden.detach()
+        if hidden.device.type != "cpu" and self._on_accelerator() + hidden.nbytes > self.config.capture_mb * MB:
+            hidden = hidden.cpu()
+        marks = None if coordinates is None else coordinates.detach().cpu()
+        self._pieces.append(Piece(hidden, tokens.detach().cpu(), marks, step))
+        while self.captured_bytes - self._on_accelerator() > self.config.host_mb * MB and len(self._pieces) > 1:
+            self._dropped += len(self._pieces.pop(0).tokens)
+
+    def _on_accelerator(self) -> int:
+        return sum(piece.hidden.nbytes for piece in self._pieces if piece.hidden.device.type != "cpu")
+
+    def discard(self) -> None:
+        """Drop what was captured of the attempt in flight."""
+        self._pieces, self._dropped = [], 0
+
+    # ----------------------------------------------------------------------------------------- between two attempts
+
+    def update(self, rewards: Sequence[float]) -> Update:
+        """Learn from the captured attempt.  ``rewards``: one r in [-1, 1] per step.  The capture is dropped, come what may.
+
+        Raises:
+            AdaptationError: nothing was captured, a step has no reward or an impossible one, or NaN/Inf anywhere; θ is unchanged.
+        """
+        start, peak = time.perf_counter(), peak_memory_mb(self.weight)
+        try:
+            head, episode = self._attempt(rewards)
+            if not bool((episode.rewards != 0).any()):
+                new, numbers = None, {"T": head.T, "reason": "every reward is 0"}
+            else:
+                new, numbers = METHODS[self.config.method](head, self._adapter, episode, self.config, seed=self.seed)
+            numbers["tokens_dropped"] = self._dropped
+        finally:
+            self.discard()
+        seconds = time.perf_counter() - start
+        if new is not None:
+            self._previous, self._adapter, self._can_roll_back = self._adapter, new, True
+            self.updates += 1
+        now = peak_memory_mb(self.weight)
+        numbers |= {
+            "beta": self.config.beta,
+            "linearization": self.config.linearization,
+            "mode": self.config.mode,
+            "update": self.updates,
+            "adapter_mb": round(new.nbytes / MB, 3) if new is not None else 0.0,
+            # The high-water mark of the process or device, and by how much the update raised it above that of acting.
+            "peak_memory_mb": round(now, 1),
+            "extra_memory_mb": round(max(0.0, now - peak), 1),
+        }
+        return Update(self.config.method, new is not None, seconds, numbers)
+
+    def residual(self, rewards: Sequence[float]) -> dict[str, float]:
+        """‖R‖ and ‖Δθ‖² of an update on the H recorded now (say, under a refined context), θ untouched; the capture is dropped.
+
+        Raises:
+            AdaptationError: as :meth:`update`.
+        """
+        try:
+            head, episode = self._attempt(rewards)
+            return refined_residual(head, self._adapter, episode, self.config, seed=self.seed)
+        finally:
+            self.discard()
+
+    def _attempt(self, rewards: Sequence[float]) -> tuple[HeadPass, Episode]:
+        """The capture as H [T, d], y [T] and the rewards of its tokens."""
+        if not self._pieces:
+            raise AdaptationError("No tokens of this attempt were captured.", "Act before adapting.")
+        if any(not math.isfinite(r) or abs(r) > 1 for r in rewards):
+            raise AdaptationError(f"Rewards must lie in [-1, 1], not {list(rewards)}.")
+        last = max(piece.step for piece in self._pieces)
+        if last >= len(rewards):
+            raise AdaptationError(f"Step {last} was recorded, but only {len(rewards)} rewards were given, one per step.")
+        device = self.weight.device
+        hidden = torch.cat([piece.hidden.to(device) for piece in self._pieces])
+        tokens = torch.cat([piece.tokens for piece in self._pieces])
+        sizes = torch.tensor([len(piece.tokens) for piece in self._pieces])
+        steps = torch.tensor([piece.step for piece in self._pieces]).repeat_interleave(sizes)
+        marks = [piece.coordinates for piece in self._pieces]
+        coordinates = torch.cat([m for m in marks if m is not None]) if all(m is not None for m in marks) else None
+        r = torch.tensor(list(rewards), dtype=torch.float64)[steps]
+        memory = self.config.memory_mb or (512 if device.type == "cpu" else 160)
+        if len(tokens) > self.config.max_tokens:
+            # A T×T system of all of them would not fit: the most decided tokens have least to say (their π̃ − p is near 0).
+            margin = HeadPass(self.weight, hidden, tokens, memory_mb=memory).moments(self._adapter).margin
+            chosen = margin.argsort(stable=True)[: self.config.max_tokens].sort().values.cpu()
+            self._dropped += len(tokens) - len(chosen)
+            hidden, tokens, steps, r = hidden[chosen.to(device)], tokens[chosen], steps[chosen], r[chosen]
+            coordinates = None if coordinates is None else coordinates[chosen]
+        return HeadPass(self.weight, hidden, tokens, memory_mb=memory), Episode(r, steps, coordinates)
+
+    def rollback(self) -> None:
+        """Undo the last accepted update.
+
+        Raises:
+            UsageError: there is none, or it was undone already.
+        """
+        if not self._can_roll_back:
+            raise UsageError("There is no update to roll back.", "Only the last accepted update can be undone, and only once.")
+        self._adapter, self._previous, self._can_roll_back = self._previous, None, False
+        self.updates -= 1
+
+    # ------------------------------------------------------------------------------------------------------ on disk
+
+    def save(self, folder: Path) -> bool:
+        """Write the adapter (a LoRA head in PEFT's layout); False, and nothing written, before the first accepted update."""
+        if self._adapter is None:
+            return False
+        save_adapter(self._adapter, folder)
+        (folder / STATE).write_text(json.dumps({"updates": self.updates, "config": self.config.model_dump()}, indent=2) + "\n")
+        return True
+
+    def load(self, folder: Path) -> None:
+        """Continue from a saved adapter; what was captured and what could be undone is forgotten.
+
+        Raises:
+            StoreError: the folder holds no adapter, or one for another head or another mode.
+        """
+        adapter = load_adapter(folder, self.weight.device)
+        dtype = torch.float64 if self.weight.dtype == torch.float64 else torch.float32
+        wanted = HiddenShift if self.config.mode == "hidden" else LoRAHead
+        if not isinstance(adapter, wanted):
+            raise StoreError(f"{folder} holds a {type(adapter).__name__}, this session adapts a {wanted.__name__}.")
+        V, d = self.weight.shape
+        shape = (adapter.B.shape[0], adapter.A.shape[1]) if isinstance(adapter, LoRAHead) else (V, len(adapter.delta))
+        if shape != (V, d):
+            raise StoreError(
+                f"{folder} holds an adapter for a head of {shape}, this model's is {(V, d)}.", "It belongs to another model."
+            )
+        state = folder / STATE
+        self.updates = int(json.loads(state.read_text())["updates"]) if state.exists() else 1
+        self._adapter, self._previous, self._can_roll_back = adapter.to(self.weight.device, dtype), None, False
+        self.discard()
+
+
+def peak_memory_mb(like: Tensor) -> float:
+    """The high-water mark of memory so far in MB: of the CUDA device ``like`` lies on, else resident memory of this process."""
+    if like.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(like.device) / MB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
