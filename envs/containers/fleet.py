@@ -40,6 +40,7 @@ class ContainerSpec:
         mend: The command that brings the image, for the message when it is not.
         ports: TCP ports of the container to publish, each on a free port of the loopback interface.
         environment: Environment variables.
+        command: What to run instead of the image's own entry point.
         cap_drop: Capabilities to take away; all of them unless the image needs some.
         cap_add: Capabilities to give.
         memory: Limit, as Docker writes it (``"4g"``), or None.
@@ -54,6 +55,7 @@ class ContainerSpec:
     mend: str
     ports: tuple[int, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
+    command: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ("ALL",)
     cap_add: tuple[str, ...] = ()
     memory: str | None = None
@@ -276,6 +278,7 @@ def _arguments(spec: ContainerSpec, name: str, owner: Owner) -> dict[str, Any]:
     return {
         "image": spec.image,
         "name": name,
+        **({"entrypoint": list(spec.command)} if spec.command else {}),
         "hostname": spec.hostname,
         "labels": owner.labels(),
         "ports": {f"{port}/tcp": (LOOPBACK, None) for port in spec.ports},
