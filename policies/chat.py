@@ -40,9 +40,9 @@ class ChatOptions(BaseModel):
 
     base_url: str | None = None
     api_key: str | None = None
-    timeout_s: float = Field(120.0, gt=0)
-    tries: int = Field(4, ge=1)
-    max_wait_s: float = Field(20.0, ge=0)
+    timeout_s: float = Field(default=120.0, gt=0)
+    tries: int = Field(default=4, ge=1)
+    max_wait_s: float = Field(default=20.0, ge=0)
 
 
 def load_chat_policy(model: str, sampling: SamplingConfig, options: Mapping[str, Any]) -> ChatPolicy:

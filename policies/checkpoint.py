@@ -38,11 +38,11 @@ class CheckpointSettings(BaseModel):
     prompt: Literal["v1", "1.5", "plain"] = "v1"
     coordinates: Literal["relative-1000", "absolute-resized"] = "relative-1000"
     language: str = "Chinese"
-    history_images: int = Field(5, ge=1)
-    history_replies: int | None = Field(None, ge=0)
-    max_new_tokens: int = Field(1500, ge=1)
-    min_pixels: int = Field(3136, ge=1)
-    max_pixels: int = Field(V1_MAX_PIXELS, ge=1)
+    history_images: int = Field(default=5, ge=1)
+    history_replies: int | None = Field(default=None, ge=0)
+    max_new_tokens: int = Field(default=1500, ge=1)
+    min_pixels: int = Field(default=3136, ge=1)
+    max_pixels: int = Field(default=V1_MAX_PIXELS, ge=1)
 
 
 FAMILIES: dict[str, CheckpointSettings] = {
@@ -140,6 +140,7 @@ def load_engine(
         UsageError: unknown device or dtype.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
     from policies.engine import Engine
@@ -153,12 +154,19 @@ def load_engine(
     placement: dict[str, Any] = {"device_map": "auto"} if device == "auto" else {}
     try:
         processor = _load_processor(source)
-        model = AutoModelForImageTextToText.from_pretrained(
-            source, dtype=getattr(torch, dtype), attn_implementation=attn_implementation or "sdpa", **placement
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            source,
+            dtype=getattr(torch, dtype),
+            attn_implementation=attn_implementation or "sdpa",
+            output_loading_info=True,
+            **placement,
         )
+        model, report = loaded
+        if report["missing_keys"]:  # transformers would go on with random numbers in their place
+            raise ValueError(f"its weights lack {', '.join(sorted(report['missing_keys'])[:3])}")
         if not placement:
             model = model.to(device)
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise _load_error(source, error) from error
     model.requires_grad_(False)
     return Engine(model.eval(), processor, max_batch=max_batch, window_s=window_s)

@@ -55,7 +55,8 @@ def _split(chunk: str) -> list[str]:
     if _known(chunk):
         return [chunk]
     parts = re.split(r"([+,]|-)", chunk)
-    keys, expect_key = [], True
+    keys: list[str] = []
+    expect_key = True
     for part in parts:
         if part in ("+", "-", ","):
             if expect_key and keys:
