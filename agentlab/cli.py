@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from agentlab import containers_cli
 from envs.errors import LabError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 setup = typer.Typer(help="Install what a benchmark needs on this machine.", no_args_is_help=True)
 app.add_typer(setup, name="setup")
+app.add_typer(containers_cli.app, name="containers")
 
 out = Console()
 err = Console(stderr=True)
@@ -83,7 +85,7 @@ def run(
         "attempts": attempts,
         "seed": seed,
         "limit": limit,
-        "tasks": tasks.split(",") if tasks else None,
+        "tasks": [name.strip() for name in tasks.split(",") if name.strip()] if tasks else None,
         "workers": workers,
         "out": out_dir,
         "sampling": {"temperature": temperature},

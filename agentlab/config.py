@@ -46,7 +46,7 @@ class AdaptConfig(Section):
     """
 
     preset: str = "none"
-    switch_at: int = Field(0, ge=0)
+    switch_at: int = Field(default=0, ge=0)
     switch_first: Literal["words", "weights"] = "words"
     score_under: Literal["raw", "refined"] = "raw"
     words: WordsConfig = WordsConfig(method="none")
@@ -83,14 +83,14 @@ class RunConfig(Section):
     suite: str = "miniwob"
     policy: str = "ui-tars-nano"
     adapt: AdaptConfig = AdaptConfig()
-    attempts: int = Field(5, ge=1)
-    seed: int = Field(0, ge=0, lt=2**32)
-    limit: int = Field(100, ge=1)
+    attempts: int = Field(default=5, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    limit: int = Field(default=100, ge=1)
     tasks: tuple[str, ...] | None = None
-    workers: int | None = Field(None, ge=1)
+    workers: int | None = Field(default=None, ge=1)
     out: Path | None = None
-    success_threshold: float = Field(1.0, gt=0, le=1)
-    infra_retries: int = Field(2, ge=0)
+    success_threshold: float = Field(default=1.0, gt=0, le=1)
+    infra_retries: int = Field(default=2, ge=0)
     sampling: SamplingConfig = SamplingConfig()
     model: dict[str, Any] = Field(default_factory=dict)
     env: dict[str, Any] = Field(default_factory=dict)

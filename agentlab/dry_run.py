@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -12,6 +13,8 @@ from agentlab.config import RunConfig
 from agentlab.presets import PRESETS
 from agentlab.runner import plan
 from agentlab.store import read_rows
+from envs.errors import SetupError
+from policies.registry import CHECKPOINTS
 
 SHOWN = 10
 
@@ -26,7 +29,26 @@ def show(config: RunConfig, console: Console) -> None:
         console.print(f"  {escape(task.id)}  (at most {task.max_steps} steps)", highlight=False)
     if len(tasks) > SHOWN:
         console.print(f"  … and {len(tasks) - SHOWN} more", highlight=False)
+    for line in downloads(config):
+        console.print(f"Would be fetched: {line}", highlight=False, soft_wrap=True)
     console.print(f"Run directory: {config.folder} ({_done(config.folder)})", highlight=False, soft_wrap=True)
+
+
+def downloads(config: RunConfig) -> Iterator[str]:
+    """What a real run would fetch first."""
+    repository = CHECKPOINTS.get(config.policy, config.policy if "/" in config.policy else "")
+    if repository and not Path(config.policy).expanduser().exists():
+        from huggingface_hub import try_to_load_from_cache
+
+        if not isinstance(try_to_load_from_cache(repository, "config.json"), str):
+            yield f"the model {repository} from the Hugging Face hub"
+    if config.suite.startswith("miniwob") and "browser" not in config.env:
+        from envs.miniwob.browser import find_browser
+
+        try:
+            find_browser()
+        except SetupError as error:
+            yield f"a browser ({error.message})"
 
 
 def _done(folder: Path) -> str:

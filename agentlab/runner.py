@@ -27,7 +27,7 @@ from envs.suites import get_suite
 from policies.base import Policy
 from policies.registry import load_policy
 from policies.scripted import ScriptedPolicy
-from retrospect.reflect import Retrospector
+from retrospect.reflect import Retrospector, preload
 
 
 def plan(config: RunConfig) -> list[TaskSpec]:
@@ -174,6 +174,7 @@ def prepare(config: RunConfig, say: Callable[[str], None]) -> None:
             find_browser()
         except SetupError:
             ensure_browser(say)
+    preload(config.adapt.words)
 
 
 @contextmanager

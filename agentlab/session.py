@@ -19,9 +19,9 @@ from agentlab.record import AttemptWriter
 from agentlab.rows import Attempt
 from agentlab.store import SessionStore
 from agentlab.worker import EnvSlot
-from envs.base import TaskSpec
+from envs.base import GUIEnv, Observation, Screenshot, TaskSpec
 from envs.errors import AdaptationError, InfrastructureError, LabError
-from policies.base import Policy, PolicySession
+from policies.base import Decision, Policy, PolicySession
 from policies.scripted import ScriptedSession
 from retrospect.reflect import Retrospector
 from retrospect.trace import Step, Trace
@@ -100,57 +100,45 @@ class Session:
     def _episode(self, theta: PolicySession, t: int, x: str, writer: AttemptWriter) -> Attempt:
         """One episode from a freshly reset task."""
         started = time.perf_counter()
+        steps: list[Step] = []
+        acting = False
         try:
             env = self.envs.get(self.task)
-            if isinstance(theta, ScriptedSession):
-                theta.oracle = env.oracle
-            observation, info = env.reset(options={"task": self.task})
-            instruction = info["instruction"]
-            theta.begin(instruction, guidance=x, attempt=t)
-            writer.begin(self.task, t, instruction, x, env.seconds)
+            observation, instruction = self._begin(env, theta, t, x, writer)
+            reset_seconds = time.perf_counter() - started
             screen = writer.screen(observation["screenshot"])
-            steps: list[Step] = []
-            spent = {"acting": 0.0, "environment": time.perf_counter() - started}
             over = False
             while not over:
                 if self.stop.is_set():
                     raise Interrupted
+                acting = True
                 decision = theta.act(observation)
+                acting = False
                 before = observation["screenshot"]
                 observation, _, terminated, truncated, info = env.step(decision.actions)
                 over = terminated or truncated
-                seconds = {"acting": decision.seconds, "environment": env.seconds}
-                step = Step(
-                    index=len(steps) + 1,
-                    screenshot=before,
-                    text=decision.text,
-                    thought=decision.thought,
-                    action_text=decision.action_text,
-                    actions=decision.actions,
-                    invalid=info.get("invalid", ""),
-                    seconds=seconds,
-                    tokens=decision.tokens,
-                )
-                steps.append(step)
-                writer.step(step, screen, decision.logprob)
+                steps.append(step_of(len(steps) + 1, before, decision, info.get("invalid", ""), env.seconds))
+                writer.step(steps[-1], screen, decision.logprob)
                 screen = writer.screen(observation["screenshot"])
-                spent = {part: spent[part] + seconds[part] for part in spent}
         except InfrastructureError:
-            self.envs.renew()
+            if not acting:  # an endpoint's failure is no fault of the environment
+                self.envs.renew()
             raise
         writer.end(screen, info["score"], info["ended_by"])
-        trace = Trace(
-            instruction=instruction,
-            steps=steps,
-            final_screenshot=observation["screenshot"],
-            score=info["score"],
-            ended_by=info["ended_by"],
-            guidance=x,
-            attempt=t,
-        )
+        trace = Trace(instruction, steps, observation["screenshot"], info["score"], info["ended_by"], guidance=x, attempt=t)
         attempt = Attempt(trace, started, guidance=x)
-        attempt.seconds.update(spent)
+        attempt.seconds["acting"] = sum(s.seconds["acting"] for s in steps)
+        attempt.seconds["environment"] = reset_seconds + sum(s.seconds["environment"] for s in steps)
         return attempt
+
+    def _begin(self, env: GUIEnv, theta: PolicySession, t: int, x: str, writer: AttemptWriter) -> tuple[Observation, str]:
+        """Reset the task and tell the policy: (first observation, instruction)."""
+        if isinstance(theta, ScriptedSession):
+            theta.oracle = env.oracle
+        observation, info = env.reset(options={"task": self.task})
+        theta.begin(info["instruction"], guidance=x, attempt=t)
+        writer.begin(self.task, t, info["instruction"], x, env.seconds)
+        return observation, info["instruction"]
 
     def _learn(self, theta: PolicySession, attempt: Attempt, writer: AttemptWriter) -> None:
         """What is learned from a failed attempt; an axis that is off, or cannot learn, leaves x or θ as it is."""
@@ -158,12 +146,11 @@ class Session:
         reflection = None
         if self.words is not None and (words or weights):  # the weights may want the credit only
             started = time.perf_counter()
-            reflection = self.words.reflect(attempt.trace)
+            reflection = self.words.reflect(attempt.trace, words=words)  # x*_{t+1} = x_{t+1} − ∇_text L(ŷ_t)  (Alg. 1, line 14)
+            attempt.guidance = reflection.guidance
             attempt.seconds["words"] = time.perf_counter() - started
             attempt.words = rows.words_columns(reflection)
             writer.json("words.json", {"reflection": reflection.to_json(), "state": self.words.state()})
-        if words and reflection is not None:  # x*_{t+1} = x_{t+1} − ∇_text L(ŷ_t)  (Alg. 1, line 14)
-            attempt.guidance = reflection.guidance
         if attempt.guidance:
             writer.text("guidance.txt", attempt.guidance)
         if weights:  # θ_{t+1} = θ_t + Δθ  (Alg. 1, line 17)
@@ -221,6 +208,21 @@ class Session:
     def _guidance_after(self, t: int) -> str:
         path = self.store.attempt_folder(t) / "guidance.txt"
         return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def step_of(index: int, before: Screenshot, decision: Decision, invalid: str, seconds: float) -> Step:
+    """A reply and what it did; ``seconds`` is the environment's."""
+    return Step(
+        index=index,
+        screenshot=before,
+        text=decision.text,
+        thought=decision.thought,
+        action_text=decision.action_text,
+        actions=decision.actions,
+        invalid=invalid,
+        seconds={"acting": decision.seconds, "environment": seconds},
+        tokens=decision.tokens,
+    )
 
 
 def derive_seed(seed: int, task_id: str) -> int:

@@ -112,12 +112,13 @@ class RunStore:
         old = read_config(self.folder)
         bigger = grows and isinstance(old.get(grows), int) and isinstance(config.get(grows), int) and config[grows] > old[grows]
         changed = differing(old, config, free=free | ({grows} if bigger else set()))
-        if changed:
+        empty = not any(self.folder.glob("sessions/*/attempt_*/result.json"))  # a start that failed binds nobody
+        if changed and not empty:
             raise StoreError(
                 f"{self.folder} holds a run under another configuration ({'; '.join(changed)}).",
                 "Use the same settings to continue it, or --out DIR for a new run.",
             )
-        if bigger:
+        if bigger or changed:
             self._write_config(config)
 
     # -- results -------------------------------------------------------------------------------------------------------------------

@@ -135,6 +135,10 @@ class Policy(abc.ABC):
             UsageError: weight adaptation asked of a policy without weights.
         """
 
+    def describe(self) -> dict[str, Any]:
+        """What a run should record of the policy besides its name: settings in force, JSON-serialisable."""
+        return {}
+
     def memory(self) -> dict[str, float]:
         """Memory figures in MB that only the policy knows (e.g. ``gpu_peak``)."""
         return {}

@@ -67,6 +67,12 @@ def test_another_configuration_is_refused_naming_the_keys(folder):
     assert read_config(folder) == CONFIG
 
 
+def test_a_run_without_any_attempt_binds_nobody(tmp_path):
+    open_store(tmp_path).close()
+    open_store(tmp_path, attempts=4).close()
+    assert read_config(tmp_path)["attempts"] == 4
+
+
 def test_a_larger_limit_extends_a_run_and_a_smaller_one_does_not(folder):
     open_store(folder, limit=9).close()
     assert read_config(folder)["limit"] == 9
