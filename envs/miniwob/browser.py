@@ -29,17 +29,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ENV_VAR = "AGENTLAB_BROWSER"
-REMEDIES = (
-    "Either run `agentlab setup miniwob` (installs one), or install Chromium, Google Chrome or Microsoft Edge yourself, "
-    f"or set {ENV_VAR} to the path of such a browser."
-)
+BY_HAND = f"Install Chromium, Google Chrome or Microsoft Edge, or set {ENV_VAR} to the path of such a browser."
+REMEDIES = f"Run `agentlab setup miniwob`, which installs one. By hand: {BY_HAND[0].lower()}{BY_HAND[1:]}"
 
 WIDTH, HEIGHT = 160, 220
 """Viewport in CSS pixels, device scale 1: the 160x210 task page and ten white rows, so that both sides are multiples of 20
 (patches of 10 pixels merged two by two need no resampling)."""
 
-LAUNCH_SECONDS = 60.0
-CALL_SECONDS = 20.0
+LAUNCH_SECONDS = 120.0
+CALL_SECONDS = 30.0
 CLOSE_SECONDS = 5.0
 
 FLAGS = (
@@ -83,10 +81,16 @@ def find_browser(executable: str | None = None) -> str:
             if found is None:
                 raise SetupError(f"{origin} is {named!r}, which is not an executable file.", REMEDIES)
             return found
-    for candidate in _candidates():
-        if found := shutil.which(candidate):
-            return found
-    raise SetupError("No Chromium-based browser was found on this machine.", REMEDIES)
+    found_here = installed_browsers()
+    if not found_here:
+        raise SetupError("No Chromium-based browser was found on this machine.", REMEDIES)
+    return found_here[0]
+
+
+def installed_browsers() -> list[str]:
+    """Paths of the Chromium-based browsers of this machine, in order of preference."""
+    found = (shutil.which(candidate) for candidate in _candidates())
+    return list(dict.fromkeys(path for path in found if path))
 
 
 def _candidates() -> Iterator[str]:
@@ -115,6 +119,8 @@ class Browser:
         self._playwright: Playwright | None = None
         self._context: BrowserContext | None = None
         self._loop = asyncio.new_event_loop()
+        # What breaks is raised by the call that was waiting; whatever Playwright left unawaited is no further news.
+        self._loop.set_exception_handler(lambda loop, context: None)
         self._thread = threading.Thread(target=self._loop.run_forever, name="agentlab-browser", daemon=True)
 
     # -- sharing ------------------------------------------------------------------------------------------------------------
@@ -123,7 +129,8 @@ class Browser:
         """The shared browser, started or restarted if need be.  Every acquire needs its :meth:`release`.
 
         Raises:
-            SetupError: no browser on this machine, or it does not start.
+            SetupError: no browser on this machine, or it refuses to start.
+            InfrastructureError: it did not start in time.
         """
         path = find_browser(executable)
         with cls._lock:
@@ -151,14 +158,20 @@ class Browser:
 
     def _start(self) -> None:
         from playwright.async_api import Error as PlaywrightError
+        from playwright.async_api import TimeoutError as PlaywrightTimeout
 
         self._thread.start()
         try:
             self._wait(self._launch(), LAUNCH_SECONDS)
-        except (PlaywrightError, TimeoutError, OSError) as error:
+        except (TimeoutError, PlaywrightTimeout) as error:
             self.close()
-            reason = str(error).split("Call log:")[0].strip() or "no answer"
-            raise SetupError(f"{self.executable} did not start: {reason}", REMEDIES) from error
+            raise InfrastructureError(
+                f"{self.executable} did not start within {LAUNCH_SECONDS:.0f} s.", "Is the machine overloaded?", component="browser"
+            ) from error
+        except (PlaywrightError, OSError) as error:
+            self.close()
+            reason = _first_line(str(error))
+            raise SetupError(f"{self.executable} did not start: {reason}.", REMEDIES) from error
         except BaseException:
             self.close()
             raise
@@ -249,8 +262,18 @@ class Browser:
                 f"The browser did not answer within {seconds:.0f} s.", "The next reset starts a new one.", component="browser"
             ) from error
         except PlaywrightError as error:
-            reason = error.message.split("Call log:")[0].strip()
-            raise InfrastructureError(f"The browser failed: {reason}", component="browser") from error
+            self._probe()
+            raise InfrastructureError(f"The browser failed: {_first_line(error.message)}.", component="browser") from error
+
+    def _probe(self) -> None:
+        """After a failure: is it the page or the browser?  (Nobody reports the death of Playwright's own driver process.)"""
+        from playwright.async_api import Error as PlaywrightError
+
+        try:
+            if self.alive and self._context is not None:
+                self._wait(self._context.cookies(), CLOSE_SECONDS)
+        except (PlaywrightError, TimeoutError):
+            self._dead.set()
 
     def _wait(self, coroutine: Coroutine[Any, Any, T], seconds: float) -> T:
         future = asyncio.run_coroutine_threadsafe(asyncio.wait_for(coroutine, seconds), self._loop)
@@ -275,6 +298,11 @@ class Browser:
         """Close a page; a page that is already gone is closed."""
         with contextlib.suppress(InfrastructureError):
             self.call(page.close(), CLOSE_SECONDS)
+
+
+def _first_line(text: str) -> str:
+    """What happened, without Playwright's call log and the browser's own output."""
+    return next(iter(text.strip().splitlines()), "").rstrip(".")
 
 
 @atexit.register
