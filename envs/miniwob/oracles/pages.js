@@ -1,7 +1,7 @@
 // Small applications: a search engine, a feed, lists behind a control.
 (() => {
   'use strict';
-  const { register, $, $$, text, withText, asked, click, fill, reply, submit } = window.__oracle_kit;
+  const { register, $, $$, text, withText, asked, click, fill, reply, submit, wait } = window.__oracle_kit;
 
   // The drop-down's list is drawn outside the page, so the option is chosen by typing its name.
   register('choose-list', () => {
@@ -38,6 +38,7 @@
     const post = $$('.media').find((candidate) => text($('.username', candidate)) === user);
     const button = $(`.${FEED_ACTIONS[action]}`, post);
     const hidden = button.closest('ul.hide');
-    return hidden ? click($('.more', post), `more of ${user}`) : click(button, action.toLowerCase());
+    // An icon under the pointer has no size until its other picture has been loaded.
+    return (hidden ? click($('.more', post), `more of ${user}`) : click(button, action.toLowerCase())) || wait();
   });
 })();
