@@ -18,7 +18,7 @@ from envs.base import TaskSpec
 from envs.errors import InfrastructureError, PolicyError, SetupError, UsageError
 from policies.base import Policy, SamplingConfig
 from policies.checkpoint import FAMILIES, CheckpointSettings
-from policies.ui_tars.prompt import Message, Platform
+from policies.ui_tars.prompt import Message, Platform, wording
 from policies.ui_tars.session import Draw, ProtocolSession
 
 FACTOR = 28
@@ -101,6 +101,10 @@ class ChatPolicy(Policy):
                 "Use --adapt none, textgrad or reflexion, or a policy that runs in this process.",
             )
         return ChatSession(self, task, seed=seed)
+
+    def describe(self) -> dict[str, Any]:
+        _, source = wording(self.settings.prompt, self.platform or "computer")
+        return {**self.settings.model_dump(), "prompt_wording": source, "endpoint": str(self.client.base_url)}
 
     def close(self) -> None:
         self.client.close()

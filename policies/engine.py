@@ -17,12 +17,15 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from envs.errors import PolicyError
+from envs.errors import AdaptationError, PolicyError
 from policies.base import SamplingConfig
 from policies.batching import Batcher
 from policies.head import HeadAdapter, head_hooks
 from policies.sampler import Sampler
 from policies.ui_tars.prompt import Message
+
+SCORE_ROWS = 128
+"""Tokens scored at a time: their logits over a vocabulary of 152,064 take 78 MB."""
 
 
 @dataclass(frozen=True)
@@ -218,10 +221,8 @@ class Engine:
 
     def _generation(self, row: _Row, index: int, hidden: list[Tensor] | None, prompt_tokens: int) -> Generation:
         length = len(row.tokens)
-        with self._tokenizer_lock:
-            text = self.processor.tokenizer.decode(row.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return Generation(
-            text=text,
+            text=self._decode(row.tokens, skip_special_tokens=True),
             tokens=torch.tensor(row.tokens),
             hidden=None if hidden is None else torch.stack([step[index] for step in hidden[:length]]),  # [T, d]
             logprobs=torch.tensor(row.logprobs),
@@ -229,27 +230,50 @@ class Engine:
             prompt_tokens=prompt_tokens,
         )
 
+    def pieces(self, tokens: Tensor) -> list[str]:
+        """The text of every single token of a reply, special tokens included."""
+        return [self._decode([token]) for token in tokens.tolist()]
+
+    def _decode(self, tokens: list[int], *, skip_special_tokens: bool = False) -> str:
+        with self._tokenizer_lock:
+            text: str = self.processor.tokenizer.decode(
+                tokens, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
+            )
+        return text
+
     # -- teacher forcing -----------------------------------------------------------------------------------------------------------
-    @torch.no_grad()
     def score(self, prompt: Prompt, tokens: Tensor, adapter: HeadAdapter | None = None) -> Score:
-        """H and log-probabilities of the reply ``tokens`` [T] to ``prompt``, in one pass."""
-        with self._lock:
-            encoded = self._encode([prompt])
-            prompt_positions = self._positions(encoded)  # [3, 1, L]
-            tokens = tokens.to(self.device)
-            new = prompt_positions.amax() + 1 + torch.arange(len(tokens), device=self.device)  # [T]
-            encoded["input_ids"] = torch.cat([encoded["input_ids"], tokens[None]], dim=1)  # [1, L + T]
-            del encoded["attention_mask"]  # one row has no padding
-            encoded.pop("mm_token_type_ids", None)
-            hidden = self.model.model(
-                **encoded,
-                position_ids=torch.cat([prompt_positions, new.expand(3, 1, -1)], dim=2),
-                use_cache=False,
-            ).last_hidden_state[:, -len(tokens) - 1 : -1]  # [1, T, d]: position i predicts token i + 1
-            with head_hooks(self.model.lm_head, [adapter], capture=False):
-                logits = self.model.lm_head(hidden)[0].float()  # [T, V]
-            logprobs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
-            return Score(hidden[0], logprobs.cpu())
+        """H and log-probabilities of the reply ``tokens`` [T] to ``prompt``, in one pass.
+
+        Raises:
+            AdaptationError: the pass does not fit into memory.
+        """
+        try:
+            with self._lock:
+                return self._score(prompt, tokens.to(self.device), adapter)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise AdaptationError(f"Out of memory on {self.device} while scoring a reply.", "Use adapt.score_under=raw.") from error
+
+    @torch.no_grad()
+    def _score(self, prompt: Prompt, tokens: Tensor, adapter: HeadAdapter | None) -> Score:
+        encoded = self._encode([prompt])
+        prompt_positions = self._positions(encoded)  # [3, 1, L]
+        new = prompt_positions.amax() + 1 + torch.arange(len(tokens), device=self.device)  # [T]
+        inputs = {name: encoded[name] for name in ("pixel_values", "image_grid_thw") if name in encoded}
+        hidden = self.model.model(
+            input_ids=torch.cat([encoded["input_ids"], tokens[None]], dim=1),  # [1, L + T], one row: no padding, no mask
+            position_ids=torch.cat([prompt_positions, new.expand(3, 1, -1)], dim=2),
+            use_cache=False,
+            **inputs,
+        ).last_hidden_state[0, -len(tokens) - 1 : -1]  # [T, d]: position i predicts token i + 1
+        logprobs = []
+        with head_hooks(self.model.lm_head, [adapter], capture=False):
+            for rows, chosen in zip(hidden.split(SCORE_ROWS), tokens.split(SCORE_ROWS), strict=True):
+                logits = self.model.lm_head(rows[None])[0].float()  # [n, V]
+                logprobs.append(logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1))
+        return Score(hidden, torch.cat(logprobs).cpu())
 
 
 class _Row:

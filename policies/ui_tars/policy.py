@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,8 +20,10 @@ from policies.base import Policy, SamplingConfig, Update
 from policies.checkpoint import CheckpointSettings
 from policies.engine import Engine, Generation, Request
 from policies.learner import HeadLearner
-from policies.ui_tars.prompt import Message, Platform
+from policies.ui_tars.prompt import Message, Platform, wording
 from policies.ui_tars.session import Draw, ProtocolSession
+
+log = logging.getLogger(__name__)
 
 
 class UITarsPolicy(Policy):
@@ -45,6 +49,8 @@ class UITarsPolicy(Policy):
     ) -> None:
         self.name, self.settings, self.sampling, self.platform = name, settings, sampling, platform
         self._engine: Engine | None = engine
+        if self.describe()["prompt_wording"] == "built-in skeleton":
+            log.warning("%s was trained on the official prompt, which is not installed: pip install ui-tars", name)
 
     @property
     def engine(self) -> Engine:
@@ -57,6 +63,10 @@ class UITarsPolicy(Policy):
         if adapt is not None and adapt.method != "none":
             learner = HeadLearner(adapt, self.engine.model.lm_head.weight, seed)
         return UITarsSession(self, task, seed=seed, learner=learner)
+
+    def describe(self) -> dict[str, Any]:
+        _, source = wording(self.settings.prompt, self.platform or "computer")
+        return {**self.settings.model_dump(), "prompt_wording": source}
 
     def memory(self) -> dict[str, float]:
         if self._engine is None or self._engine.device.type != "cuda":
@@ -92,8 +102,7 @@ class UITarsSession(ProtocolSession):
         reply: Generation = draw.extra
         if self.learner is None or reply.hidden is None:
             return
-        marks = coordinate_tokens(self.engine.processor.tokenizer, reply.tokens)
-        self.learner.record(reply.hidden, reply.tokens, step, coordinates=marks)
+        self.learner.record(reply.hidden, reply.tokens, step, coordinates=self._coordinates(reply.tokens))
         self._replies.append(reply.tokens)
 
     # -- learning ----------------------------------------------------------------------------------------------------------------
@@ -121,8 +130,12 @@ class UITarsSession(ProtocolSession):
             messages = self.messages(self.history[step][0], guidance=guidance, step=step)
             prompt = self.engine.prompt(messages, self.settings.min_pixels, self.settings.max_pixels)
             score = self.engine.score(prompt, tokens, self.learner.adapter)
-            scratch.record(score.hidden, tokens, step, coordinates=coordinate_tokens(self.engine.processor.tokenizer, tokens))
+            scratch.record(score.hidden, tokens, step, coordinates=self._coordinates(tokens))
         return scratch.residual(rewards)
+
+    def _coordinates(self, tokens: Tensor) -> Tensor | None:
+        wanted = self.learner is not None and self.learner.config.tokens == "coordinates"
+        return coordinate_tokens(self.engine.pieces(tokens)) if wanted else None
 
     def discard(self) -> None:
         super().discard()
@@ -158,14 +171,10 @@ class UITarsSession(ProtocolSession):
 _POINT = re.compile(r"[(\[>]\s*-?\d[\d\s,.\-]*[)\]<]")
 
 
-def coordinate_tokens(tokenizer: Any, tokens: Tensor) -> Tensor:
-    """True where a token of the reply writes digits of a point in the action part: [T] bool."""
-    pieces = [tokenizer.decode([token]) for token in tokens.tolist()]
+def coordinate_tokens(pieces: Sequence[str]) -> Tensor:
+    """True where a token writes digits of a point in the action part of a reply: [T] bool.  ``pieces``: the text of each token."""
     text = "".join(pieces)
     action = max(text.rfind("Action"), 0)
     digits = {i for m in _POINT.finditer(text, action) for i in range(m.start(), m.end()) if text[i].isdigit()}
-    marks, offset = [], 0
-    for piece in pieces:
-        marks.append(any(i in digits for i in range(offset, offset + len(piece))))
-        offset += len(piece)
-    return torch.tensor(marks, dtype=torch.bool)
+    ends = list(itertools.accumulate(map(len, pieces)))
+    return torch.tensor([any(i in digits for i in range(end - len(piece), end)) for piece, end in zip(pieces, ends, strict=True)])

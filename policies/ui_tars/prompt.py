@@ -174,7 +174,12 @@ def user_text(shape: PromptShape, instruction: str, guidance: str) -> str:
 
 @functools.cache
 def wording(kind: Kind, platform: Platform) -> tuple[str, str]:
-    """(template with ``{language}`` and ``{instruction}``, its source: ``ui-tars package`` or ``built-in skeleton``)."""
+    """(template with ``{language}`` and ``{instruction}``, its source).
+
+    The source is ``ui-tars package``, ``built-in skeleton`` or ``instruction only``.
+    """
+    if kind == "plain":
+        return "{instruction}", "instruction only"
     actions = (ACTIONS_V1 if kind == "v1" else ACTIONS_15)[platform]
     official = _official("computer" if kind == "v1" else platform)  # v1 has one frame for both platforms
     if official is None:

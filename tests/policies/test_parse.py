@@ -312,7 +312,7 @@ REPLIES = [
 def test_junk_and_damaged_replies_raise_nothing_else():
     source = random.Random(0)
     parsed = 0
-    for turn in range(20_000):
+    for turn in range(6_000):
         text = "".join(source.choice(PIECES) for _ in range(source.randint(0, 14)))
         if turn % 2:
             reply = source.choice(REPLIES)
@@ -330,7 +330,7 @@ def test_junk_and_damaged_replies_raise_nothing_else():
             assert act.from_json(act.to_json(action)) == action
             if isinstance(action, act.POINTED):
                 assert 0 <= action.x < 1920 and 0 <= action.y < 1080
-    assert parsed > 2000
+    assert parsed > 600
 
 
 def test_long_junk_is_read_in_linear_time():

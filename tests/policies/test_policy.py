@@ -181,7 +181,7 @@ def test_digits_of_points_are_marked():
     tokenizer = build_tokenizer(["Click"])
     text = "Thought: 3 of (4,5)\nAction: click(start_box='(120,45)')\n\ntype(content='6')"
     tokens = torch.tensor(tokenizer(text)["input_ids"])
-    marks = coordinate_tokens(tokenizer, tokens)
+    marks = coordinate_tokens([tokenizer.decode([t]) for t in tokens.tolist()])
     assert "".join(tokenizer.decode([t]) for t in tokens[marks].tolist()) == "12045"
 
 
@@ -243,6 +243,12 @@ def test_a_hub_that_cannot_be_reached(monkeypatch, tmp_path):
     with pytest.raises(PolicyError, match="UI-TARS-7B-DPO cannot be loaded from the Hugging Face hub") as caught:
         load_policy("ui-tars-7b-dpo")
     assert "folder" in caught.value.hint
+
+
+def test_a_policy_describes_what_is_in_force(policy):
+    described = policy.describe()
+    assert json.loads(json.dumps(described)) == described
+    assert (described["prompt"], described["history_images"], described["prompt_wording"]) == ("plain", 2, "instruction only")
 
 
 def test_families():
