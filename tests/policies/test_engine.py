@@ -210,3 +210,38 @@ def test_logits_that_are_not_numbers_are_refused():
 def test_seeds_tell_their_parts_apart():
     assert seed_of(1, 23) != seed_of(12, 3)
     assert 0 <= seed_of("a") < 2**63
+
+
+def test_qwen2_5_vl_runs_on_the_same_engine(tiny_checkpoint, screens):
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    from policies.engine import Engine
+    from policies.nano.build import load_processor
+
+    processor = load_processor(tiny_checkpoint)
+    ids = processor.tokenizer.convert_tokens_to_ids
+    torch.manual_seed(0)
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": len(processor.tokenizer), "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "num_key_value_heads": 2,
+            "eos_token_id": ids("<|im_end|>"), "bos_token_id": ids("<|im_end|>"),
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 4, 4]},
+        },
+        vision_config={
+            "depth": 1, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "patch_size": 10, "out_hidden_size": 48,
+            "window_size": 40, "fullatt_block_indexes": [0], "spatial_merge_size": 2, "temporal_patch_size": 2,
+        },
+        image_token_id=ids("<|image_pad|>"), video_token_id=ids("<|video_pad|>"),
+        vision_start_token_id=ids("<|vision_start|>"), vision_end_token_id=ids("<|vision_end|>"),
+    )  # fmt: skip
+    model = Qwen2_5_VLForConditionalGeneration(config).eval()
+    model.lm_head.weight.data.mul_(40)
+    engine = Engine(model, processor)
+    prompts = [engine.prompt(build_messages(PLAIN, task, "", [], Image.fromarray(screens[0])), 400, 409600) for task in TASKS[:2]]
+    rows = engine.generate([Request(prompt, GREEDY, capture=True) for prompt in prompts])
+    encoded = engine._encode(prompts)
+    reference = model.generate(**encoded, max_new_tokens=10, do_sample=False)[:, encoded["input_ids"].shape[1] :]
+    for prompt, row, expected in zip(prompts, rows, reference, strict=True):
+        assert row.tokens.tolist() == expected[: len(row.tokens)].tolist()
+        torch.testing.assert_close(engine.score(prompt, row.tokens).hidden, row.hidden, atol=1e-4, rtol=1e-4)

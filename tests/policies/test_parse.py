@@ -337,3 +337,21 @@ def test_long_junk_is_read_in_linear_time():
     for text in ("(" * 50_000, "'" * 50_000, "click(" * 10_000, "type(content='" + "'a, " * 10_000, " " * 50_000, "1" * 50_000):
         with pytest.raises(InvalidActionError):
             parse_reply("Action: click(start_box='" + text, UNIT)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "click(start_box='(500,300)')",
+        "left_double(start_box='(7,8)')",
+        "drag(start_box='(10,20)', end_box='(30,40)')",
+        "scroll(start_box='(100,200)', direction='up')",
+    ],
+)
+@pytest.mark.parametrize(("model", "frame"), [("qwen2vl", SCREEN), ("qwen25vl", RESIZED)])
+def test_points_agree_with_the_official_parser(call, model, frame):
+    official = pytest.importorskip("ui_tars.action_parser", reason="compares with the official parser: pip install ui-tars")
+    (expected,) = official.parse_action_to_structure_output(f"Thought: t\nAction: {call}", 1000, 1080, 1920, model_type=model)
+    action = one(f"Thought: t\nAction: {call}", frame)
+    x, y, *_ = (float(v) for v in expected["action_inputs"]["start_box"].strip("[]").split(","))
+    assert (action.x, action.y) == pytest.approx((x * 1920, y * 1080))
