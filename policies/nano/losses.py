@@ -1,0 +1,68 @@
+"""What is minimised: the reply's cross-entropy, and four auxiliary losses whose heads exist in training only.
+
+Cross-entropy alone teaches a network of this size the format and the priors, but not to look: the reply's few digits are too thin
+a signal.  The auxiliary heads ask the hidden states directly: which cell holds the target (at the *middle* text block, so that the later
+ones can read the answer off), where each cell lies, where the target is at the token that opens the coordinates, and which
+characters each patch shows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import Qwen2VLForConditionalGeneration
+
+from policies.nano.data import CHARACTERS, IGNORED, TrainBatch
+from policies.nano.fast import FastForward, FastOutput
+from policies.nano.screen import CELLS, COORDINATE_TINT, SCREEN_HEIGHT, SCREEN_WIDTH
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the auxiliary losses; the reply's own is 1."""
+
+    cell: float = 0.4
+    place: float = 0.05
+    point: float = 0.5
+    reading: float = 0.15
+
+
+class Objective(nn.Module):
+    """The model with its training-only heads."""
+
+    def __init__(self, model: Qwen2VLForConditionalGeneration) -> None:
+        super().__init__()
+        d, dv = model.config.text_config.hidden_size, model.config.vision_config.embed_dim
+        self.network = FastForward(model, COORDINATE_TINT, SCREEN_HEIGHT, SCREEN_WIDTH)
+        self.cell = nn.Linear(d, 1)
+        self.place = nn.Linear(d, CELLS)
+        self.point = nn.Linear(d, 2)
+        self.reading = nn.Linear(dv, CHARACTERS)
+        nn.init.constant_(self.reading.bias, -5.0)
+
+    def heads(self) -> list[nn.Module]:
+        return [self.cell, self.place, self.point, self.reading]
+
+    def forward(self, batch: TrainBatch, aux: LossWeights) -> tuple[Tensor, Tensor]:
+        """(total loss, [B] mean cross-entropy of each row's reply)."""
+        out: FastOutput = self.network(batch.inputs)
+        nll = F.cross_entropy(out.logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED, reduction="none")
+        weighted = nll.view_as(batch.weights) * batch.weights  # [B, Q]
+        rows = weighted.sum(1) / batch.weights.sum(1)
+        total = weighted.sum() / batch.weights.sum()
+        pointed = (batch.cell != IGNORED).float()
+        count = pointed.sum().clamp(min=1)
+        target = batch.cell.clamp(min=0)
+        total = (
+            total + aux.cell * (F.cross_entropy(self.cell(out.cells).squeeze(-1), target, reduction="none") * pointed).sum() / count
+        )
+        own = torch.arange(CELLS).expand(len(target), -1)
+        total = total + aux.place * F.cross_entropy(self.place(out.visual).flatten(0, 1), own.flatten())
+        opening = out.hidden.gather(1, batch.point_at[:, None, None].expand(-1, 1, out.hidden.shape[2])).squeeze(1)
+        off = F.smooth_l1_loss(self.point(opening), batch.point, reduction="none", beta=0.05).sum(1)
+        total = total + aux.point * (off * pointed).sum() / count
+        letters = F.binary_cross_entropy_with_logits(self.reading(out.patches), batch.patch_text.float(), reduction="none").sum(2)
+        return total + aux.reading * (letters * batch.readable).mean(), rows.detach()
