@@ -243,7 +243,8 @@ def load_adapter(folder: Path, device: torch.device | str = "cpu") -> HeadAdapte
         raise StoreError(f"{folder} holds no adapter.", f"Expected {LORA_FILE} or {SHIFT_FILE} in it.")
     try:
         with safe_open(path, "pt", device=str(device)) as file:
-            tensors = {name.rsplit("lora_", 1)[-1]: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Clones: a mapped file is not aligned as fresh memory is, and the BLAS rounds differently on it.
+            tensors = {name.rsplit("lora_", 1)[-1]: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             scale = (file.metadata() or {}).get("scale")
     except SafetensorError as error:
         raise StoreError(f"{path} cannot be read: {error}.") from error

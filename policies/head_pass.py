@@ -124,7 +124,8 @@ class HeadPass:
         if (kept := self._cache.get(k)) is not None:
             return kept
         z = self.H @ self.W[lo:hi].to(self.dtype).T  # [T, c]
-        if not bool(torch.isfinite(z.sum())):
+        # One row is enough: H is finite, so a NaN or Inf in row v of W makes column v of z NaN or Inf for every token.
+        if not bool(torch.isfinite(z[0]).all()):
             raise AdaptationError("The head's logits contain NaN or Inf.", "Check the model's weights; nothing was changed.")
         if len(self._cache) < self._cacheable:
             self._cache[k] = z
@@ -250,7 +251,7 @@ class HeadPass:
             shrink, top = (top - best).exp_()[:, 0].double(), best
             E = z.sub_(top).exp_()
             total = total * shrink + E.sum(1).double()
-            moved_sum = moved_sum * shrink + torch.einsum("tv,tv->t", E, change.expand_as(E)).double()
+            moved_sum = moved_sum * shrink + torch.linalg.vecdot(E, change.expand_as(E)).double()
         rest = top[:, 0].double() + total.log()
         margin = zy - rest
         p = margin.sigmoid()
