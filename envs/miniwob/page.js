@@ -60,10 +60,35 @@
   const frame = () => new Promise((done) => { requestAnimationFrame(done); later(done, 100); });
   const lab = (window.__lab = { started: false });
 
+  // Pictures that styles ask for are only fetched once an element uses them, after the page's load event.
+  const fetched = new Set();
+  const styledPictures = () => {
+    const urls = new Set();
+    for (const element of document.querySelectorAll('body *')) {
+      for (const part of [null, '::before', '::after']) {
+        const style = getComputedStyle(element, part);
+        for (const value of [style.backgroundImage, style.content, style.listStyleImage]) {
+          for (const [, url] of value.matchAll(/url\("([^"]+)"\)/g)) if (!fetched.has(url)) urls.add(url);
+        }
+      }
+    }
+    return [...urls];
+  };
+  const fetchPicture = (url) => new Promise((done) => {
+    const picture = new Image();
+    picture.onload = picture.onerror = () => { fetched.add(url); done(); };
+    picture.src = url;
+  });
+  const pictures = () => Promise.all([
+    ...styledPictures().map(fetchPicture),
+    ...Array.from(document.images, (image) => image.decode().catch(() => null)),
+  ]);
+
   // Two frames: the first lays out what the action changed, the second has painted it.
   lab.settle = async () => {
     const deadline = wall() + SETTLE_MS;
     await frame();
+    await Promise.race([pictures(), new Promise((done) => { later(done, 5 * SETTLE_MS); })]);
     await frame();
     while ((pending.size || !WOB_TASK_READY) && wall() < deadline) await frame();
   };

@@ -72,7 +72,7 @@ def verify(path: str, progress: Progress = print) -> str:
     try:
         observation, info = env.reset(options={"task": TaskSpec(tasks.ENV_ID, "click-test", 0, max_steps=1)})
     except InfrastructureError as error:
-        raise SetupError(f"{path} starts but cannot show a task page: {error.message}", REMEDIES) from error
+        raise SetupError(f"{path} could not show a task page: {error.message}", REMEDIES) from error
     finally:
         env.close()
     height, width, _ = observation["screenshot"].shape

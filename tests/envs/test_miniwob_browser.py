@@ -111,7 +111,7 @@ def test_two_threads_share_one_browser() -> None:
             thread.start()
         for thread in threads:
             thread.join(120)
-        assert scores == dict.fromkeys(sum(jobs.values(), []), 1.0)
+        assert scores == {name: 1.0 for names in jobs.values() for name in names}
         shared = browser_of(env)
         assert shared is browser_of(other) and len(shared.processes()) == 1
         env.close()
