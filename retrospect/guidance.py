@@ -7,6 +7,7 @@ be invented.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,7 +32,8 @@ class Tried:
 def render_tried(attempts: Sequence[Sequence[Tried]]) -> str:
     """Guidance that lists what was tried in vain, newest last; "" if nothing was.
 
-    Identical attempts are listed once; of many attempts the last MAX_ATTEMPTS are kept, of a long attempt the last MAX_STEPS steps.
+    Identical attempts, and a step repeated in a row, are listed once; of many attempts the last MAX_ATTEMPTS are kept, of a long
+    attempt the last MAX_STEPS steps.
     """
     lines: list[str] = []
     for attempt in attempts:
@@ -47,9 +49,9 @@ def render_tried(attempts: Sequence[Sequence[Tried]]) -> str:
 
 
 def _line(attempt: Sequence[Tried]) -> str:
-    steps = [_step(t) for t in attempt[-MAX_STEPS:]]
-    if len(attempt) > MAX_STEPS:
-        steps.insert(0, "...")
+    steps = [step for step, _ in itertools.groupby(map(_step, attempt))]
+    if len(steps) > MAX_STEPS:
+        steps = ["...", *steps[-MAX_STEPS:]]
     return "; ".join(steps)
 
 
