@@ -64,13 +64,13 @@ class Jacobian:
         return total
 
 
-def cg(problem: Problem) -> Solution:
+def cg(problem: Problem, jacobian: type[Jacobian] = Jacobian) -> Solution:
     """(JᵀJ + λI) Δ = JᵀR by at most ``cg_iterations`` steps of conjugate gradient from Δ = 0.
 
     Raises:
         AdaptationError: the iteration met NaN or Inf.
     """
-    config, J = problem.config, Jacobian(problem)
+    config, J = problem.config, jacobian(problem)
     lam = damping_of(problem)
     x = {name: torch.zeros_like(value) for name, value in J.params.items()}
     r = J.transposed(problem.R)  # the residual of the normal equations
