@@ -7,7 +7,8 @@ shallow backbone at the 0.5B head's shape (d=896, V=151936), on CUDA the shape o
     python benchmarks/rosa_cost.py --tokens 512 --methods dual cg --cg-measured 2
 
 Every measurement has a process of its own, so that its peak memory is its own.  Iterations of CG are alike, and so are generated
-tokens: ``--cg-measured`` and ``--generate-measured`` run some of them and scale up (noted in the JSON).  On a shared CPU compare ``cpu_s``.
+tokens: ``--cg-measured`` and ``--generate-measured`` run some of them and scale up (noted in the JSON).  On a shared CPU compare
+``cpu_s``.
 """
 
 from __future__ import annotations

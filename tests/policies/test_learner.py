@@ -208,10 +208,10 @@ def test_settings_are_checked_and_named() -> None:
 MEMORY = """
 import resource, sys, torch
 from policies.learner import HeadLearner, preset
-T, V, d = 1024, 60_000, 128
+T, V, d = 512, 60_000, 64
 torch.manual_seed(0)
 W = torch.randn(V, d)
-learner = HeadLearner(preset(sys.argv[1], tokens="all", rank=1, max_rank=8, memory_mb=64), W, 0)
+learner = HeadLearner(preset(sys.argv[1], tokens="all", rank=1, max_rank=8, memory_mb=16), W, 0)
 learner.record(torch.randn(8, d), torch.randint(0, V, (8,)), 0)
 learner.update([-1.0])  # libraries and threads are up before the mark is read
 H = torch.randn(T, d)
@@ -223,6 +223,6 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
 def test_an_update_never_holds_the_logits_of_all_tokens() -> None:
-    """T×V would be 234 MB here; 64 MB of work plus some T×T matrices of 8 MB are what an update may take."""
+    """T×V would be 117 MB here; 16 MB of work and some T×T matrices of 2 MB are what an update may take."""
     done = subprocess.run([sys.executable, "-c", MEMORY, "rosa"], capture_output=True, text=True, timeout=300, check=True)
-    assert float(done.stdout.strip().splitlines()[-1]) < 64 + 10 * 8 + 20
+    assert float(done.stdout.strip().splitlines()[-1]) < 16 + 10 * 2 + 20
