@@ -20,6 +20,7 @@ from agentlab.presets import PRESETS
 from envs.errors import UsageError
 from policies.adapt_config import WeightAdaptConfig
 from policies.base import SamplingConfig
+from policies.sampling import PRESETS as SAMPLING
 from retrospect.config import WordsConfig
 
 Settings = dict[str, Any]
@@ -73,6 +74,7 @@ class RunConfig(Section):
         limit: Sessions of the run; a larger one extends a finished run.
         tasks: Names to restrict the suite to; None is the suite's own choice.
         workers: Sessions in flight at a time; None is min(4, 2 x CPUs).
+        sampling: How replies are drawn: settings, or ``official`` or ``zerogui`` for those of a published evaluation.
         out: Run directory; None is ``runs/<suite>-<policy>-<adapt>-s<seed>``.
         success_threshold: Score from which an attempt counts as solved (r_t = +1).
         infra_retries: How often an attempt that the machinery broke is made again.
@@ -141,6 +143,7 @@ def resolve(flags: Settings, *, file: Path | None = None, sets: Sequence[str] = 
         UsageError: unreadable file, unknown key (nearest ones offered), bad value.
     """
     layers = [load_file(file) if file else {}, _without_none(flags), *(parse_set(text) for text in sets)]
+    layers = [_expand_sampling(layer) for layer in layers]
     for layer in layers:
         check_keys(layer)
     chosen = merge({}, *layers)
@@ -152,6 +155,16 @@ def resolve(flags: Settings, *, file: Path | None = None, sets: Sequence[str] = 
         return RunConfig.model_validate(merge(PRESETS[preset].settings, {"adapt": {"preset": preset}}, *layers))
     except ValidationError as error:
         raise UsageError(_explain(error), "`agentlab run --help` lists the settings.") from error
+
+
+def _expand_sampling(layer: Settings) -> Settings:
+    """``sampling: official`` stands for the settings of that name."""
+    name = layer.get("sampling")
+    if not isinstance(name, str):
+        return layer
+    if name not in SAMPLING:
+        raise UsageError(f"Unknown sampling preset {name!r}.", _nearest(name, SAMPLING))
+    return layer | {"sampling": dataclasses.asdict(SAMPLING[name])}
 
 
 def load_file(path: Path) -> Settings:

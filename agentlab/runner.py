@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import json
 import os
 import queue
 import signal
@@ -15,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from agentlab.config import CHANGES_NO_RESULT, RunConfig
+from agentlab.files import write_atomic
 from agentlab.memory import MemoryWatch
 from agentlab.metrics import Row
 from agentlab.rows import session_over
@@ -78,6 +81,7 @@ class Runner:
             on_start(store.rows())
             if todo:
                 with load_policy_of(self.config) as policy:
+                    write_atomic(self.folder / "policy.json", json.dumps(policy.describe(), indent=2) + "\n")
                     self._run(todo, policy, store)
             store.sort([task.id for task in self.tasks])
             return store.rows()
@@ -157,7 +161,8 @@ def open_words(config: RunConfig, policy: Policy) -> Retrospector | None:
     words = config.adapt.words
     if words.method == "none" and words.credit == "sparse":
         return None
-    return Retrospector(words)
+    complete = functools.partial(policy.complete, max_new_tokens=words.max_tokens) if words.engine == "self" else None
+    return Retrospector(words, complete)
 
 
 def prepare(config: RunConfig, say: Callable[[str], None]) -> None:

@@ -66,7 +66,7 @@ class SamplingConfig:
 
     temperature: float = 0.0
     top_p: float = 1.0
-    max_new_tokens: int = 256
+    max_new_tokens: int = 1500
     no_repeat: bool = False
     first_greedy: bool = False
     frequency_penalty: float = 0.0
@@ -134,6 +134,14 @@ class Policy(abc.ABC):
         Raises:
             UsageError: weight adaptation asked of a policy without weights.
         """
+
+    def complete(self, text: str, *, max_new_tokens: int = 1024) -> str:
+        """The backbone's own greedy answer to a text, every adapter off (the ``self`` engine of the words axis).
+
+        Raises:
+            UsageError: this policy cannot write text.
+        """
+        raise UsageError(f"The policy {self.name} cannot write text of its own.", "Use adapt.words.engine=rules or openai:<model>.")
 
     def describe(self) -> dict[str, Any]:
         """What a run should record of the policy besides its name: settings in force, JSON-serialisable."""

@@ -64,6 +64,11 @@ class UITarsPolicy(Policy):
             learner = HeadLearner(adapt, self.engine.model.lm_head.weight, seed)
         return UITarsSession(self, task, seed=seed, learner=learner)
 
+    def complete(self, text: str, *, max_new_tokens: int = 1024) -> str:
+        message: Message = {"role": "user", "content": [{"type": "text", "text": text}]}
+        prompt = self.engine.prompt([message], self.settings.min_pixels, self.settings.max_pixels)
+        return self.engine.submit(Request(prompt, SamplingConfig(max_new_tokens=max_new_tokens), seed=0)).text
+
     def describe(self) -> dict[str, Any]:
         _, source = wording(self.settings.prompt, self.platform or "computer")
         return {**self.settings.model_dump(), "prompt_wording": source}

@@ -81,3 +81,10 @@ def test_wrong_files(tmp_path, name, text):
         resolve({}, file=tmp_path / name)
     with pytest.raises(UsageError, match="Cannot read"):
         resolve({}, file=tmp_path / "missing.yaml")
+
+
+def test_a_published_sampling_by_name() -> None:
+    config = resolve({}, sets=["sampling=official", "sampling.temperature=0.5"])
+    assert (config.sampling.temperature, config.sampling.top_p, config.sampling.max_new_tokens) == (0.5, 0.9, 1500)
+    with pytest.raises(UsageError, match="Did you mean 'official'"):
+        resolve({}, sets=["sampling=oficial"])
