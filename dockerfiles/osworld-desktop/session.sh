@@ -2,7 +2,9 @@
 # The session of the desktop's user: X server, buses, desktop, guest server.  Ends, and with it the container, when the X server does.
 set -u
 
-Xvfb :0 -screen 0 "${SCREEN_SIZE}x24" -dpi 96 -noreset -nolisten tcp -s 0 >/tmp/xvfb.log 2>&1 &
+# A cookie of this boot; without one, Python's Xlib prints a warning into the output of every command that hosts parse.
+xauth -q add :0 . "$(mcookie)"
+Xvfb :0 -screen 0 "${SCREEN_SIZE}x24" -dpi 96 -auth "$HOME/.Xauthority" -noreset -nolisten tcp -s 0 >/tmp/xvfb.log 2>&1 &
 xserver=$!
 # Its import takes longer than all the rest; it connects to the screen when it is asked for something.
 while :; do python3 -m guest.server; echo "guest server ended ($?)" >&2; sleep 0.3; done &

@@ -4,9 +4,11 @@ Uses what OSWorld's virtual machine has: pyautogui and pyperclip.  Must not impo
 """
 
 import json
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyautogui
@@ -40,10 +42,27 @@ def key(keysym: str) -> str:
     return KEYS.get(keysym, keysym.lower())
 
 
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Standard output and error to nowhere: the process that keeps the clipboard outlives us, and who reads our output would wait
+    for it to close them.
+    """
+    kept = os.dup(1), os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept[0], 1)
+        os.dup2(kept[1], 2)
+
+
 def write(text: str) -> None:
     """ASCII by keys, anything else through the clipboard; pyautogui would type ``>`` for ``<`` and drop what is not ASCII."""
     if any(character > "~" for character in text):
-        pyperclip.copy(text)
+        with silenced():
+            pyperclip.copy(text)
         pyautogui.hotkey("ctrl", "v")
         time.sleep(0.2)
         return

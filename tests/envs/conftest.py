@@ -16,14 +16,15 @@ from envs.osworld.providers import LIGHT_DOCKERFILE, LIGHT_IMAGE
 
 @pytest.fixture(scope="session")
 def engine() -> docker.DockerClient:
-    """The engine, with the light desktop's image on it (built when it is missing, or only looked up when it is not)."""
+    """The engine, with the light desktop's image of this source tree on it; ``AGENTLAB_PREBUILT`` takes the one that is there."""
     try:
         client = containers.connect()
     except SetupError as error:
         if os.environ.get("AGENTLAB_REQUIRE_DOCKER"):
             raise
         pytest.skip(f"needs a Docker Engine: {error}")
-    containers.build_image(LIGHT_DOCKERFILE, LIGHT_IMAGE, lambda line: None)
+    if not os.environ.get("AGENTLAB_PREBUILT"):
+        containers.build_image(LIGHT_DOCKERFILE, LIGHT_IMAGE, lambda line: None)
     return client
 
 

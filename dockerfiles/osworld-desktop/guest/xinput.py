@@ -186,32 +186,48 @@ def _on_layout(d: display.Display, symbol: int) -> tuple[int, int] | None:
 def _bind(d: display.Display, symbols: list[int]) -> None:
     """Give every keysym that the layout lacks a spare key."""
     wanted = [s for s in dict.fromkeys(symbols) if s not in _bound and _on_layout(d, s) is None]
-    kept = set(symbols)
-    for symbol in wanted:
-        free = [code for code in _spares(d) if code not in _bound.values()]
-        if not free:
-            time.sleep(REBIND_SECONDS)
-            oldest = next(s for s in _bound if s not in kept)
-            free = [_bound.pop(oldest)]
-        d.change_keyboard_mapping(free[0], [[symbol] * 2])
-        _bound[symbol] = free[0]
-    if wanted:
-        d.sync()
-        time.sleep(BIND_SECONDS)
-        while d.pending_events():  # the server tells every client of the new map, us too
-            d.next_event()
+    if not wanted:
+        return
+    free = [code for code in _spares(d) if code not in _bound.values()]
+    if len(free) < len(wanted):
+        time.sleep(REBIND_SECONDS)
+        unused = [symbol for symbol in _bound if symbol not in symbols]
+        free += [_bound.pop(symbol) for symbol in unused[: len(wanted) - len(free)]]
+    chosen = dict(sorted(zip(free, wanted, strict=False)))
+    _bound.update({symbol: code for code, symbol in chosen.items()})
+    for first, row in _runs(chosen):  # every request makes all applications read the whole map again
+        d.change_keyboard_mapping(first, [[symbol] * 2 for symbol in row])
+    d.sync()
+    time.sleep(BIND_SECONDS)
+    while d.pending_events():  # the server tells every client of the new map, us too
+        d.next_event()
+
+
+def _runs(chosen: dict[int, int]) -> list[tuple[int, list[int]]]:
+    """Keysyms by keycode (ascending) as (first keycode, keysyms of it and its successors)."""
+    runs: list[tuple[int, list[int]]] = []
+    for code, symbol in chosen.items():
+        if runs and code == runs[-1][0] + len(runs[-1][1]):
+            runs[-1][1].append(symbol)
+        else:
+            runs.append((code, [symbol]))
+    return runs
 
 
 def _spares(d: display.Display) -> list[int]:
-    """Keycodes that the layout leaves empty, found once."""
+    """Keycodes that the layout leaves empty or gives to media keys (XF86...), or that an earlier server bound; found once."""
     global _spare
     if _spare is None:
         first, last = d.display.info.min_keycode, d.display.info.max_keycode
         rows = d.get_keyboard_mapping(first, last - first + 1)
-        _spare = [first + offset for offset, row in enumerate(rows) if not any(row)]
+        _spare = [first + offset for offset, row in enumerate(rows) if all(_is_spare(symbol) for symbol in row)]
         if len(_spare) < 2:
             raise RuntimeError("the keyboard map has no spare keys to bind characters to")
     return _spare
+
+
+def _is_spare(symbol: int) -> bool:
+    return symbol == 0 or symbol >> 16 == 0x1008 or symbol >> 24 == 0x01
 
 
 def _key(d: display.Display, event: int, code: int) -> None:
