@@ -159,20 +159,27 @@ def setup_miniwob() -> None:
 @app.command()
 def report(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, and write nothing.")] = False,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Folder to write to. [default: RUN/report]")] = None,
+    strips: Annotated[int, typer.Option(help="Also draw this many sessions, those that learned first.", min=0)] = 0,
 ) -> None:
-    """Print the final table of a run again."""
+    """Report on a run: tables here; Markdown, a web page and figures in RUN/report."""
     from agentlab import report as reports
-    from agentlab.metrics import summarize
-    from agentlab.store import read_config, read_rows
+    from agentlab.pages import markdown as as_markdown
+    from agentlab.runs import read_run
 
-    config, rows = read_config(run_dir), read_rows(run_dir)
-    title = f"{config['suite']} · {config['policy']} · {config['adapt']['preset']} · seed {config['seed']}"
+    run = read_run(run_dir)
+    made = reports.make_report(run)
     if markdown:
-        sys.stdout.write(reports.markdown(rows, config, title))
+        sys.stdout.write(as_markdown(made.title, made.sections))
         return
-    out.print(reports.task_table(rows, config["attempts"]))
-    out.print(reports.summary_table(summarize(rows, attempts=config["attempts"]), title))
+    folder = out_dir or run_dir / "report"
+    made.write(folder)
+    reports.draw_sessions(run, folder, strips)
+    out.print(escape(made.title), highlight=False)
+    for section in made.sections:
+        out.print(reports.terminal_table(section))
+    out.print(f"Written: {folder / 'report.html'} and report.md beside it", soft_wrap=True, markup=False)
 
 
 def main() -> None:

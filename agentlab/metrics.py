@@ -93,6 +93,12 @@ def sessions(rows: Iterable[Row]) -> list[SessionSummary]:
     return found
 
 
+def ended_sessions(rows: Sequence[Row]) -> list[SessionSummary]:
+    """The sessions that will make no further attempt: those that every share is over."""
+    ended = {r["task"] for r in rows if r["session_over"]}
+    return [s for s in sessions(rows) if s.task in ended]
+
+
 def success_at(found: Sequence[SessionSummary], k: int) -> float:
     """Share of sessions solved at any attempt <= k (accuracy@k)."""
     return sum(s.solved_within(k) for s in found) / len(found) if found else 0.0
@@ -127,8 +133,7 @@ def summarize(rows: Sequence[Row], *, attempts: int, planned: int | None = None)
         attempts: T_max of the run.
         planned: Sessions the run was to make, if more than have begun; success shares are over the sessions that have ended.
     """
-    ended = {r["task"] for r in rows if r["session_over"]}
-    done = [s for s in sessions(rows) if s.task in ended]
+    done = ended_sessions(rows)
     graded = [r for r in rows if r["outcome"] == "graded"]
     steps = sum(r["steps"] for r in graded)
     solved = [s for s in done if s.solved_at is not None]
@@ -209,6 +214,13 @@ def paired_bootstrap(
 def bootstrap_mean(values: Sequence[float], *, seed: int, resamples: int = 10_000, level: float = 0.95) -> tuple[float, Interval]:
     """Mean over tasks and its percentile interval."""
     return paired_bootstrap([0.0] * len(values), values, seed=seed, resamples=resamples, level=level)
+
+
+def success_bands(found: Sequence[SessionSummary], attempts: int, *, seed: int = 0) -> list[tuple[float, Interval]]:
+    """success@1 … success@attempts, each with its 95 % bootstrap interval over sessions; (0, (0, 1)) where there are none."""
+    if not found:
+        return [(0.0, (0.0, 1.0))] * attempts
+    return [bootstrap_mean([float(s.solved_within(k)) for s in found], seed=seed) for k in range(1, attempts + 1)]
 
 
 def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> tuple[int, int, float]:
