@@ -182,6 +182,34 @@ def report(
     out.print(f"Written: {folder / 'report.html'} and report.md beside it", soft_wrap=True, markup=False)
 
 
+@app.command()
+def compare(
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_A RUN_B …", help="Run directories; the first is the reference.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Compare runs over different tasks or attempts, over what they share.")
+    ] = False,
+    by_name: Annotated[bool, typer.Option("--by-name", help="Resample task names, not single instances.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Also write Markdown, a web page and the figure here.")] = None,
+) -> None:
+    """Compare runs, paired by task: what differs in their settings, and whether their results do."""
+    from agentlab.compare import compare as compare_runs
+    from agentlab.pages import markdown as as_markdown
+    from agentlab.report import terminal_table
+    from agentlab.runs import read_run
+
+    found = compare_runs([read_run(folder) for folder in run_dirs], force=force, by_name=by_name)
+    sections = [section for section in found.sections() if section.rows]
+    if out_dir is not None:
+        found.write(out_dir)
+    if markdown:
+        sys.stdout.write(as_markdown(found.title, sections))
+        return
+    for section in sections:
+        out.print(terminal_table(section))
+        out.print(escape(section.note), highlight=False)
+
+
 def main() -> None:
     """Entry point: errors meant for a person are printed as one, anything else is a bug and keeps its traceback."""
     try:

@@ -6,6 +6,7 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,11 @@ def make_report(run: Run) -> Report:
     drawn: dict[str, Callable[[Path], None]] = {}
     if found:
         bands, newly = success_bands(found, run.attempts), summarize(rows, attempts=run.attempts).newly_solved
+        seconds = seconds_by_attempt(rows, run.attempts)
         drawn = {
-            "success.png": lambda path: figures.success_curve({run.title: bands}, path, title="Solved within k attempts"),
-            "newly_solved.png": lambda path: figures.newly_solved_bars(newly, path, title="Sessions solved at each attempt"),
-            "time.png": lambda path: figures.time_split_bar(seconds_by_attempt(rows, run.attempts), path, title="Where time goes"),
+            "success.png": partial(figures.success_curve, {run.title: bands}, title="Solved within k attempts"),
+            "newly_solved.png": partial(figures.newly_solved_bars, newly, title="Sessions solved at each attempt"),
+            "time.png": partial(figures.time_split_bar, seconds, title="Where time goes"),
         }
     return Report(run.title, [s for s in sections if s.rows], drawn)
 

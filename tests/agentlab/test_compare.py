@@ -1,0 +1,100 @@
+"""Two runs, paired by task: numbers against scipy and against hand, and what cannot be paired is refused."""
+
+import json
+
+import pytest
+from made_runs import Made, make_run, task
+from scipy.stats import binomtest
+
+from agentlab.compare import compare
+from agentlab.runs import read_run
+from envs.errors import UsageError
+
+N = 12
+
+
+def sessions(solved_at: dict[int, int], attempts: int = 3, first: int = 0):
+    """N sessions of one task, solved at the attempts given, else never."""
+    return [
+        (task(f"t{n % 3}", n), [Made(solved_at.get(n) == k) for k in range(1, min(solved_at.get(n, attempts), attempts) + 1)])
+        for n in range(first, N)
+    ]
+
+
+@pytest.fixture
+def runs(tmp_path):
+    a = make_run(tmp_path / "a", sessions({0: 1, 1: 2, 2: 3}))
+    b = make_run(tmp_path / "b", sessions({0: 1, 1: 1, 3: 2, 4: 2, 5: 2, 6: 3}), adapt={"preset": "rosa"}, workers=3)
+    return [read_run(a), read_run(b)]
+
+
+def test_paired_numbers(runs):
+    found = compare(runs)
+    (contrasts,) = found.contrasts
+    rows = [[json.loads(line) for line in (run.folder / "results.jsonl").read_text().splitlines()] for run in runs]
+    for k, contrast in enumerate(contrasts, start=1):
+        a, b = ({r["task"] for r in made if r["success"] and r["attempt"] <= k} for made in rows)
+        assert (contrast.only_first, contrast.only_other) == (len(a - b), len(b - a))
+        assert contrast.difference == pytest.approx((len(b) - len(a)) / N)
+        assert contrast.interval[0] <= contrast.difference <= contrast.interval[1]
+        assert contrast.p == pytest.approx(binomtest(len(a - b), len(a ^ b), 0.5).pvalue)
+    assert [c.only_other for c in contrasts] == [1, 3, 4] and contrasts[-1].only_first == 1
+
+
+def test_settings_that_change_results_are_named_and_no_others(runs):
+    (lines,) = compare(runs).settings
+    assert any(line.startswith("adapt.preset: ") and line.endswith('-> "rosa"') for line in lines)
+    assert any(line.startswith("adapt.weights.method") for line in lines)
+    assert not any(line.startswith(("workers", "out")) for line in lines)
+
+
+def test_the_bootstrap_is_seeded_and_by_name_resamples_names(runs):
+    assert compare(runs, seed=1).contrasts == compare(runs, seed=1).contrasts
+    assert compare(runs).contrasts[0][2].interval != compare(runs, by_name=True).contrasts[0][2].interval
+
+
+def test_different_tasks_attempts_and_unfinished_sessions_are_refused_unless_forced(tmp_path, runs):
+    fewer = read_run(make_run(tmp_path / "fewer", sessions({5: 1}, first=4)))
+    with pytest.raises(UsageError, match=r"4 sessions ended in a and not in fewer \(t0_0, t0_3, t1_1, t2_2\)"):
+        compare([runs[0], fewer])
+    assert len(compare([runs[0], fewer], force=True).found[1]) == N - 4
+
+    shorter = read_run(make_run(tmp_path / "shorter", sessions({0: 1, 1: 2}, attempts=2), attempts=2))
+    with pytest.raises(UsageError, match="attempts is 3 in a and 2 in shorter"):
+        compare([runs[0], shorter])
+    forced = compare([runs[0], shorter], force=True)
+    assert [c.difference for c in forced.contrasts[0]] == [0, 0]
+    assert any("attempts is 3" in note for note in forced.notes)
+
+    torn = read_run(make_run(tmp_path / "torn", [*sessions({0: 1})[:-1], (task("t2", 11), [Made()])]))
+    with pytest.raises(UsageError, match=r"1 sessions ended in a and not in torn \(t2_11\)"):
+        compare([runs[0], torn])
+
+    other = read_run(make_run(tmp_path / "other", [(task("x"), [Made(True)])]))
+    with pytest.raises(UsageError, match="no session in common"):
+        compare([runs[0], other], force=True)
+    with pytest.raises(UsageError, match="two runs"):
+        compare(runs[:1])
+
+
+def test_first_attempts_that_were_the_same_are_counted(tmp_path):
+    one, two = [Made(steps=[("", action)]) for action in _clicks()]
+    a = make_run(tmp_path / "a", [(task("t", 1), [one]), (task("t", 2), [one])], attempts=1)
+    b = make_run(tmp_path / "b", [(task("t", 1), [one]), (task("t", 2), [two])], attempts=1)
+    assert any("in 1 of them" in note for note in compare([read_run(a), read_run(b)]).notes)
+
+
+def _clicks():
+    from envs.actions import Click
+
+    return Click(1.0, 2.0), Click(1.0, 3.0)
+
+
+def test_a_run_compared_with_itself_differs_in_nothing(runs, tmp_path):
+    found = compare([runs[0], runs[0]])
+    assert {(c.difference, c.interval, c.p) for c in found.contrasts[0]} == {(0.0, (0.0, 0.0), 1.0)}
+    assert found.settings == [[]] and len(set(found.labels)) == 2
+    found.write(tmp_path / "out")
+    text = (tmp_path / "out/compare.md").read_text()
+    assert "the same settings" in text and "Sessions solved by one" not in text
+    assert (tmp_path / "out/success.png").stat().st_size > 1000
