@@ -15,7 +15,7 @@ from agentlab import rows
 from agentlab.config import RunConfig
 from agentlab.files import read_json
 from agentlab.metrics import Row
-from agentlab.record import AttemptWriter
+from agentlab.record import AttemptWriter, load_trace
 from agentlab.rows import Attempt
 from agentlab.store import SessionStore
 from agentlab.worker import EnvSlot
@@ -184,9 +184,13 @@ class Session:
             return theta, [], ""
         try:
             if self.config.sampling.no_repeat:
-                raise AdaptationError("What was tried on which screen is not on disk.")
-            if made[-1]["adapter"]:
-                theta.load_adapter(self.store.attempt_folder(len(made)))
+                for row in made:
+                    steps = load_trace(self.store.attempt_folder(row["attempt"])).steps
+                    theta.recall([(step.screenshot, step.actions) for step in steps])
+            # Attempts that the weights did not learn from (`switch`) left no file: the newest adapter is the one in force.
+            adapted = [row["attempt"] for row in made if row["adapter"]]
+            if adapted:
+                theta.load_adapter(self.store.attempt_folder(adapted[-1]))
             if self.words is not None:
                 self._restore_words(len(made))
             return theta, made, self._guidance_after(len(made))

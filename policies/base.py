@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.actions import Action
-from envs.base import Observation, TaskSpec
+from envs.base import Observation, Screenshot, TaskSpec
 from envs.errors import UsageError
 
 
@@ -101,8 +101,14 @@ class PolicySession(abc.ABC):
         """
         return None
 
+    def recall(self, steps: Sequence[tuple[Screenshot, tuple[Action, ...]]]) -> None:
+        """Resuming a session: what was seen and done in an attempt made earlier, step by step, for ``no_repeat``."""
+
     def discard(self) -> None:
-        """Drop what was captured of the attempt in flight (it was void: the machinery failed)."""
+        """Drop what was captured of the attempt in flight (it was void: the machinery failed).
+
+        The same attempt is begun again, or the session ends.
+        """
 
     def rollback(self) -> None:
         """Undo the last accepted update."""

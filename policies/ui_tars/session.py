@@ -6,13 +6,14 @@ import abc
 import dataclasses
 import hashlib
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from envs.actions import Action, Invalid
-from envs.base import Observation, TaskSpec
+from envs.base import Observation, Screenshot, TaskSpec
 from envs.errors import InvalidActionError, UsageError
 from policies.base import Decision, PolicySession, SamplingConfig
 from policies.checkpoint import CheckpointSettings
@@ -70,11 +71,16 @@ class ProtocolSession(PolicySession):
         """``draw`` is the reply of step ``step`` (0-based) of this attempt."""
 
     def begin(self, instruction: str, *, guidance: str = "", attempt: int = 1) -> None:
+        # A void attempt is begun again under its own number, which forgets what it tried.  (Not in `discard`: the machinery may
+        # break before an attempt begins, when `_tried_now` still is the finished attempt's.)
         if attempt > self.attempt:
             self._tried_before |= self._tried_now
         self._tried_now = set()
         self.instruction, self.guidance, self.attempt = instruction, guidance, attempt
         self.history = []
+
+    def recall(self, steps: Sequence[tuple[Screenshot, tuple[Action, ...]]]) -> None:
+        self._tried_before |= {(screen_key(screen), actions) for screen, actions in steps}
 
     def act(self, observation: Observation) -> Decision:
         if self.attempt == 0:
@@ -123,9 +129,6 @@ class ProtocolSession(PolicySession):
             thought, action_text = split_reply(draw.text)
             return Reply(thought, action_text, (Invalid(error.message),))
 
-    def discard(self) -> None:
-        self._tried_now = set()
-
     def close(self) -> None:
         self.history = []
 
@@ -135,6 +138,6 @@ def platform_of(task: TaskSpec) -> Platform:
     return "mobile" if "android" in task.env_id.lower() else "computer"
 
 
-def screen_key(screenshot: np.ndarray) -> str:
+def screen_key(screenshot: Screenshot) -> str:
     """Equal for equal screens."""
     return hashlib.sha1(np.ascontiguousarray(screenshot).data, usedforsecurity=False).hexdigest()

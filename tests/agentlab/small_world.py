@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 
 from envs import actions as act
-from envs.base import GUIEnv, Observation, TaskSpec
+from envs.base import GUIEnv, Observation, Screenshot, TaskSpec
 from envs.errors import AdaptationError, InfrastructureError, StoreError
 from policies.base import Decision, Policy, PolicySession, Update
 
@@ -89,6 +89,7 @@ class DoorSession(PolicySession):
         self.policy, self.seed = policy, seed
         self.theta = self.acted = self.discarded = 0
         self.rewards: list[list[float]] = []
+        self.recalled: list[list[tuple[act.Action, ...]]] = []
         self.closed = False
 
     def begin(self, instruction: str, *, guidance: str = "", attempt: int = 1) -> None:
@@ -111,6 +112,9 @@ class DoorSession(PolicySession):
         self.rewards.append(list(rewards))
         self.theta += 1
         return Update("next-door", True, 0.001, {"delta_norm2": 1.0})
+
+    def recall(self, steps: Sequence[tuple[Screenshot, tuple[act.Action, ...]]]) -> None:
+        self.recalled.append([actions for _, actions in steps])
 
     def discard(self) -> None:
         self.discarded += 1

@@ -11,6 +11,7 @@ from agentlab.record import load_trace
 from agentlab.session import Interrupted, Session, derive_seed
 from agentlab.store import RunStore
 from agentlab.worker import EnvSlot
+from envs import actions as act
 
 
 @pytest.fixture(autouse=True)
@@ -138,6 +139,31 @@ def test_a_session_goes_on_at_the_next_attempt_with_its_adapter(lab):
     rows = lab.run(task, policy)
     assert [(r["attempt"], r["success"]) for r in rows] == [(1, False), (2, False), (3, False), (4, True)]
     assert len(policy.sessions[0].rewards) == 1  # only attempt 3 was lived by this policy session
+
+
+def test_the_adapter_of_an_earlier_attempt_is_still_in_force_after_a_switch_to_words(tmp_path):
+    adapt = {"preset": "switch", "switch_at": 2, "switch_first": "weights"}
+    lab, task = Lab(tmp_path / "run", adapt=adapt), door(3)
+    with pytest.raises(Interrupted):
+        lab.run(task, on_row=stop_after(lab, 2))
+    lab.stop.clear()
+    policy = DoorPolicy()
+    rows = lab.run(task, policy)
+    lab.store.close()
+    assert [r["adapter"] for r in rows] == [True, False, False, False]
+    assert policy.sessions[0].theta == 1  # what attempt 1 taught
+
+
+def test_a_resumed_session_that_must_not_repeat_is_told_what_it_tried(tmp_path):
+    lab, task = Lab(tmp_path / "run", adapt={"preset": "no-repeat"}), door(7)
+    with pytest.raises(Interrupted):
+        lab.run(task, on_row=stop_after(lab, 2))
+    lab.stop.clear()
+    policy = DoorPolicy()
+    assert len(lab.run(task, policy)) == 4
+    lab.store.close()
+    tried = [(act.Click(5.0, 5.0),), (act.Finished(),)]
+    assert policy.sessions[0].recalled == [tried, tried]
 
 
 def test_a_session_whose_adapter_cannot_be_loaded_starts_again(lab):

@@ -123,6 +123,28 @@ def test_a_void_attempt_counts_as_not_tried(screens):
     assert episode(session, screens, steps=1)[0].actions == first
 
 
+def dice():
+    return Dice(TASK, seed=3, settings=SETTINGS, sampling=SamplingConfig(temperature=1.0, no_repeat=True), platform=None)
+
+
+def test_machinery_that_breaks_between_two_attempts_forgets_nothing(screens):
+    session = dice()
+    made = []
+    for attempt in range(1, 5):
+        made.append(episode(session, screens, attempt=attempt, steps=1)[0].actions)
+        session.discard()  # the next attempt's reset failed, before it was begun
+    assert len(set(made)) == 4
+
+
+def test_a_resumed_session_knows_what_was_tried(screens):
+    session = dice()
+    made = [episode(session, screens, attempt=t, steps=1)[0].actions for t in (1, 2, 3, 4)]
+    resumed = dice()
+    for actions in made[:2]:
+        resumed.recall([(screens[0], actions)])
+    assert [episode(resumed, screens, attempt=t, steps=1)[0].actions for t in (3, 4)] == made[2:]
+
+
 # -- learning ------------------------------------------------------------------------------------------------------------------
 
 
