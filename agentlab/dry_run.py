@@ -14,14 +14,14 @@ from agentlab.presets import PRESETS
 from agentlab.runner import plan
 from agentlab.store import read_rows
 from envs.errors import SetupError
-from policies.registry import CHECKPOINTS
+from policies.registry import hub_repository
 
 SHOWN = 10
 
 
 def show(config: RunConfig, console: Console) -> None:
     """Print configuration, first instances, what is done already and what would be downloaded."""
-    tasks = plan(config)
+    tasks, fetched = plan(config), list(downloads(config))  # what is refused is refused before anything is shown
     console.print(yaml.safe_dump(config.to_json(), sort_keys=False).rstrip(), markup=False, highlight=False)
     console.print(f"\nadapt {config.adapt.preset}: {PRESETS[config.adapt.preset].summary}", highlight=False)
     console.print(f"{len(tasks)} sessions, up to {config.attempts} attempts each, {config.parallel} at a time", highlight=False)
@@ -29,15 +29,15 @@ def show(config: RunConfig, console: Console) -> None:
         console.print(f"  {escape(task.id)}  (at most {task.max_steps} steps)", highlight=False)
     if len(tasks) > SHOWN:
         console.print(f"  … and {len(tasks) - SHOWN} more", highlight=False)
-    for line in downloads(config):
+    for line in fetched:
         console.print(f"Would be fetched: {line}", highlight=False, soft_wrap=True)
     console.print(f"Run directory: {config.folder} ({_done(config.folder)})", highlight=False, soft_wrap=True)
 
 
 def downloads(config: RunConfig) -> Iterator[str]:
     """What a real run would fetch first."""
-    repository = CHECKPOINTS.get(config.policy, config.policy if "/" in config.policy else "")
-    if repository and not Path(config.policy).expanduser().exists():
+    repository = hub_repository(config.policy)
+    if repository is not None:
         from huggingface_hub import try_to_load_from_cache
 
         if not isinstance(try_to_load_from_cache(repository, "config.json"), str):

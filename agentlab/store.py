@@ -54,7 +54,7 @@ class RunStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock_file: int | None = None
-        self._append = threading.Lock()
+        self._results = threading.RLock()  # results.jsonl and the result.json files change together
 
     @classmethod
     def open(cls, folder: Path, config: Mapping[str, Any], *, free: Iterable[str] = (), grows: str = "") -> RunStore:
@@ -125,7 +125,7 @@ class RunStore:
     def append(self, row: Row) -> None:
         """Add one line to results.jsonl; called after the attempt's result.json is in place."""
         path = self.folder / "results.jsonl"
-        with self._append, disk_errors(path), path.open("a", encoding="utf-8") as file:
+        with self._results, disk_errors(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     def rows(self) -> list[Row]:
@@ -134,9 +134,8 @@ class RunStore:
     def _repair_results(self) -> None:
         """Make results.jsonl say what the result.json files say (a crash may have torn or lost its last line)."""
         path = self.folder / "results.jsonl"
-        rows = self.rows()
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        with disk_errors(path):
+        with self._results, disk_errors(path):
+            text = "".join(json.dumps(row) + "\n" for row in self.rows())
             if not path.exists() or path.read_text(encoding="utf-8") != text:
                 write_atomic(path, text)
 
@@ -196,8 +195,9 @@ class SessionStore:
 
     def commit(self, attempt: int, row: Row) -> None:
         """The attempt is over and all its files are written: result.json makes it count."""
-        write_atomic(self.attempt_folder(attempt) / "result.json", json.dumps(row, indent=2) + "\n")
-        self.run.append(row)
+        with self.run._results:  # another session may be setting attempts aside, which rewrites results.jsonl from the files
+            write_atomic(self.attempt_folder(attempt) / "result.json", json.dumps(row, indent=2) + "\n")
+            self.run.append(row)
 
 
 # -- reading a run without working in it -------------------------------------------------------------------------------------------

@@ -93,6 +93,18 @@ def _load_model(name: str, sampling: SamplingConfig, options: Mapping[str, Any])
     return UITarsPolicy(name, engine, settings, sampling, platform)
 
 
+def hub_repository(name: str) -> str | None:
+    """The hub repository that the policy ``name`` is loaded from; None if it comes from elsewhere.
+
+    Raises:
+        PolicyError, UsageError: there is no such policy.
+    """
+    if name in (*MODEL_FREE, BUNDLED) or name.startswith("openai:"):
+        return None
+    source, folder = _locate(name)
+    return None if folder else source
+
+
 def _locate(name: str) -> tuple[str, Path | None]:
     """(what to load from, the folder if it is local)."""
     if name == BUNDLED:

@@ -35,6 +35,7 @@ def agentlab(monkeypatch, capsys, tmp_path):
         (["run", "miniwob", "--tasks", "click-tset", "--policy", "random"], 2, "Did you mean 'click-test'"),
         (["run", "miniwob", "--tasks", "chase-circle", "--policy", "random"], 2, "target moves"),
         (["run", "miniwob", "--policy", "randum"], 2, "Did you mean 'random'"),
+        (["run", "miniwob", "--policy", "./absent/model", "--limit", "1", "--dry-run"], 5, "no checkpoint at"),
         (["run", "miniwob", "--adapt", "roza2"], 2, "Did you mean 'rosa"),
         (["run", "miniwob", "--attempts", "0"], 2, "greater than or equal to 1"),
         (["run", "miniwob", "--set", "atempts=3"], 2, "Did you mean 'attempts'"),
@@ -69,6 +70,12 @@ def test_dry_run_shows_the_plan_and_starts_nothing(agentlab, tmp_path):
     assert code == 0
     assert "12 sessions, up to 5 attempts" in out and "… and 2 more" in out and "seed: 3" in out
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("policy", "fetched"), [("openai:org/model", False), ("org/model", True), ("ui-tars-2b-sft", True)])
+def test_dry_run_tells_a_model_on_the_hub_from_one_behind_an_endpoint(agentlab, policy, fetched):
+    code, out, _ = agentlab("run", "miniwob", "--policy", policy, "--limit", "1", "--dry-run")
+    assert code == 0 and ("from the Hugging Face hub" in out) is fetched
 
 
 def test_tasks_lists_what_is_left_out_with_the_reason(agentlab):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -139,6 +140,27 @@ def test_set_aside_keeps_the_files_and_takes_the_rows_out(folder):
     assert (folder / "sessions/a_1/set_aside_02/attempt_01/result.json").exists()
     store.close()
     assert read_rows(folder) == [row("b_1")]
+
+
+def test_results_stay_whole_while_sessions_are_set_aside_beside_others(folder):
+    store = open_store(folder)
+
+    def make(task):
+        for attempt in range(1, 21):
+            commit(store, task, attempt)
+
+    def redo():
+        for _ in range(20):
+            store.session("b_1").set_aside(1)
+            commit(store, "b_1", 1)
+
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(redo), *(pool.submit(make, task) for task in ("c_1", "c_2", "c_3"))]:
+            future.result()
+    lines = (folder / "results.jsonl").read_text().splitlines()
+    store.close()
+    assert len(lines) == 60 + 3
+    assert sorted(lines) == sorted(json.dumps(r) for r in read_rows(folder))
 
 
 def test_sorted_by_the_plan(folder):
