@@ -34,7 +34,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "textgrad": Preset("words: a textual gradient revises the guidance", _pair("textgrad", "none")),
     "reflexion": Preset("words: a memory of the last three attempts", _pair("reflexion", "none")),
-    "rosa": Preset("weights: ROSA on the LM head, as measured best here", _pair("none", "rosa")),
+    "rosa": Preset("weights: ROSA on the LM head, this project's default setting", _pair("none", "rosa")),
     "rosa-paper": Preset("weights: ROSA with the paper's own settings", _pair("none", "rosa-paper")),
     "rl": Preset("weights: one policy-gradient step (the paper's RL baseline)", _pair("none", "rl")),
     "slot": Preset("weights: likelihood steps on one vector before the head, no reward (control)", _pair("none", "slot")),

@@ -81,7 +81,7 @@ class WeightAdaptConfig(BaseModel):
 
 PRESETS: dict[str, dict[str, Any]] = {
     "none": {"method": "none"},
-    # The best of what was measured on the bundled policy (benchmarks/): token rank, log-odds, undecided tokens.
+    # Starting point from a prototype's measurements (token rank, log-odds, undecided tokens); to be settled by benchmarks/sweep.py.
     "rosa": {},
     # ROSA App. D.5 and Eq. 3-7 to the letter; λ is not given in the paper.
     "rosa-paper": {

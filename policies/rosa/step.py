@@ -206,7 +206,10 @@ def _checked(
 def refined_residual(
     head: HeadPass, adapter: HeadAdapter | None, episode: Episode, config: WeightAdaptConfig, *, seed: int
 ) -> dict[str, float]:
-    """‖R‖ and ‖Δθ‖² that ROSA would see with these H (another context's), without moving anything (ROSA2 Theorem 4.1)."""
-    _, numbers = rosa_step(head, adapter, episode, config.model_copy(update={"max_halvings": 0}), seed=seed)
+    """‖R‖ and ‖Δθ‖² that ROSA would see with these H (another context's), without moving anything (ROSA2 Theorem 4.1).
+
+    Halved like the update itself: the two ‖Δθ‖² are compared with each other.
+    """
+    _, numbers = rosa_step(head, adapter, episode, config, seed=seed)
     names = {"residual": "residual_before", "residual_probability": "residual_before_probability", "delta_norm2": "delta_norm2"}
     return {short: float(numbers.get(name, 0.0)) for short, name in names.items()}
