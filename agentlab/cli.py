@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from agentlab import containers_cli
-from envs.errors import LabError
+from envs.errors import LabError, UsageError
 
 if TYPE_CHECKING:
     from agentlab.config import RunConfig
@@ -166,14 +166,14 @@ def report(
     """Report on a run: tables here; Markdown, a web page and figures in RUN/report."""
     from agentlab import report as reports
     from agentlab.pages import markdown as as_markdown
-    from agentlab.runs import read_run
+    from agentlab.runs import inside, read_run
 
     run = read_run(run_dir)
     made = reports.make_report(run)
     if markdown:
         sys.stdout.write(as_markdown(made.title, made.sections))
         return
-    folder = out_dir or run_dir / "report"
+    folder = out_dir or inside(run_dir / "report", run_dir)
     made.write(folder)
     reports.draw_sessions(run, folder, strips)
     out.print(escape(made.title), highlight=False)
@@ -208,6 +208,67 @@ def compare(
     for section in sections:
         out.print(terminal_table(section))
         out.print(escape(section.note), highlight=False)
+
+
+@app.command()
+def replay(
+    target: Annotated[Path, typer.Argument(metavar="RUN[/TASK[/ATTEMPT]]", help="What to replay.")],
+    solved: Annotated[bool, typer.Option("--solved", help="Only attempts that solved their task.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Give an attempt up, ungraded, at its first divergence.")] = False,
+    masks: Annotated[
+        list[str] | None, typer.Option("--mask", metavar="X,Y,W,H", help="Do not compare this part of the screen; may be repeated.")
+    ] = None,
+    tolerance: Annotated[int, typer.Option(help="Difference of a colour channel that does not count.", min=0, max=255)] = 0,
+    share: Annotated[float, typer.Option(help="Share of the pixels that may differ.", min=0.0, max=1.0)] = 0.0,
+    sets: Annotated[list[str] | None, typer.Option("--set", metavar="ENV.KEY=VALUE", help="Option of the environment.")] = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Folder to write to. [default: RUN/replay]")] = None,
+) -> None:
+    """Send recorded actions to a fresh environment, compare the screens and grade again; exit code 1 if anything differs."""
+    from agentlab import replay_report
+    from agentlab.replay import Options, Replayer, find_target, parse_mask
+    from agentlab.report import terminal_table
+    from agentlab.runs import inside
+
+    found_target = find_target(target)
+    env = _env_options(sets or [])
+    options = Options(tuple(parse_mask(m) for m in masks or []), tolerance, share, stop, solved)
+    replayer = Replayer(found_target.run, options, env)
+    notes = [f"Not taken from the run, give them with --set if needed: env.{key}." for key in replayer.ignored]
+    done = []
+    try:
+        for session, attempt in found_target.attempts():
+            one = replayer.replay(session, attempt)
+            if one is None:
+                continue
+            done.append(one)
+            if not one.reproduced:
+                reason = one.failure or (one.divergence.what if one.divergence else "another score")
+                err.print(f"{session}/{attempt.number}: {reason}", markup=False, highlight=False, soft_wrap=True)
+    finally:
+        replayer.close()
+    if not done:
+        raise UsageError(f"{target} has no finished attempt to replay.", "With --solved only those that solved their task count.")
+    root = found_target.run.folder
+    folder = out_dir or inside(root / "replay", root)
+    replay_report.write(folder, f"Replay of {target}", done, notes)
+    for section in replay_report.sections(done, notes):
+        if section.rows:
+            out.print(terminal_table(section))
+    for note in notes:
+        out.print(note, markup=False, soft_wrap=True)
+    out.print(f"Written: {folder / 'replay.html'}", soft_wrap=True, markup=False)
+    if not all(one.reproduced for one in done):
+        raise typer.Exit(7 if all(one.reproduced or one.machinery for one in done) else 1)
+
+
+def _env_options(sets: list[str]) -> dict[str, Any]:
+    """``env.key=value`` texts as options of an environment."""
+    from agentlab.config import merge, parse_set
+
+    settings = merge({}, *(parse_set(text) for text in sets))
+    if settings.keys() - {"env"}:
+        raise UsageError("Only env.KEY=VALUE can be set here.", "The rest is as it was recorded.")
+    return dict(settings.get("env", {}))
 
 
 def main() -> None:

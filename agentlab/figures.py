@@ -145,6 +145,7 @@ def attempt_strip(
         for column, step in enumerate(_telling(attempt.steps, strip.columns)):
             _step_cell(picture, draw, attempt, step, strip.x(column), y, strip)
         _end_cell(draw, attempt, strip.x(min(len(attempt.steps), strip.columns)), y, strip)
+    path.unlink(missing_ok=True)  # were it a link, saving would write to what it points at
     picture.save(path, optimize=True)
 
 

@@ -44,6 +44,7 @@ def write_pages(
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for file, draw in figures.items():
+            (folder / file).unlink(missing_ok=True)  # were it a link, drawing would write to what it points at
             draw(folder / file)
         pictures = {file: (folder / file).read_bytes() for file in figures}
     write_atomic(folder / f"{name}.md", markdown(title, sections, figures=list(pictures)))

@@ -1,0 +1,264 @@
+"""Recorded actions sent to a fresh environment: does the same thing happen again, screen by screen, and is the score the same?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from agentlab.config import RunConfig
+from agentlab.files import ATTEMPT
+from agentlab.runner import plan
+from agentlab.runs import Attempt, Run, attempt_folders, find_session, read_attempt, read_run, read_screen, session_folders
+from agentlab.worker import EnvSlot
+from envs import actions as act
+from envs.base import GUIEnv, Screenshot, TaskSpec
+from envs.errors import InfrastructureError, InvalidActionError, StoreError, UsageError
+
+Rectangle = tuple[int, int, int, int]
+"""x, y, width, height in pixels."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to replay.
+
+    Attributes:
+        masks: Parts of the screen that are not compared (a clock, a cursor).
+        tolerance: Difference of a colour channel, 0 … 255, that does not count.
+        share: Share of the compared pixels that may differ.
+        stop: Give an attempt up at its first divergence, ungraded, instead of going on to the end.
+        solved: Only attempts that solved their task.
+        retries: How often an attempt that the machinery broke is made again.
+    """
+
+    masks: tuple[Rectangle, ...] = ()
+    tolerance: int = 0
+    share: float = 0.0
+    stop: bool = False
+    solved: bool = False
+    retries: int = 2
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first thing that went another way.
+
+    Attributes:
+        after: Step after which it showed; 0 is the start.
+        what: In words.
+        recorded, replayed: The screens, where they are what differs.
+    """
+
+    after: int
+    what: str
+    recorded: Screenshot | None = None
+    replayed: Screenshot | None = None
+
+
+@dataclass
+class Replayed:
+    """One attempt made again.
+
+    Attributes:
+        compared: Screens compared; ``unseen`` could not be, because the recorded one cannot be read.
+        divergence: The first one, or None.
+        recorded, score: Scores then and now; ``score`` is None if the replay was not graded.
+        failure: Why it could not be replayed ("" if it was): that says nothing about the attempt.
+        machinery: Whether it was the machinery that failed.
+    """
+
+    session: str
+    attempt: int
+    compared: int = 0
+    unseen: int = 0
+    divergence: Divergence | None = None
+    recorded: float | None = None
+    score: float | None = None
+    failure: str = ""
+    machinery: bool = False
+
+    @property
+    def reproduced(self) -> bool:
+        return not self.failure and self.divergence is None and self.score == self.recorded
+
+
+# -- what to replay ----------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Target:
+    """A run, one session of it, or one attempt."""
+
+    run: Run
+    session: Path | None = None
+    attempt: int | None = None
+
+    def attempts(self) -> Iterator[tuple[str, Attempt]]:
+        """(session, attempt) of every attempt meant."""
+        for session in [self.session] if self.session else session_folders(self.run.folder):
+            for folder in attempt_folders(session):
+                attempt = read_attempt(folder)
+                if self.attempt in (None, attempt.number):
+                    yield session.name, attempt
+
+
+def find_target(path: Path) -> Target:
+    """``RUN``, ``RUN/TASK`` or ``RUN/TASK/ATTEMPT`` (also as the folders are called: ``RUN/sessions/TASK/attempt_01``).
+
+    Raises:
+        StoreError, UsageError: no such run, session or attempt.
+    """
+    folder = next((p for p in (path, *path.parents)[:4] if (p / "config.json").is_file()), path)
+    run = read_run(folder)
+    parts = list(path.parts[len(folder.parts) :])
+    if parts[:1] == ["sessions"]:
+        parts = parts[1:]
+    if not parts:
+        return Target(run)
+    session = find_session(folder, parts[0])
+    if len(parts) == 1:
+        return Target(run, session)
+    there = [int(m[1]) for p in attempt_folders(session) if (m := ATTEMPT.search(p.name))]
+    number = ATTEMPT.fullmatch(parts[1])
+    text = number[1] if number else parts[1]
+    if len(parts) > 2 or not text.isdecimal() or int(text) not in there:
+        raise UsageError(f"{session} has no attempt {'/'.join(parts[1:])!r}.", f"It has {', '.join(map(str, there)) or 'none'}.")
+    return Target(run, session, int(text))
+
+
+def configuration(run: Run) -> RunConfig:
+    """The run's configuration as this version understands it.
+
+    Raises:
+        StoreError: it does not.
+    """
+    try:
+        return RunConfig.model_validate(run.config)
+    except ValidationError as error:
+        raise StoreError(f"The settings of {run.folder} are not of this version: {error.errors()[0]['msg']}.") from error
+
+
+def safe_options(recorded: dict[str, Any], given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Environment options for a replay, and the recorded ones that were left out.
+
+    A run directory may come from a stranger: its switches and numbers are taken over, its texts (a browser's path, an image, an
+    address) only if the user gives them.
+    """
+    harmless = {key: value for key, value in recorded.items() if isinstance(value, bool | int | float)}
+    return harmless | given, sorted(recorded.keys() - harmless.keys() - given.keys())
+
+
+# -- replaying ---------------------------------------------------------------------------------------------------------------------
+class Replayer:
+    """Replays attempts of one run on one environment, made when it is first needed."""
+
+    def __init__(self, run: Run, options: Options, env: dict[str, Any] | None = None) -> None:
+        config = configuration(run)
+        self.options = options
+        given, self.ignored = safe_options(config.env, env or {})
+        self._tasks = {task.id: task for task in plan(config)}
+        self._envs = EnvSlot(given)
+
+    def replay(self, session: str, attempt: Attempt) -> Replayed | None:
+        """Make an attempt again; None if it is not one to replay (unfinished, or not solved where only solved ones are asked for).
+
+        Raises:
+            SetupError: the environment cannot be had on this machine.
+        """
+        row = attempt.result
+        if row is None or row.get("outcome") != "graded" or (self.options.solved and not row.get("success")):
+            return None
+        for again in reversed(range(self.options.retries + 1)):
+            done = Replayed(session, attempt.number, recorded=row.get("score"))
+            try:
+                self._replay(attempt, done)
+            except (StoreError, InvalidActionError) as error:
+                done.failure = error.message
+            except InfrastructureError as error:
+                self._envs.renew()
+                done.failure, done.machinery = f"{error.component}: {error.message}", True
+                if again:
+                    continue
+            return done
+        raise AssertionError("unreachable")
+
+    def _replay(self, attempt: Attempt, done: Replayed) -> None:
+        task = self._tasks.get(attempt.begin.get("task", ""))
+        if task is None:
+            raise StoreError(f"The task {attempt.begin.get('task')!r} is not one of this run's settings.")
+        steps = [tuple(act.from_json(a) for a in step.get("actions", [])) for step in attempt.steps]
+        if not steps or not all(steps) or not attempt.end:
+            raise StoreError("Its record has no end, or steps without actions.")
+        env = self._envs.get(task)
+        self._start(env, task, attempt, done)
+        for index, actions in enumerate(steps, start=1):
+            if done.divergence is not None and self.options.stop:
+                return
+            observation, _, terminated, truncated, info = env.step(actions)
+            over = terminated or truncated
+            recorded = attempt.steps[index - 1]
+            if bool(info.get("invalid")) != bool(recorded.get("invalid")):
+                self._diverged(done, index, f"the action was {'refused' if info.get('invalid') else 'accepted'} this time")
+            name = attempt.steps[index].get("screen") if index < len(steps) else attempt.end.get("screen")
+            self._compare(attempt, name, observation["screenshot"], index, done)
+            if over != (index == len(steps)):
+                self._diverged(done, index, "the episode ended earlier" if over else "the episode did not end")
+            if over:
+                done.score = float(info["score"])
+                return
+
+    def _start(self, env: GUIEnv, task: TaskSpec, attempt: Attempt, done: Replayed) -> None:
+        observation, info = env.reset(options={"task": task})
+        if info["instruction"] != attempt.begin.get("instruction"):
+            self._diverged(done, 0, f"the instruction is {info['instruction']!r}")
+        self._compare(attempt, attempt.steps[0].get("screen"), observation["screenshot"], 0, done)
+
+    def _compare(self, attempt: Attempt, name: Any, screen: Screenshot, after: int, done: Replayed) -> None:
+        try:
+            recorded = read_screen(attempt.folder, name)
+        except StoreError:
+            done.unseen += 1
+            return
+        done.compared += 1
+        share = differing_share(recorded, screen, self.options.masks, self.options.tolerance)
+        if share > self.options.share:
+            self._diverged(done, after, f"{share:.2%} of the screen differs", recorded, screen)
+
+    @staticmethod
+    def _diverged(
+        done: Replayed, after: int, what: str, recorded: Screenshot | None = None, replayed: Screenshot | None = None
+    ) -> None:
+        if done.divergence is None:
+            done.divergence = Divergence(after, what, recorded, replayed)
+
+    def close(self) -> None:
+        """Close the environment.  May be called twice."""
+        self._envs.close()
+
+
+def differing_share(a: Screenshot, b: Screenshot, masks: Sequence[Rectangle] = (), tolerance: int = 0) -> float:
+    """Share of pixels, outside the masks, at which a channel differs by more than ``tolerance``; 1 if the sizes differ."""
+    if a.shape != b.shape:
+        return 1.0
+    differs: NDArray[np.bool_] = np.any(np.abs(a.astype(np.int16) - b.astype(np.int16)) > tolerance, axis=2)  # [H, W]
+    counted = np.ones_like(differs)
+    for x, y, width, height in masks:
+        counted[max(y, 0) : max(y + height, 0), max(x, 0) : max(x + width, 0)] = False
+    return float(differs[counted].mean()) if counted.any() else 0.0
+
+
+def parse_mask(text: str) -> Rectangle:
+    """``x,y,width,height``.
+
+    Raises:
+        UsageError: it is not of that form.
+    """
+    parts = text.split(",")
+    if len(parts) != 4 or not all(part.strip().isdecimal() for part in parts):
+        raise UsageError(f"--mask {text!r} is not a rectangle.", "Give x,y,width,height in pixels, e.g. --mask 1700,0,220,30")
+    x, y, width, height = (int(part) for part in parts)
+    return x, y, width, height
