@@ -30,7 +30,7 @@ class ChatOptions(BaseModel):
 
     Attributes:
         base_url: Of the endpoint; default ``OPENAI_BASE_URL``, or OpenAI itself.
-        api_key: Default ``OPENAI_API_KEY``.
+        api_key_env: Environment variable that holds the key.  (The key itself is no option: a run writes its options down.)
         timeout_s: Of one request.
         tries: Requests per reply before the attempt is void.
         max_wait_s: Longest pause between two of them.
@@ -39,7 +39,7 @@ class ChatOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     base_url: str | None = None
-    api_key: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
     timeout_s: float = Field(default=120.0, gt=0)
     tries: int = Field(default=4, ge=1)
     max_wait_s: float = Field(default=20.0, ge=0)
@@ -86,10 +86,10 @@ class ChatPolicy(Policy):
         self.name = f"openai:{model}"
         self.model, self.chat, self.settings, self.sampling, self.platform = model, chat, settings, sampling, platform
         base_url = chat.base_url or os.environ.get("OPENAI_BASE_URL")
-        key = chat.api_key or os.environ.get("OPENAI_API_KEY")
+        key = os.environ.get(chat.api_key_env)
         if not key and not base_url:
             raise SetupError(
-                "No key for the OpenAI endpoint.", "Set OPENAI_API_KEY, or OPENAI_BASE_URL for an endpoint of your own."
+                "No key for the OpenAI endpoint.", f"Set {chat.api_key_env}, or OPENAI_BASE_URL for an endpoint of your own."
             )
         # Local servers want no key, but the client does.
         self.client = OpenAI(api_key=key or "none", base_url=base_url, timeout=chat.timeout_s, max_retries=0)
@@ -128,13 +128,24 @@ class ChatSession(ProtocolSession):
             "frequency_penalty": sampling.frequency_penalty,
             "seed": seed % 2**31,
         }
-        answer = self._request(request)
-        if not answer.choices:
-            raise InfrastructureError(f"{self.policy.name} answered without a choice.", component="endpoint")
-        tokens = answer.usage.completion_tokens if answer.usage else 0
-        return Draw(answer.choices[0].message.content or "", tokens, None, sized[-1]["content"][0]["image"].size)
+        text, tokens = self._request(request)
+        return Draw(text, tokens, None, sized[-1]["content"][0]["image"].size)
 
-    def _request(self, request: dict[str, Any]) -> Any:
+    def _ask(self, request: dict[str, Any]) -> tuple[str, int]:
+        """The reply and its length in tokens (0 where the endpoint does not say)."""
+        try:
+            answer = self.policy.client.chat.completions.create(**request)
+        except ValueError as error:  # the client lets a JSONDecodeError through
+            raise _Malformed from error
+        try:  # the client does not validate what it parsed
+            text, usage = answer.choices[0].message.content, answer.usage
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            raise _Malformed from error
+        if not isinstance(text, str | None):
+            raise _Malformed
+        return text or "", getattr(usage, "completion_tokens", None) or 0
+
+    def _request(self, request: dict[str, Any]) -> tuple[str, int]:
         chat = self.policy.chat
         retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(chat.tries),
@@ -143,8 +154,8 @@ class ChatSession(ProtocolSession):
             reraise=True,
         )
         try:
-            return retrying(self.policy.client.chat.completions.create, **request)
-        except openai.APIError as error:
+            return retrying(self._ask, request)
+        except (openai.APIError, _Malformed) as error:
             where = f"{self.policy.name} at {self.policy.client.base_url}"
             if _is_transient(error):
                 raise InfrastructureError(
@@ -155,11 +166,16 @@ class ChatSession(ProtocolSession):
             ) from error
 
 
+class _Malformed(Exception):
+    def __init__(self) -> None:
+        super().__init__("the reply is no chat completion")
+
+
 def _is_transient(error: BaseException) -> bool:
-    """Worth another try: no connection, timeout, rate limit, a server's own failure."""
+    """Worth another try: no connection, timeout, rate limit, a server's own failure, a reply that is none."""
     if isinstance(error, openai.APIStatusError):
         return error.status_code in (408, 409, 429) or error.status_code >= 500
-    return isinstance(error, openai.APIError)
+    return isinstance(error, openai.APIError | _Malformed)
 
 
 def _sized(message: Message, settings: CheckpointSettings) -> Message:

@@ -27,7 +27,7 @@ def completion(text):
 
 
 @pytest.fixture
-def server():
+def server(monkeypatch):
     """An endpoint that gives ``answers`` one after the other and keeps the ``requests`` it got."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -35,7 +35,7 @@ def server():
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             httpd.requests.append((self.path, self.headers["Authorization"], body))
             status, answer = httpd.answers.pop(0)
-            data = json.dumps(answer).encode()
+            data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
@@ -45,6 +45,7 @@ def server():
         def log_message(self, *args):
             pass
 
+    monkeypatch.setenv("KEY_OF_THE_TEST", "secret")
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     httpd.answers, httpd.requests = [], []
     thread = threading.Thread(target=httpd.serve_forever, daemon=True)
@@ -57,7 +58,7 @@ def server():
 
 def policy(server, **options):
     base = f"http://127.0.0.1:{server.server_port}/v1"
-    defaults = {"base_url": base, "api_key": "secret", "max_wait_s": 0.0, "tries": 3}
+    defaults = {"base_url": base, "api_key_env": "KEY_OF_THE_TEST", "max_wait_s": 0.0, "tries": 3}
     return load_policy("openai:tars", sampling=SamplingConfig(temperature=0.5, max_new_tokens=99), **{**defaults, **options})
 
 
@@ -102,6 +103,15 @@ def test_an_endpoint_that_stays_down_voids_the_attempt(server):
     assert len(server.requests) == 3
 
 
+@pytest.mark.parametrize("answer", [b"{not json", b"<html>", b"[1]", {"choices": []}, {"choices": [{"message": None}]}], ids=str)
+def test_a_reply_that_is_none_is_the_endpoints_failure(server, answer):
+    server.answers = [(200, answer), completion("Action: wait()")]
+    assert opened(server).act(SCREEN).actions == (act.Wait(),)
+    server.answers = [(200, answer)] * 3
+    with pytest.raises(InfrastructureError, match="no chat completion"):
+        opened(server).act(SCREEN)
+
+
 def test_nobody_listens():
     session = load_policy("openai:m", base_url="http://127.0.0.1:9/v1", tries=2, max_wait_s=0.0).open(TASK, seed=0)
     session.begin("x")
@@ -133,3 +143,5 @@ def test_bad_options(server, monkeypatch):
         load_policy("openai:")
     with pytest.raises(UsageError, match="timeout"):
         policy(server, timeout=3)
+    with pytest.raises(UsageError, match="api_key_env"):
+        policy(server, api_key="sk-written-down")
