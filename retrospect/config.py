@@ -30,7 +30,7 @@ class WordsConfig(BaseModel):
     """OpenAI-compatible endpoint, e.g. ``http://localhost:8000/v1``; default: the openai client's (``OPENAI_BASE_URL``)."""
 
     api_key_env: str = "OPENAI_API_KEY"
-    """Environment variable that holds the key; it may be unset when ``base_url`` is given (local servers need none)."""
+    """Environment variable that holds the key; it may be unset where the endpoint is named (local servers need none)."""
 
     images: Literal["auto", "never"] = "auto"
     """``auto`` shows the endpoint screenshots until it refuses them once, then goes on with text."""

@@ -81,11 +81,10 @@ class Endpoint:
         SetupError: no key in the environment although the address is not a local one of the user's own.
     """
 
-    def __init__(self, config: WordsConfig) -> None:
+    def __init__(self, config: WordsConfig, key: str | None, base_url: str | None) -> None:
         import openai  # 1 s: only when an endpoint is really used
 
-        key = os.environ.get(config.api_key_env)
-        if not key and config.base_url is None:
+        if not key and base_url is None:
             raise SetupError(
                 f"The engine {config.engine} needs a key, and {config.api_key_env} is not set.",
                 f"export {config.api_key_env}=…, or name an endpoint of your own with base_url.",
@@ -94,13 +93,13 @@ class Endpoint:
         self.takes_images = config.images == "auto" and config.max_images > 0
         self.refused: set[str] = set()  # request parameters that this model does not take
         # Retries are counted and bounded here, not in the client.
-        self.client = openai.OpenAI(api_key=key or "none", base_url=config.base_url, max_retries=0)
+        self.client = openai.OpenAI(api_key=key or "none", base_url=base_url, max_retries=0)
 
 
 @functools.lru_cache(maxsize=32)
-def endpoint(config: WordsConfig, key: str | None) -> Endpoint:
-    """The shared endpoint of a configuration; ``key`` is part of the identity so that a changed environment is noticed."""
-    return Endpoint(config)
+def endpoint(config: WordsConfig, key: str | None, base_url: str | None) -> Endpoint:
+    """The shared endpoint of a configuration; what the environment says is part of its identity, so that a change is noticed."""
+    return Endpoint(config, key, base_url)
 
 
 class OpenAIEngine:
@@ -109,7 +108,8 @@ class OpenAIEngine:
     def __init__(self, config: WordsConfig, screenshots: Sequence[Screenshot] = ()) -> None:
         self.usage = Usage()
         self._config = config
-        self._endpoint = endpoint(config, os.environ.get(config.api_key_env))
+        base_url = config.base_url or os.environ.get("OPENAI_BASE_URL") or None
+        self._endpoint = endpoint(config, os.environ.get(config.api_key_env), base_url)
         self._screenshots = screenshots
         self._deadline = time.monotonic() + config.deadline_s
 

@@ -107,10 +107,19 @@ def test_a_refused_key_stops_the_run_instead_of_every_attempt_going_without_word
 
 def test_a_missing_key_is_noticed_before_the_first_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with pytest.raises(SetupError, match="NO_SUCH_KEY"):
         Retrospector(WordsConfig(engine="openai:m", api_key_env="NO_SUCH_KEY"))
     monkeypatch.setenv("NO_SUCH_KEY", "sk-1")
     Retrospector(WordsConfig(engine="openai:m", api_key_env="NO_SUCH_KEY"))
+
+
+def test_the_environment_may_name_an_endpoint_that_needs_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    with ScriptedEndpoint(critic("from there")) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        config = WordsConfig(engine="openai:m", api_key_env="NO_SUCH_KEY")
+        assert Retrospector(config).reflect(one_click(1, 2)).guidance == "from there"
 
 
 def test_screenshots_go_along_with_the_critique_only() -> None:
