@@ -49,7 +49,8 @@ class Runner:
     """Runs the sessions of a plan that the run directory does not have yet.
 
     Every session's randomness is derived from (seed, task id), and nothing but the frozen backbone is shared, so results do not
-    depend on which worker runs a session, or when.
+    depend on which worker runs a session, or when, but for the rounding of batched products: a token that two replies draw from
+    differently composed batches can differ where two logits are equal to about six digits.  ``workers=1`` leaves nothing open.
     """
 
     def __init__(
