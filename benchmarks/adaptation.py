@@ -23,7 +23,7 @@ METHODS = [
     Method("sampling", "best-of-k"),
     Method("no-repeat", "no-repeat"),
     Method("rl", "rl"),
-    Method("slot", "rl", ("adapt.weights.method=slot",)),
+    Method("slot", "slot"),
     Method("rosa-paper", "rosa-paper"),
     Method("rosa", "rosa"),
     Method("reflexion", "reflexion"),
