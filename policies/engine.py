@@ -98,7 +98,6 @@ class Engine:
         self.model, self.processor = model, processor
         processor.tokenizer.padding_side = "left"
         self.patch_size: int = processor.image_processor.patch_size
-        self.factor: int = self.patch_size * processor.image_processor.merge_size
         self.stop_ids = _stop_ids(model, processor)
         self._lock = threading.Lock()  # one pass at a time: the hooks sit on the shared head
         self._tokenizer_lock = threading.Lock()  # fast tokenizers refuse concurrent use ("Already borrowed")

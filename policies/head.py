@@ -203,7 +203,7 @@ def save_adapter(adapter: HeadAdapter, folder: Path) -> None:
         _write(folder / SHIFT_FILE, {"delta": adapter.delta})
 
 
-def save_lora(folder: Path, adapter: LoRAHead, *, base_model: str = "") -> None:
+def save_lora(folder: Path, adapter: LoRAHead) -> None:
     """PEFT's layout: ``PeftModel.from_pretrained(base, folder)`` gives the same logits on the plain base model.
 
     PEFT applies lora_alpha / r, so lora_alpha = s·r; the exact s is kept in the tensor file's metadata.
@@ -216,7 +216,6 @@ def save_lora(folder: Path, adapter: LoRAHead, *, base_model: str = "") -> None:
         lora_alpha=int(alpha) if alpha == int(alpha) else alpha,  # type: ignore[arg-type]  # PEFT only ever divides it by r
         lora_dropout=0.0,
         target_modules=["lm_head"],
-        base_model_name_or_path=base_model or None,
         inference_mode=True,
     )
     config.save_pretrained(str(folder))

@@ -10,6 +10,7 @@ from torch import Tensor
 from policies.head import LoRAHead
 
 EXACT = 1024  # beyond this many rows and columns, leading directions come from subspace iteration instead of a full SVD
+GRAM_ROWS = 8192  # rows of B at a time in float64
 
 
 def random_head(V: int, d: int, rank: int, scale: float, *, seed: int, like: Tensor) -> LoRAHead:
@@ -60,12 +61,16 @@ def appended(adapter: LoRAHead | None, directions: Tensor, V: int, scale: float,
 
 
 def compressed(adapter: LoRAHead, max_rank: int) -> LoRAHead:
-    """The nearest adapter of rank ``max_rank`` (SVD of s·B A), with an orthonormal A; the same one if it is small enough."""
+    """The nearest adapter of rank ``max_rank`` (a truncated SVD of B A), with an orthonormal A; the same one if it is small enough.
+
+    The nearest is B A projected on its leading right singular directions, which the r×r products of B with itself give: at
+    V = 152,064 a factorisation of B itself would take gigabytes in float64.
+    """
     if adapter.rank <= max_rank:
         return adapter
-    Q_B, R_B = torch.linalg.qr(adapter.B.double())  # [V, k], [k, r]
-    Q_A, R_A = torch.linalg.qr(adapter.A.double().T)  # [d, k], [k, r]
-    left, values, right = torch.linalg.svd(R_B @ R_A.T)
-    B = Q_B @ (left[:, :max_rank] * values[:max_rank])
-    A = right[:max_rank] @ Q_A.T
-    return LoRAHead(A.to(adapter.A.dtype), B.to(adapter.B.dtype), adapter.scale)
+    A, B = adapter.A.double(), adapter.B
+    inner = sum((part.double().T @ part.double() for part in B.split(GRAM_ROWS)), A.new_zeros(len(A), len(A)))  # BᵀB [r, r]
+    Q, R = torch.linalg.qr(A.T)  # [d, k], [k, r]
+    _, directions = torch.linalg.eigh(R @ inner @ R.T)  # ascending
+    new = directions.flip(1)[:, :max_rank].T @ Q.T  # [max_rank, d]
+    return LoRAHead(new.to(adapter.A.dtype), B @ (A @ new.T).to(B.dtype), adapter.scale)

@@ -258,7 +258,11 @@ def test_compression_is_the_nearest_adapter() -> None:
     small = compressed(big, 4)
     left, values, right = torch.linalg.svd(change, full_matrices=False)
     torch.testing.assert_close(small.scale * small.B @ small.A, (left[:, :4] * values[:4]) @ right[:4])
+    torch.testing.assert_close(small.A @ small.A.T, torch.eye(4, dtype=F64))
     assert compressed(big, 10) is big
+    # B has fewer directions than rows are asked for: nothing is lost, and nothing is divided by zero
+    poor = LoRAHead(big.A, torch.cat([big.B[:, :2]] * 5, dim=1), big.scale)
+    torch.testing.assert_close(compressed(poor, 4).B @ compressed(poor, 4).A, poor.B @ poor.A)
 
 
 def test_leading_directions_agree_with_the_svd_when_large() -> None:
