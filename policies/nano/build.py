@@ -6,6 +6,7 @@ Everything that loads UI-TARS loads this one too; only the sizes differ.  Shapes
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,12 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
+from policies.nano.data import SHAPE
 from policies.nano.processor import NanoImageProcessor
 from policies.nano.screen import CELL, COORDINATE_TINT, MERGE, PATCH
+
+MAX_PIXELS = 640 * 640
+MAX_NEW_TOKENS = 96
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ _SPECIAL_IDS = {
 def build_processor(tokenizer: PreTrainedTokenizerBase, coordinate_tint: float = COORDINATE_TINT) -> Qwen2VLProcessor:
     """Image processor, tokenizer and chat template in one, as ``load_processor`` gives them back."""
     sizes = {"patch_size": PATCH, "merge_size": MERGE, "temporal_patch_size": 2}
-    limits = {"shortest_edge": CELL * CELL, "longest_edge": 640 * 640}
+    limits = {"shortest_edge": CELL * CELL, "longest_edge": MAX_PIXELS}
     image = NanoImageProcessor(coordinate_tint=coordinate_tint, image_mean=[0.5] * 3, image_std=[0.5] * 3, size=limits, **sizes)
     video = Qwen2VLVideoProcessor(image_mean=[0.5] * 3, image_std=[0.5] * 3, size=limits, **sizes)
     return Qwen2VLProcessor(image, tokenizer, video, chat_template=tokenizer.chat_template)
@@ -132,3 +137,13 @@ def save_checkpoint(model: Qwen2VLForConditionalGeneration, tokenizer: PreTraine
     processor.tokenizer.save_pretrained(folder)
     processor.image_processor.save_pretrained(folder)
     processor.video_processor.save_pretrained(folder)
+    settings = {
+        "prompt": SHAPE.kind,
+        "coordinates": "relative-1000",
+        "history_images": SHAPE.history_images,
+        "history_replies": SHAPE.history_replies,
+        "max_new_tokens": MAX_NEW_TOKENS,
+        "min_pixels": CELL * CELL,
+        "max_pixels": MAX_PIXELS,
+    }
+    (folder / "agentlab.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

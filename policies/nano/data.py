@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from envs import actions as act
 from policies.nano.fast import FastBatch
-from policies.nano.replies import Box, reply_text
+from policies.nano.replies import Box, reply_text, to_relative
 from policies.nano.screen import (
     CELL,
     CELLS,
@@ -106,6 +106,8 @@ class TrainBatch:
         weights: [B, Q] float.
         cell: [B] cell of the pointing action, ``IGNORED`` for others.
         point: [B, 2] its place, x and y in 0-1.
+        offset: [B, 2] the same within its cell, 0-1.
+        digits: [B, 4] hundreds and tens of x, hundreds and tens of y, in 0-1000.
         point_at: [B] query index where the coordinates begin.
         patch_text: [B, N, CHARACTERS] uint8, which characters have their centre in the patch (processor's patch order).
         readable: [B, N] bool, whether that is known.
@@ -117,6 +119,8 @@ class TrainBatch:
     weights: Tensor
     cell: Tensor
     point: Tensor
+    offset: Tensor
+    digits: Tensor
     point_at: Tensor
     patch_text: Tensor
     readable: Tensor
@@ -163,10 +167,10 @@ def make_batch(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, 
         image_start=torch.from_numpy(starts),
         query=torch.from_numpy(query),
     )
-    cell, point = _places(examples)
+    cell, point, offset, digits = _places(examples)
     text, readable = _characters(examples)
     return TrainBatch(
-        inputs, torch.from_numpy(targets), torch.from_numpy(weights), cell, point, torch.from_numpy(point_at), text, readable,
+        inputs, torch.from_numpy(targets), torch.from_numpy(weights), cell, point, offset, digits, torch.from_numpy(point_at), text, readable,
         [example.task for example in examples],
     )  # fmt: skip
 
@@ -196,14 +200,19 @@ def cell_of(x: float, y: float) -> int:
     return min(int(y) // CELL, GRID_ROWS - 1) * GRID_COLS + min(int(x) // CELL, GRID_COLS - 1)
 
 
-def _places(examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
+def _places(examples: Sequence[Example]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     cell = torch.full((len(examples),), IGNORED, dtype=torch.int64)
-    point = torch.zeros(len(examples), 2)
+    point, offset = torch.zeros(len(examples), 2), torch.zeros(len(examples), 2)
+    digits = torch.zeros(len(examples), 4, dtype=torch.int64)
     for row, example in enumerate(examples):
         if isinstance(example.action, act.POINTED):
-            cell[row] = cell_of(example.action.x, example.action.y)
-            point[row] = torch.tensor([example.action.x / SCREEN_WIDTH, example.action.y / SCREEN_HEIGHT])
-    return cell, point
+            x, y = example.action.x, example.action.y
+            cell[row] = cell_of(x, y)
+            point[row] = torch.tensor([x / SCREEN_WIDTH, y / SCREEN_HEIGHT])
+            offset[row] = torch.tensor([x / CELL % 1.0, y / CELL % 1.0])
+            across, down = to_relative(x, SCREEN_WIDTH), to_relative(y, SCREEN_HEIGHT)
+            digits[row] = torch.tensor([across // 100, across // 10 % 10, down // 100, down // 10 % 10])
+    return cell, point, offset, digits
 
 
 def _characters(examples: Sequence[Example]) -> tuple[Tensor, Tensor]:

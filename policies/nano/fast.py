@@ -48,6 +48,8 @@ class FastOutput:
         visual: Visual tokens as the text model receives them, [B, C, d].
         cells: The same tokens after the middle text block, [B, C, d].
         hidden: What ``lm_head`` received, [B, Q, d].
+        late: Residual stream below the last block at the answer positions, [B, Q, d].
+        pointer: Attention logits of the first head of the block after the middle one, [B, Q, L], -inf for what is not yet there.
     """
 
     logits: Tensor
@@ -55,6 +57,8 @@ class FastOutput:
     visual: Tensor
     cells: Tensor
     hidden: Tensor
+    late: Tensor
+    pointer: Tensor
 
 
 class FastForward(nn.Module):
@@ -118,14 +122,23 @@ class FastForward(nn.Module):
         x = self.embed(batch.input_ids, batch.image_start, cells)
         cos, sin = text.rotary_emb(x, batch.position_ids)
         cos, sin = cos[:, None], sin[:, None]  # [B, 1, L, head_dim]
-        middle = x
+        middle = pointer = x
         for number, layer in enumerate(text.layers[:-1], start=1):
+            if number == self.middle + 1:
+                pointer = self._pointer(layer, x, cos, sin, batch.query)
             x = self._block(layer, x, cos, sin)
             if number == self.middle:
                 middle = x
+        late = x.gather(1, batch.query[..., None].expand(-1, -1, x.shape[2]))
         hidden = text.norm(self._last_block(text.layers[-1], x, cos, sin, batch.query))
         return FastOutput(
-            self.model.lm_head(hidden), patches, cells, middle.gather(1, _cell_index(batch.image_start, cells)), hidden
+            self.model.lm_head(hidden),
+            patches,
+            cells,
+            middle.gather(1, _cell_index(batch.image_start, cells)),
+            hidden,
+            late,
+            pointer,
         )
 
     def project(self, linear: nn.Linear, x: Tensor) -> Tensor:
@@ -139,6 +152,17 @@ class FastForward(nn.Module):
         attended = F.scaled_dot_product_attention(q, k, self.project(attn.v_proj, y), is_causal=True)
         x = x + attn.o_proj(attended.transpose(1, 2).flatten(2))
         return x + layer.mlp(layer.post_attention_layernorm(x))
+
+    def _pointer(self, layer: nn.Module, x: Tensor, cos: Tensor, sin: Tensor, query: Tensor) -> Tensor:
+        """Attention logits of the block's first head at ``query``: [B, Q, L]."""
+        y = layer.input_layernorm(x)
+        at = query[..., None].expand(-1, -1, x.shape[2])
+        at_rope = query[:, None, :, None].expand(-1, 1, -1, cos.shape[3])
+        q = self.project(layer.self_attn.q_proj, y.gather(1, at))[:, :1]
+        k = self.project(layer.self_attn.k_proj, y)[:, :1]
+        q, k = rotate(q, cos.gather(2, at_rope), sin.gather(2, at_rope)), rotate(k, cos, sin)
+        logits = (q @ k.transpose(2, 3)).squeeze(1) * q.shape[-1] ** -0.5
+        return logits.masked_fill(torch.arange(x.shape[1])[None, None] > query[..., None], float("-inf"))
 
     def _last_block(self, layer: nn.Module, x: Tensor, cos: Tensor, sin: Tensor, query: Tensor) -> Tensor:
         """The same block, its output only at ``query``: [B, Q, d]."""

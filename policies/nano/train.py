@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,6 +39,8 @@ class TrainConfig:
         aux_final: Factor on them that is reached at the end.
         save_seconds: Time between saves.
         seed: Order of the examples.
+        priority: Factors on the sampling weights of tasks (1 where not named).
+        until: Stop before this step (the schedule still is that of ``steps``).
         compile: Let torch.compile fuse the forward pass (needs a C++ compiler).
     """
 
@@ -52,7 +55,14 @@ class TrainConfig:
     aux_final: float = 0.3
     save_seconds: float = 120.0
     seed: int = 0
-    compile: bool = True
+    until: int | None = None
+    compile: bool = False
+    priority: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def last(self) -> int:
+        """Step to stop at."""
+        return self.steps if self.until is None else min(self.until, self.steps)
 
     def lr_factor(self, step: int) -> float:
         fall = (self.steps - step) / max(self.decay * self.steps, 1.0)
@@ -61,7 +71,7 @@ class TrainConfig:
     def aux_at(self, step: int) -> LossWeights:
         factor = 1.0 + (self.aux_final - 1.0) * min(1.0, step / max(self.steps, 1))
         a = self.aux
-        return LossWeights(a.cell * factor, a.place * factor, a.point * factor, a.reading * factor)
+        return LossWeights(**{name: value * factor for name, value in dataclasses.asdict(a).items()})
 
 
 class TaskSampler:
@@ -71,7 +81,8 @@ class TaskSampler:
     not take over.
     """
 
-    def __init__(self, seed: Sequence[int]) -> None:
+    def __init__(self, seed: Sequence[int], priority: Mapping[str, float] | None = None) -> None:
+        self.priority = dict(priority or {})
         self.rng = np.random.default_rng(seed)
         self.loss: dict[str, float] = {}
         self._order: dict[str, list[int]] = {}
@@ -85,6 +96,7 @@ class TaskSampler:
         known = [self.loss[name] for name in names if name in self.loss]
         mean = float(np.mean(known)) if known else 1.0
         weight = np.array([np.clip(self.loss.get(name, mean) / max(mean, 1e-6), 0.3, 2.0) for name in names])
+        weight *= [self.priority.get(name, 1.0) for name in names]
         chosen = self.rng.choice(len(names), size=count, p=weight / weight.sum())
         return [self._next(names[i], pools[names[i]]) for i in chosen]
 
@@ -121,7 +133,7 @@ class Trainer:
         self.objective = Objective(model)
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
         self.optimizers = self._optimizers()
-        self.sampler = TaskSampler([config.seed, self.rank])
+        self.sampler = TaskSampler([config.seed, self.rank], config.priority)
         self.step = 0
         if state_path.exists():
             self._load()
@@ -239,13 +251,13 @@ class Trainer:
         def groups() -> Iterator[list[Example]]:
             pools = self._pools()
             made = self.step
-            while made < self.config.steps:
+            while made < self.config.last:
                 if made % self._refresh < 8:
                     pools = self._pools()
                 drawn = self.sampler.draw(pools, 8 * size)
                 drawn.sort(key=lambda e: sum(map(len, e.encoded(self.tokenizer))))
                 order = self.sampler.rng.permutation(8)
-                for i in order[: self.config.steps - made].tolist():
+                for i in order[: self.config.last - made].tolist():
                     yield drawn[i * size : (i + 1) * size]
                 made += 8
 

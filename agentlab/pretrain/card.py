@@ -1,0 +1,112 @@
+"""The model card: what was trained on what, with which command, and what it can do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agentlab.files import write_atomic
+from agentlab.pretrain.collect import HELD_SEED_START
+from agentlab.pretrain.config import PretrainConfig
+from agentlab.pretrain.examples import Library
+from envs.miniwob.tasks import TRAIN_SEED_START
+
+
+def write_card(config: PretrainConfig, results: dict[str, Any], found: Library, mistaken_screens: int) -> None:
+    """Write ``MODEL_CARD.md`` into the checkpoint folder."""
+    episodes = {task: len(found.train[task]) for task in config.tasks}
+    screens = {task: len(found.examples[task]) for task in config.tasks}
+    text = _HEAD.format(
+        command=_command(config),
+        tasks=len(config.tasks),
+        episodes=sum(episodes.values()),
+        screens=sum(screens.values()),
+        first_train=TRAIN_SEED_START,
+        held=HELD_SEED_START,
+        steps=config.steps,
+        guided_steps=config.guided_steps,
+        batch=config.batch_size,
+        samples=(config.steps + config.guided_steps) * config.batch_size,
+        mistaken=mistaken_screens,
+    )
+    write_atomic(config.out / "MODEL_CARD.md", text + _results(config, results, episodes, screens) + _LIMITS)
+
+
+def _command(config: PretrainConfig) -> str:
+    default = PretrainConfig(out=config.out)
+    options = [f"--out {config.out.name}"]
+    if config.tasks != default.tasks:
+        options.append(f"--tasks {','.join(config.tasks)}")
+    for name in ("episodes", "steps", "guided_steps", "batch_size", "seed", "eval_instances"):
+        if getattr(config, name) != getattr(default, name):
+            options.append(f"--set {name}={getattr(config, name)}")
+    return "agentlab pretrain " + " ".join(options)
+
+
+def _results(config: PretrainConfig, results: dict[str, Any], episodes: dict[str, int], screens: dict[str, int]) -> str:
+    measured = results["tasks"]
+    if not measured:
+        return ""
+    n = results["instances"]
+    rows = [
+        f"| {task} | {episodes[task]} / {screens[task]} | {r['first']:.2f} | {r['failed']} | {r['guided']} | {r['sampled']} |"
+        for task, r in sorted(measured.items(), key=lambda item: -item[1]["first"])
+    ]
+    failed = sum(r["failed"] for r in measured.values())
+    guided, sampled, repeated = (sum(r[k] for r in measured.values()) for k in ("guided", "sampled", "repeated"))
+    middle = sum(0.3 <= r["first"] <= 0.85 for r in measured.values())
+    mean = sum(r["first"] for r in measured.values()) / len(measured)
+    return _RESULTS.format(
+        n=n, last=n - 1, mean=mean, middle=middle, failed=failed, guided=guided, sampled=sampled, repeated=repeated,
+        rows="\n".join(rows),
+    )  # fmt: skip
+
+
+_HEAD = """\
+# ui-tars-nano
+
+A `Qwen2VLForConditionalGeneration` of 2.7 million parameters that plays MiniWoB++ tasks from pixels in UI-TARS's reply format. It is
+there so that everything around it, the attempt loop, the critics, the adaptation of the LM head, runs on a laptop with a policy that
+really succeeds and really fails. It is no general agent: it knows the tasks below, at 160 x 220 pixels, and nothing else.
+
+- **Input**: the instruction, optionally guidance in a fence (`retrospect.guidance.render_tried`), up to four earlier replies, the
+  current screenshot. Preprocessing (patch 10, position tint 0.3) is declared in `preprocessor_config.json` and done by
+  `policies.nano.processor.NanoImageProcessor`.
+- **Output**: `Thought: the red box` / `Action: click(start_box='(480,580)')`, coordinates 0-1000 in steps of ten.
+- **Weights**: float16 safetensors, trained from scratch in float32 on a CPU.
+
+## Training
+
+    {command}
+
+Behaviour cloning of the scripted experts in `envs/miniwob/oracles`: {tasks} tasks, {episodes} episodes, {screens} screens, instance
+seeds from {first_train}; instances from {held} are held out for the losses shown while training, evaluation uses seeds below
+{first_train}. Phase 1: {steps} batches of {batch}. Phase 2: {guided_steps} batches in which part of the prompts carry guidance about
+failed attempts, composed of the phase-1 policy's own mistakes (found on {mistaken} training screens), or an unsuccessful reply in the
+history. About {samples} examples in all. Muon for the matrices, AdamW for the rest, averaged weights. Auxiliary losses, dropped
+afterwards: the target's cell, its offset and digits, one attention head's target, each patch's characters.
+"""
+
+_RESULTS = """
+## Held-out success
+
+Real browser, greedy, seeds 0-{last} of each task, ten replies per attempt. Mean {mean:.2f}; {middle} tasks between .30 and .85.
+"Again" is attempt 2 on the failed instances: under guidance about attempt 1 (greedy), and sampled at temperature 1 without guidance;
+greedy without guidance repeats attempt 1. Of {failed} failures, guidance solved {guided} (and repeated the last step of attempt 1 in
+{repeated}), sampling solved {sampled}.
+
+| task | episodes / screens | success (n = {n}) | failed | again: guided | again: sampled |
+|---|---|---|---|---|---|
+{rows}
+"""
+
+_LIMITS = """
+## What it cannot do
+
+Other tasks, other screen sizes, other fonts than the machine's default sans-serif it was trained with (Debian's DejaVu Sans), free
+instructions, free-form guidance. Where a task has few different instances (`click-tab`, `count-sides`), held-out seeds show screens
+much like those of training.
+
+## Licence of the data
+
+The pages are MiniWoB++'s (MIT licence, package `miniwob`). The weights are released under this repository's licence.
+"""

@@ -1,0 +1,100 @@
+"""What ``agentlab pretrain`` is asked to do."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from agentlab.files import write_atomic
+from envs.errors import StoreError, UsageError, did_you_mean
+from envs.miniwob.oracles import oracle_tasks
+
+DEFAULT_TASKS = (
+    "click-test", "click-test-2", "click-button", "click-dialog", "click-dialog-2", "click-tab", "click-color", "click-shape",
+    "identify-shape", "grid-coordinate", "focus-text-2", "click-widget", "count-sides", "count-shape", "click-option",
+    "click-checkboxes", "click-collapsible", "click-menu", "circle-center", "click-button-sequence", "email-inbox-delete",
+    "email-inbox-important", "drag-box", "use-slider", "odd-or-even", "enter-text", "login-user", "enter-date",
+    "simple-arithmetic", "visual-addition",
+)  # fmt: skip
+"""The tasks of the bundled checkpoint."""
+
+DEFAULT_PRIORITY = {
+    "click-checkboxes": 0.5, "use-slider": 0.5, "click-menu": 0.5, "visual-addition": 0.5, "simple-arithmetic": 0.5,
+    "odd-or-even": 0.5, "email-inbox-important": 0.7, "click-test": 0.7, "click-tab": 0.7,
+}  # fmt: skip
+
+
+class PretrainConfig(BaseModel):
+    """Settings of a pretraining; a work folder is continued only under the same ones.
+
+    Attributes:
+        out: Folder for the checkpoint and its model card.
+        work: Folder for screens, training state and evaluation; kept, so that the same command continues.
+        tasks: Tasks to learn; each needs an expert.
+        priority: Factors on how often a task is drawn (1 where not named).
+        episodes: Expert episodes per task.
+        held: Expert episodes per task that are kept out of the training, to watch it.
+        steps: Training batches of phase 1 (no guidance).
+        guided_steps: Training batches of phase 2 (part of the prompts with guidance).
+        batch_size: Examples per batch, over all workers.
+        workers: Training processes, one core each.
+        mistakes: Screens per task on which phase 2 looks for the policy's mistakes.
+        eval_instances: Held-out instances per task of the final evaluation.
+        seed: Initial weights, order of the examples, sampling.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    out: Path
+    work: Path = Field(default_factory=lambda: Path.home() / ".cache" / "agentlab" / "pretrain")
+    tasks: tuple[str, ...] = DEFAULT_TASKS
+    priority: dict[str, float] = Field(default_factory=lambda: dict(DEFAULT_PRIORITY))
+    episodes: int = Field(default=700, ge=1)
+    held: int = Field(default=24, ge=1)
+    steps: int = Field(default=2000, ge=1)
+    guided_steps: int = Field(default=1200, ge=1)
+    batch_size: int = Field(default=28, ge=1)
+    workers: int = Field(default_factory=lambda: min(2, os.cpu_count() or 1), ge=1)
+    mistakes: int = Field(default=160, ge=1)
+    eval_instances: int = Field(default=50, ge=0)
+    seed: int = Field(default=0, ge=0)
+
+    @field_validator("tasks")
+    @classmethod
+    def _known(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
+        known = oracle_tasks()
+        for task in tasks:
+            if task not in known:
+                raise UsageError(f"No scripted expert plays {task!r}.", did_you_mean(task, known, what="task"))
+        if not tasks:
+            raise UsageError("No tasks to learn.", "Leave out the list for the default one.")
+        return tasks
+
+    def claim(self) -> None:
+        """Note these settings in the work folder, or check that it was begun under the same ones.
+
+        Raises:
+            StoreError: it was begun under others (they are named), or cannot be written.
+        """
+        path = self.work / "pretrain.json"
+        mine = json.loads(self.model_dump_json(exclude={"out", "work", "workers", "eval_instances"}))
+        if path.is_file():
+            try:
+                theirs = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise StoreError(f"{path} is damaged: {error}.", "Remove it, or choose another work folder.") from error
+            differing = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
+            if differing:
+                raise StoreError(
+                    f"{self.work} was begun under other settings: {', '.join(differing)}.",
+                    "Give the same ones to continue it, or another work folder.",
+                )
+            return
+        try:
+            self.work.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"Cannot make {self.work}: {error.strerror or error}.", "Choose a writable work folder.") from error
+        write_atomic(path, json.dumps(mine, indent=2) + "\n")
