@@ -104,9 +104,7 @@ def test_text_reaches_an_application_exactly(env, client, own_route):
     client._takes_operations = own_route
     try:
         open_editor(client, f"text-{own_route}.txt")
-        until(
-            lambda: f"text-{own_route}" in shell(client, "xdotool_free")
-        )
+        until(lambda: f"text-{own_route}" in shell(client, "xdotool_free"))
         env.step((act.Type(TEXT), act.Wait()))
         env.step(act.Hotkey(("ctrl", "s")))
         assert until(lambda: client.download(f"/home/user/text-{own_route}.txt"), 10).decode().removesuffix("\n") == TEXT
