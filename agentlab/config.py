@@ -212,7 +212,7 @@ def complete_key(key: str) -> str:
     if key in known or any(k.startswith(f"{key}.") or (k.endswith(".*") and key.startswith(k[:-1])) for k in known):
         return key
     head, _, tail = key.rpartition(".")
-    fits = [k for k in known if k.endswith(f".{tail}") and k.startswith(head)]
+    fits = [k for k in known if k.endswith(f".{key}")] or [k for k in known if k.endswith(f".{tail}") and k.startswith(head)]
     fits = [k for k in fits if k.count(".") == min(f.count(".") for f in fits)]  # the outermost section is meant
     if len(fits) > 1:
         raise UsageError(f"Setting {key!r} is ambiguous.", f"Say which: {', '.join(fits)}.")

@@ -162,8 +162,8 @@ def open_words(config: RunConfig, policy: Policy) -> Retrospector | None:
     words = config.adapt.words
     if words.method == "none" and words.credit == "sparse":
         return None
-    complete = functools.partial(policy.complete, max_new_tokens=words.max_tokens) if words.engine == "self" else None
-    return Retrospector(words, complete)
+    writes = words.engine == "self" and type(policy).complete is not Policy.complete
+    return Retrospector(words, functools.partial(policy.complete, max_new_tokens=words.max_tokens) if writes else None)
 
 
 def prepare(config: RunConfig, say: Callable[[str], None]) -> None:

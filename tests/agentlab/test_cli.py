@@ -42,6 +42,7 @@ def agentlab(monkeypatch, capsys, tmp_path):
         (["run", "miniwob", "--config", "missing.yaml"], 2, "Cannot read"),
         (["run", "miniwob", "--policy", "random", "--out", "/proc/nowhere"], 4, "Cannot use"),
         (["run", "miniwob", "--policy", "random", "--adapt", "rosa", "--limit", "1"], 2, "weights"),
+        (["run", "miniwob", "--policy", "random", "--adapt", "textgrad", "--set", "words.engine=self"], 2, "policy that can write"),
         (["tasks", "miniwop"], 2, "Did you mean 'miniwob"),
         (["report", "."], 4, "not a run directory"),
     ],

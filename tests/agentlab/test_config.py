@@ -49,6 +49,8 @@ def test_resolved_settings_survive_json():
 def test_short_keys_are_completed_only_when_one_setting_fits():
     assert resolve({}, sets=["max_new_tokens=99"]).sampling.max_new_tokens == 99
     assert resolve({}, sets=["adapt=best-of-k"]).adapt.preset == "best-of-k"
+    assert resolve({}, sets=["words.engine=self"]).adapt.words.engine == "self"
+    assert resolve({}, sets=["adapt.beta=0.3"]).adapt.weights.beta == 0.3
 
 
 @pytest.mark.parametrize(
