@@ -89,7 +89,10 @@ def _gpu() -> str:
     if smi is None:
         raise SetupError("none found; policies run on the CPU")
     command = [smi, "--query-gpu=name,memory.total", "--format=csv,noheader"]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise SetupError("nvidia-smi does not answer; the driver may hang") from error
     if found.returncode != 0 or not found.stdout.strip():
         raise SetupError(f"nvidia-smi reports no GPU: {found.stderr.strip() or found.stdout.strip()}")
     return "; ".join(found.stdout.strip().splitlines())
