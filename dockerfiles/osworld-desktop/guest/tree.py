@@ -98,7 +98,8 @@ def _actions(accessible: pyatspi.Accessible, element: etree._Element) -> None:
 def _children(accessible: pyatspi.Accessible, role: str, states: list[str]) -> list[pyatspi.Accessible]:
     if role == "table" and "manages_descendants" in states:
         return _cells(accessible)
-    return [accessible.getChildAtIndex(index) for index in range(min(accessible.childCount, MAX_WIDTH))]
+    children = [accessible.getChildAtIndex(index) for index in range(min(accessible.childCount, MAX_WIDTH))]
+    return [child for child in children if child is not None]  # None: it went away between counting and asking
 
 
 def _cells(sheet: pyatspi.Accessible) -> list[pyatspi.Accessible]:
