@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from agentlab import containers_cli
-from envs.errors import LabError, UsageError
+from envs.errors import LabError
 
 if TYPE_CHECKING:
     from agentlab.config import RunConfig
@@ -225,31 +225,14 @@ def replay(
 ) -> None:
     """Send recorded actions to a fresh environment, compare the screens and grade again; exit code 1 if anything differs."""
     from agentlab import replay_report
-    from agentlab.replay import Options, Replayer, find_target, parse_mask
+    from agentlab.replay import Options, env_options, find_target, parse_mask, replay_all
     from agentlab.report import terminal_table
     from agentlab.runs import inside
 
-    found_target = find_target(target)
-    env = _env_options(sets or [])
     options = Options(tuple(parse_mask(m) for m in masks or []), tolerance, share, stop, solved)
-    replayer = Replayer(found_target.run, options, env)
-    notes = [f"Not taken from the run, give them with --set if needed: env.{key}." for key in replayer.ignored]
-    done = []
-    try:
-        for session, attempt in found_target.attempts():
-            one = replayer.replay(session, attempt)
-            if one is None:
-                continue
-            done.append(one)
-            if not one.reproduced:
-                reason = one.failure or (one.divergence.what if one.divergence else "another score")
-                err.print(f"{session}/{attempt.number}: {reason}", markup=False, highlight=False, soft_wrap=True)
-    finally:
-        replayer.close()
-    if not done:
-        raise UsageError(f"{target} has no finished attempt to replay.", "With --solved only those that solved their task count.")
-    root = found_target.run.folder
-    folder = out_dir or inside(root / "replay", root)
+    found = find_target(target)
+    done, notes = replay_all(found, options, env_options(sets or []), lambda line: err.print(escape(line), soft_wrap=True))
+    folder = out_dir or inside(found.run.folder / "replay", found.run.folder)
     replay_report.write(folder, f"Replay of {target}", done, notes)
     for section in replay_report.sections(done, notes):
         if section.rows:
@@ -261,14 +244,28 @@ def replay(
         raise typer.Exit(7 if all(one.reproduced or one.machinery for one in done) else 1)
 
 
-def _env_options(sets: list[str]) -> dict[str, Any]:
-    """``env.key=value`` texts as options of an environment."""
-    from agentlab.config import merge, parse_set
+@app.command()
+def view(
+    run_dirs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN…]", help="Runs, or folders of runs. [default: runs]")
+    ] = None,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65535)] = 8321,
+    export_dir: Annotated[
+        Path | None, typer.Option("--export", metavar="DIR", help="Write a bundle that opens without a server.")
+    ] = None,
+) -> None:
+    """Look at runs in the browser: attempts side by side, step by step; live while a run is going."""
+    paths = run_dirs or [Path("runs")]
+    if export_dir is not None:
+        from agentlab.view.export import export
 
-    settings = merge({}, *(parse_set(text) for text in sets))
-    if settings.keys() - {"env"}:
-        raise UsageError("Only env.KEY=VALUE can be set here.", "The rest is as it was recorded.")
-    return dict(settings.get("env", {}))
+        count = export(paths, export_dir)
+        out.print(f"{count} sessions written; open {export_dir / 'index.html'}", soft_wrap=True, markup=False)
+        return
+    from agentlab.view.server import serve
+
+    out.print(f"http://127.0.0.1:{port}  (Ctrl-C ends it)", markup=False)
+    serve(paths, port)
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from agentlab.config import RunConfig
+from agentlab.config import RunConfig, merge, parse_set
 from agentlab.files import ATTEMPT
 from agentlab.runner import plan
 from agentlab.runs import Attempt, Run, attempt_folders, find_session, read_attempt, read_run, read_screen, session_folders
@@ -238,6 +238,44 @@ class Replayer:
     def close(self) -> None:
         """Close the environment.  May be called twice."""
         self._envs.close()
+
+
+def replay_all(
+    target: Target, options: Options, env: dict[str, Any], say: Callable[[str], None]
+) -> tuple[list[Replayed], list[str]]:
+    """Replay what ``target`` means; ``say`` gets a line for each attempt that went another way.  Returns results and notes.
+
+    Raises:
+        UsageError: there is nothing to replay.
+        SetupError: the environment cannot be had on this machine.
+    """
+    replayer, done = Replayer(target.run, options, env), []
+    try:
+        for session, attempt in target.attempts():
+            one = replayer.replay(session, attempt)
+            if one is None:
+                continue
+            done.append(one)
+            if not one.reproduced:
+                reason = one.failure or (one.divergence.what if one.divergence else "another score")
+                say(f"{session}/{attempt.number}: {reason}")
+    finally:
+        replayer.close()
+    if not done:
+        raise UsageError("There is no finished attempt to replay.", "With --solved only those that solved their task count.")
+    return done, [f"Not taken from the run, give them with --set if needed: env.{key}." for key in replayer.ignored]
+
+
+def env_options(sets: Sequence[str]) -> dict[str, Any]:
+    """``env.key=value`` texts as options of an environment.
+
+    Raises:
+        UsageError: another setting.
+    """
+    settings = merge({}, *(parse_set(text) for text in sets))
+    if settings.keys() - {"env"}:
+        raise UsageError("Only env.KEY=VALUE can be set here.", "The rest is as it was recorded.")
+    return dict(settings.get("env", {}))
 
 
 def differing_share(a: Screenshot, b: Screenshot, masks: Sequence[Rectangle] = (), tolerance: int = 0) -> float:

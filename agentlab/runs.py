@@ -86,7 +86,7 @@ def read_run(folder: Path) -> Run:
     """
     config = read_config(folder)
     try:
-        return Run(folder, config, [_checked(row) for row in read_rows(folder)])
+        return Run(folder, config, [checked_row(row) for row in read_rows(folder)])
     except StoreError:
         rows, problems = [], []
         for session in session_folders(folder):
@@ -103,13 +103,13 @@ def _session_rows(session: Path) -> tuple[list[Row], list[str]]:
         if not (path / "result.json").exists():
             break
         try:
-            rows.append(_checked(read_json(path / "result.json")))
+            rows.append(checked_row(read_json(path / "result.json")))
         except StoreError as error:
             return rows, [error.message]
     return rows, []
 
 
-def _checked(row: Row) -> Row:
+def checked_row(row: Row) -> Row:
     """The row, if it is one that this version writes.
 
     Raises:

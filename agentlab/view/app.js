@@ -1,0 +1,220 @@
+"use strict";
+// The page: one state, drawn again where it changed.  Data comes from the server, or from scripts beside an exported page.
+
+const LIVE = document.querySelector('meta[name="agentlab"]').content === "live";
+const POLL = 2000; // milliseconds
+const KINDS = ["all", "solved first", "solved later", "not solved", "broken", "running"];
+const $ = (id) => document.getElementById(id);
+const state = { index: null, run: null, session: null, runId: "", name: "", step: 0, kind: "all", filter: "" };
+const raw = {}; // key -> what was last loaded, to draw only what changed
+
+// -- data ----------------------------------------------------------------------------------------------------------------
+const waiting = {}, exported = {}; // an exported page never changes: what it loaded once it keeps
+window.agentlabData = (key, data) => waiting[key]?.(data);
+
+async function load(key) {
+  const path = key.split("/").map(encodeURIComponent).join("/");
+  if (LIVE) {
+    const answer = await fetch(`api/${path}.json`);
+    if (!answer.ok) throw new Error(await answer.text());
+    return answer.json();
+  }
+  return exported[key] ??= new Promise((resolve, reject) => {
+    const script = element("script", { src: `data/${path}.js` });
+    waiting[key] = (data) => { script.remove(); resolve(data); };
+    script.addEventListener("error", () => reject(new Error(`${key} is not part of this export.`)));
+    document.head.append(script);
+  });
+}
+
+async function fresh(key) {
+  const data = await load(key), text = JSON.stringify(data), changed = raw[key] !== text;
+  raw[key] = text;
+  return [data, changed];
+}
+
+const screenUrl = (attempt, screen) =>
+  [LIVE ? "api" : "data", ...[state.runId, state.name, String(attempt), screen].map(encodeURIComponent)].join("/");
+
+async function refresh(force = false) {
+  try {
+    const [index, newIndex] = await fresh("index");
+    state.index = index;
+    if (newIndex || force) drawRuns();
+    const line = index.runs.find((r) => r.id === state.runId) || index.runs.find((r) => !r.problem) || index.runs[0];
+    if (!line) return say("There are no runs here yet.");
+    if (line.problem) { clear(line); return say(line.problem); }
+    state.runId = $("runs").value = line.id;
+    const [run, newRun] = await fresh(line.id);
+    state.run = run;
+    if (newRun || force) drawList();
+    if (!run.sessions.some((s) => s.name === state.name)) state.name = (shown()[0] || run.sessions[0])?.name || "";
+    if (!state.name) { state.session = null; drawSession(); return say("No attempt has been made yet."); }
+    const name = state.name, [session, newSession] = await fresh(`${line.id}/${name}`);
+    if (name !== state.name) return;
+    state.session = session;
+    say("");
+    if (newSession || force) drawSession();
+  } catch (error) {
+    say(error.message);
+  }
+}
+
+function clear(line) {
+  state.runId = $("runs").value = line.id;
+  Object.assign(state, { run: null, session: null, name: "" });
+  for (const id of ["sessions", "attempts", "steps", "progress", "title", "instruction"]) $(id).replaceChildren();
+}
+
+const say = (text) => { $("message").textContent = text; };
+
+// -- the list ------------------------------------------------------------------------------------------------------------
+function kindOf(session) {
+  if (session.outcomes.includes("solved")) return session.outcomes[0] === "solved" ? "solved first" : "solved later";
+  if (session.outcomes.includes("broken")) return "broken";
+  return session.over ? "not solved" : "running";
+}
+
+const shown = () => state.run.sessions.filter((s) =>
+  (state.kind === "all" || kindOf(s) === state.kind) && `${s.task} ${s.domain}`.toLowerCase().includes(state.filter));
+
+function drawRuns() {
+  $("runs").replaceChildren(...state.index.runs.map((r) =>
+    element("option", { value: r.id }, `${r.name}: ${r.solved} of ${r.ended} solved`)));
+  $("runs").value = state.runId;
+}
+
+function drawList() {
+  const counts = {};
+  for (const s of state.run.sessions) counts[kindOf(s)] = (counts[kindOf(s)] || 0) + 1;
+  counts.all = state.run.sessions.length;
+  $("kinds").replaceChildren(...KINDS.filter((k) => counts[k] || k === state.kind).map((k) => element("button", {
+    "aria-pressed": String(k === state.kind), onclick: () => { state.kind = k; drawList(); },
+  }, `${k} ${counts[k] || 0}`)));
+  $("progress").textContent = state.run.title;
+  $("sessions").replaceChildren(...shown().map((s) => element("li", {
+    "data-name": s.name, "aria-current": String(s.name === state.name), title: s.problem || s.task, onclick: () => choose(s.name),
+  }, element("span", {}, s.task), ...s.outcomes.map((o) => element("i", { class: `dot ${o}`, title: o })))));
+  $("about").querySelector("div").replaceChildren(table(state.run.summary), table(Object.entries(state.run.settings)));
+}
+
+function choose(name) {
+  Object.assign(state, { name, step: 0, session: null });
+  for (const li of $("sessions").children) li.setAttribute("aria-current", String(li.dataset.name === name));
+  $("sessions").querySelector('[aria-current="true"]')?.scrollIntoView({ block: "nearest" });
+  keep();
+  refresh(true);
+}
+
+// -- one session ---------------------------------------------------------------------------------------------------------
+function drawSession() {
+  const attempts = state.session?.attempts || [];
+  const steps = Math.max(0, ...attempts.map((a) => a.steps.length));
+  state.step = Math.max(0, Math.min(state.step, steps - 1));
+  $("title").textContent = state.name;
+  $("instruction").textContent = attempts[0]?.instruction || "";
+  $("steps").replaceChildren(...Array.from({ length: steps }, (_, i) => element("button", {
+    "aria-pressed": String(i === state.step), onclick: () => go(i),
+  }, `step ${i + 1}`)));
+  const left = $("attempts").scrollLeft;
+  $("attempts").replaceChildren(...attempts.map((a, i) => attemptCard(a, attempts[i - 1])));
+  $("attempts").scrollLeft = left;
+}
+
+function attemptCard(attempt, previous) {
+  const step = attempt.steps[Math.min(state.step, attempt.steps.length - 1)];
+  const past = state.step >= attempt.steps.length;
+  const kind = !attempt.finished ? "running" : attempt.outcome !== "graded" ? "broken" : attempt.reward > 0 ? "solved" : "failed";
+  const label = { running: "being made", broken: "machinery failed", solved: "+1 solved", failed: "−1 failed" }[kind];
+  const end = [attempt.score === null ? "" : `score ${attempt.score}`, attempt.ended_by && `ended by ${attempt.ended_by}`,
+    attempt.voids ? `${attempt.voids} void tries` : ""].filter(Boolean).join(" · ");
+  return element("section", { class: "attempt", "data-attempt": attempt.number },
+    element("h2", {}, `Attempt ${attempt.number}`, element("span", { class: `reward ${kind}` }, label)),
+    step ? stage(attempt, step, past) : element("p", {}, "No step yet."),
+    ...(step ? stepText(step, past, attempt.steps.length) : []),
+    element("p", { class: "numbers" }, end),
+    attempt.guidance ? element("h3", {}, previous?.guidance ? "Guidance, and what changed in it" : "Guidance") : null,
+    attempt.guidance ? element("p", { class: "guidance" }, ...difference(previous?.guidance || "", attempt.guidance)) : null,
+    fold("Weight update", attempt.update), textFold("Critique", attempt.critique), textFold("Textual gradient", attempt.gradient),
+    fold("Seconds", attempt.seconds),
+    ...attempt.problems.concat(attempt.words_error || []).map((p) => element("p", { class: "invalid" }, p)));
+}
+
+function stage(attempt, step, past) {
+  const box = element("div", { class: past ? "stage past" : "stage" });
+  const name = past ? attempt.final || step.screen : step.screen;
+  if (!name) { box.append(element("div", { class: "missing" }, "This screen is missing.")); return box; }
+  const image = element("img", { src: screenUrl(attempt.number, name), alt: past ? "last screen" : `screen before step ${step.index}` });
+  image.addEventListener("load", () => {
+    document.body.classList.toggle("wide", image.naturalWidth > 400); // a desktop needs more room than a small page
+    if (!past) box.append(marks(step.actions, image.naturalWidth, image.naturalHeight));
+  });
+  image.addEventListener("error", () => box.replaceChildren(element("div", { class: "missing" }, "This screen cannot be shown.")));
+  box.append(image);
+  return box;
+}
+
+function stepText(step, past, count) {
+  if (past) return [element("p", { class: "numbers" }, `Ended after ${count} step${count === 1 ? "" : "s"}; this is the last screen.`)];
+  const numbers = [step.tokens === null ? "" : `${step.tokens} tokens`, step.logprob === null ? "" : `log p ${step.logprob.toFixed(2)}`,
+    ...Object.entries(step.seconds).map(([k, v]) => (v === null ? "" : `${k} ${v.toFixed(2)} s`))].filter(Boolean).join(" · ");
+  const sign = step.credit > 0 ? "plus" : step.credit < 0 ? "minus" : "";
+  return [element("p", { class: "thought" }, step.thought), element("code", { class: "action" }, step.action_text),
+    step.invalid ? element("p", { class: "invalid" }, step.invalid) : null,
+    element("p", { class: "numbers" },
+      step.credit === null ? null : element("span", { class: `credit ${sign}`, title: "credit r of this step" }, `r ${step.credit.toFixed(2)}`),
+      step.credit === null ? numbers : ` ${numbers}`)].filter(Boolean);
+}
+
+const table = (rows) => element("table", {}, ...rows.map(([k, v]) => element("tr", {}, element("td", {}, k), element("td", {}, number(v)))));
+const number = (v) => (typeof v === "number" ? String(Number(v.toPrecision(5))) : v === null ? "–" : String(v));
+
+function fold(title, values) {
+  const rows = Object.entries(values);
+  return rows.length ? element("details", {}, element("summary", {}, title), table(rows)) : null;
+}
+
+const textFold = (title, text) => (text ? element("details", {}, element("summary", {}, title), element("p", { class: "guidance" }, text)) : null);
+
+// -- moving about --------------------------------------------------------------------------------------------------------
+function go(step) { state.step = step; drawSession(); keep(); }
+
+function move(by) {
+  const list = shown(), at = list.findIndex((s) => s.name === state.name);
+  const next = list[Math.max(0, Math.min(list.length - 1, at + by))];
+  if (next && next.name !== state.name) choose(next.name);
+}
+
+function nextRun() {
+  const runs = state.index.runs, at = runs.findIndex((r) => r.id === state.runId);
+  chooseRun(runs[(at + 1) % runs.length].id);
+}
+
+const zoom = () => document.body.classList.toggle("zoom");
+
+function chooseRun(id) { Object.assign(state, { runId: id, name: "", session: null, step: 0 }); keep(); refresh(true); }
+
+/** The place is kept in the address, so that it survives a reload and can be sent to somebody. */
+function keep() { history.replaceState(null, "", "#" + [state.runId, state.name, state.step].map(encodeURIComponent).join("/")); }
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target === $("filter")) { if (event.key === "Escape" || event.key === "Enter") $("sessions").focus(); return; }
+  if (event.target === $("runs")) return;
+  const keys = { ArrowLeft: () => go(state.step - 1), ArrowRight: () => go(state.step + 1), ArrowUp: () => move(-1), ArrowDown: () => move(1),
+    Home: () => go(0), End: () => go(Infinity), "/": () => $("filter").focus(), z: zoom, Z: zoom, r: nextRun, R: nextRun };
+  const act = keys[event.key];
+  if (act) { event.preventDefault(); act(); }
+});
+$("filter").addEventListener("input", () => { state.filter = $("filter").value.toLowerCase(); if (state.run) drawList(); });
+$("runs").addEventListener("change", () => chooseRun($("runs").value));
+
+const [runId, name, step] = location.hash.slice(1).split("/").map(decodeURIComponent);
+Object.assign(state, { runId: runId || "", name: name || "", step: Number(step) || 0 });
+$("live").textContent = LIVE ? "live" : "exported";
+
+async function live() {
+  await refresh();
+  if (LIVE) setTimeout(live, document.hidden ? 5 * POLL : POLL);
+}
+live();

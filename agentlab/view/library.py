@@ -1,0 +1,248 @@
+"""What the viewer shows, as plain data: the runs, one run, one session, one screen.  Served live and exported from here alike.
+
+Everything is read leniently (see :mod:`agentlab.runs`), and everything that leaves is of a known type: texts, finite numbers,
+actions of the vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agentlab.files import read_json
+from agentlab.metrics import SPLIT, summarize
+from agentlab.report import summary_lines
+from agentlab.runs import (
+    Attempt,
+    Run,
+    attempt_folders,
+    checked_row,
+    find_session,
+    inside,
+    read_attempt,
+    screen_path,
+    session_folders,
+)
+from agentlab.store import flatten, read_config, safe_name
+from envs import actions as act
+from envs.errors import InvalidActionError, LabError, StoreError, UsageError
+
+Data = dict[str, Any]
+
+
+class Library:
+    """The runs below some folders, looked at again on every call; results are remembered while their files do not change.
+
+    Args:
+        paths: Run directories, or folders of run directories.
+
+    Raises:
+        UsageError: one of them is no folder.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        for path in paths:
+            if not path.is_dir():
+                raise UsageError(f"{path} is not a folder.", "Give run directories, or a folder of them.")
+        self.paths = list(paths)
+        self._rows: dict[Path, tuple[tuple[int, int], Data]] = {}
+
+    def runs(self) -> dict[str, Path]:
+        """Run folders by id."""
+        found: dict[str, Path] = {}
+        for path in self.paths:
+            folders = [path] if (path / "config.json").is_file() else sorted(p.parent for p in path.glob("*/config.json"))
+            for folder in folders:
+                real = folder.resolve()
+                found[f"{safe_name(real.name)}-{hashlib.sha256(str(real).encode()).hexdigest()[:6]}"] = real
+        return found
+
+    def index(self) -> Data:
+        """All runs: title, sessions, how many have ended and been solved; ``problem`` where one cannot be read."""
+        lines = []
+        for key, folder in self.runs().items():
+            try:
+                sessions = self._sessions(folder)
+                title = Run(folder, read_config(folder), []).title
+                lines.append({"id": key, "name": folder.name, "title": title, **_counts(sessions), "problem": ""})
+            except LabError as error:
+                lines.append({"id": key, "name": folder.name, "title": folder.name, **_counts([]), "problem": str(error)})
+        return {"runs": lines}
+
+    def run(self, key: str) -> Data:
+        """One run: its settings, its final table so far and its sessions.
+
+        Raises:
+            UsageError, StoreError: no such run, or it cannot be read.
+        """
+        folder = self._folder(key)
+        config = read_config(folder)
+        sessions = self._sessions(folder)
+        run = Run(folder, config, [row for s in sessions for row in s.pop("rows")])
+        summary = summary_lines(summarize(run.rows, attempts=run.attempts))
+        settings = {name: _plain(value) for name, value in flatten(config).items()}
+        return {
+            "id": key,
+            "title": run.title,
+            "attempts": run.attempts,
+            "summary": summary,
+            "settings": settings,
+            "sessions": sessions,
+        }
+
+    def session(self, key: str, name: str) -> Data:
+        """One session: its attempts, step by step.
+
+        Raises:
+            UsageError, StoreError: there is none.
+        """
+        folder = find_session(self._folder(key), name)
+        return {"name": folder.name, "attempts": [_attempt(read_attempt(path)) for path in attempt_folders(folder)]}
+
+    def screen(self, key: str, name: str, attempt: str, screen: str) -> Path:
+        """The file of a screen.
+
+        Raises:
+            UsageError, StoreError: there is none, or it lies outside its attempt.
+        """
+        folder = find_session(self._folder(key), name)
+        if not attempt.isdecimal():
+            raise UsageError(f"{attempt!r} is not the number of an attempt.")
+        return screen_path(inside(folder / f"attempt_{int(attempt):02d}", folder), f"screens/{screen}")
+
+    # -- reading ---------------------------------------------------------------------------------------------------------------
+    def _folder(self, key: str) -> Path:
+        found = self.runs().get(key)
+        if found is None:
+            raise UsageError(f"There is no run {key!r}.")
+        return found
+
+    def _sessions(self, folder: Path) -> list[Data]:
+        return [self._session(path) for path in session_folders(folder)]
+
+    def _session(self, folder: Path) -> Data:
+        """A session's line in the list: an outcome per attempt."""
+        rows, outcomes, problem = [], [], ""
+        for path in attempt_folders(folder):
+            try:
+                row = self._row(path / "result.json")
+            except StoreError as error:
+                problem = error.message
+                break
+            if row is None:
+                outcomes.append("running")
+                break
+            rows.append(row)
+            outcomes.append("broken" if row["outcome"] == "infrastructure" else "solved" if row["success"] else "failed")
+        first = rows[0] if rows else {"task": folder.name, "domain": ""}
+        over = bool(rows) and rows[-1]["session_over"]
+        return {
+            "name": folder.name,
+            "task": first["task"],
+            "domain": first["domain"],
+            "outcomes": outcomes,
+            "over": over,
+            "problem": problem,
+            "rows": rows,
+        }
+
+    def _row(self, path: Path) -> Data | None:
+        """A row, read again only if its file has changed; None if there is none yet."""
+        try:
+            stat = path.lstat()
+        except FileNotFoundError:
+            return None
+        stamp = (stat.st_mtime_ns, stat.st_size)
+        known = self._rows.get(path)
+        if known is None or known[0] != stamp:
+            known = self._rows[path] = (stamp, checked_row(read_json(inside(path, path.parent))))
+        return known[1]
+
+
+def _counts(sessions: Sequence[Data]) -> Data:
+    return {
+        "sessions": len(sessions),
+        "ended": sum(s["over"] for s in sessions),
+        "solved": sum("solved" in s["outcomes"] for s in sessions),
+    }
+
+
+def _attempt(attempt: Attempt) -> Data:
+    reflection = (attempt.words or {}).get("reflection")
+    reflection = reflection if isinstance(reflection, dict) else {}
+    credit = reflection.get("credit")
+    row = attempt.result or {}
+    seconds = row.get("seconds")
+    return {
+        "number": attempt.number,
+        "instruction": _text(attempt.begin.get("instruction")),
+        "guidance": _text(attempt.begin.get("guidance")),
+        "guidance_after": attempt.guidance_after,
+        "steps": [_step(attempt, step, i, credit) for i, step in enumerate(attempt.steps)],
+        "final": _screen(attempt, attempt.end.get("screen")),
+        "ended": bool(attempt.end),
+        "finished": attempt.result is not None,
+        "outcome": _text(row.get("outcome")),
+        "ended_by": _text(row.get("ended_by") or attempt.end.get("ended_by")),
+        "reward": _number(row.get("reward")),
+        "score": _number(row.get("score")),
+        "seconds": {part: _number(seconds.get(part)) for part in SPLIT} if isinstance(seconds, dict) else {},
+        "update": {_text(k): _plain(v) for k, v in (attempt.update or {}).items()},
+        "critique": _text(reflection.get("critique")),
+        "gradient": _text(reflection.get("gradient")),
+        "words_error": _text(reflection.get("error")),
+        "distance": _number(reflection.get("distance")),
+        "voids": attempt.voids,
+        "problems": attempt.problems,
+    }
+
+
+def _step(attempt: Attempt, step: Data, place: int, credit: Any) -> Data:
+    seconds = step.get("seconds")
+    return {
+        "index": _number(step.get("index")) or place + 1,
+        "screen": _screen(attempt, step.get("screen")),
+        "thought": _text(step.get("thought")),
+        "action_text": _text(step.get("action_text")) or _text(step.get("text")),
+        "text": _text(step.get("text")),
+        "actions": _actions(step.get("actions")),
+        "invalid": _text(step.get("invalid")),
+        "tokens": _number(step.get("tokens")),
+        "logprob": _number(step.get("logprob")),
+        "credit": _number(credit[place]) if isinstance(credit, list) and place < len(credit) else None,
+        "seconds": {_text(k): _number(v) for k, v in seconds.items()} if isinstance(seconds, dict) else {},
+    }
+
+
+def _actions(recorded: Any) -> list[Data]:
+    found = []
+    for data in recorded if isinstance(recorded, list) else []:
+        try:
+            found.append(act.to_json(act.from_json(data if isinstance(data, dict) else {})))
+        except InvalidActionError as error:
+            found.append(act.to_json(act.Invalid(error.message)))
+    return [{k: v if not isinstance(v, float) or math.isfinite(v) else 0.0 for k, v in a.items()} for a in found]
+
+
+def _screen(attempt: Attempt, name: Any) -> str | None:
+    """``000.webp``, or None if it cannot be shown."""
+    try:
+        return screen_path(attempt.folder, name).name
+    except StoreError:
+        return None
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else "" if value is None else str(value)
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
+
+
+def _plain(value: Any) -> Any:
+    """A finite number, a switch, or text."""
+    return value if isinstance(value, bool) or value is None else number if (number := _number(value)) is not None else _text(value)

@@ -1,0 +1,87 @@
+"""The viewer's server: reads, never writes, and answers this machine only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import FileResponse, PlainTextResponse
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from agentlab.view.library import Library
+from envs.errors import LabError, UsageError
+
+HERE = Path(__file__).parent
+PAGES = {"": "index.html", "app.js": "app.js", "draw.js": "draw.js", "style.css": "style.css"}
+HEADERS = {
+    # The page may load from here and nowhere else, and may run nothing but its own scripts, whatever a run contains.
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+
+def make_app(paths: Sequence[Path]) -> FastAPI:
+    """The application over runs or folders of runs."""
+    library = Library(paths)
+    app = FastAPI(title="agentlab view", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(GZipMiddleware, minimum_size=2000)
+    # A page elsewhere cannot reach this server by a name of its own that points to 127.0.0.1.
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
+
+    @app.middleware("http")
+    async def headers(request: Request, call_next: Any) -> Response:
+        response: Response = await call_next(request)
+        response.headers.update(HEADERS)
+        return response
+
+    @app.exception_handler(LabError)
+    async def refused(request: Request, error: LabError) -> Response:
+        return PlainTextResponse(str(error), status_code=404)
+
+    @app.get("/api/index.json")
+    def index() -> Response:
+        return _json(library.index())
+
+    @app.get("/api/{run}.json")
+    def one_run(run: str) -> Response:
+        return _json(library.run(run))
+
+    @app.get("/api/{run}/{session}.json")
+    def one_session(run: str, session: str) -> Response:
+        return _json(library.session(run, session))
+
+    @app.get("/api/{run}/{session}/{attempt}/{screen}")
+    def one_screen(run: str, session: str, attempt: str, screen: str) -> Response:
+        return FileResponse(library.screen(run, session, attempt, screen), media_type="image/webp")
+
+    @app.get("/{name}")
+    def page(name: str) -> Response:
+        if name not in PAGES:
+            raise UsageError(f"There is no page {name!r}.")
+        return FileResponse(HERE / PAGES[name])
+
+    @app.get("/")
+    def front() -> Response:
+        return page("")
+
+    return app
+
+
+def _json(data: Any) -> Response:
+    return Response(json.dumps(data, allow_nan=False, separators=(",", ":")), media_type="application/json")
+
+
+def serve(paths: Sequence[Path], port: int) -> None:
+    """Serve on 127.0.0.1 until Ctrl-C."""
+    import uvicorn
+
+    uvicorn.run(make_app(paths), host="127.0.0.1", port=port, log_level="warning")
