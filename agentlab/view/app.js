@@ -50,14 +50,18 @@ async function refresh(force = false) {
     if (newRun || force) drawList();
     if (!run.sessions.some((s) => s.name === state.name)) state.name = (shown()[0] || run.sessions[0])?.name || "";
     if (!state.name) { state.session = null; drawSession(); return say("No attempt has been made yet."); }
-    const name = state.name, [session, newSession] = await fresh(`${line.id}/${name}`);
-    if (name !== state.name) return;
-    state.session = session;
-    say("");
-    if (newSession || force) drawSession();
+    await refreshSession(force);
   } catch (error) {
     say(error.message);
   }
+}
+
+async function refreshSession(force = false) {
+  const { runId, name } = state, [session, changed] = await fresh(`${runId}/${name}`);
+  if (name !== state.name || runId !== state.runId) return; // somebody was faster
+  state.session = session;
+  say("");
+  if (changed || force) drawSession();
 }
 
 function clear(line) {
@@ -103,12 +107,12 @@ function choose(name) {
   for (const li of $("sessions").children) li.setAttribute("aria-current", String(li.dataset.name === name));
   $("sessions").querySelector('[aria-current="true"]')?.scrollIntoView({ block: "nearest" });
   keep();
-  refresh(true);
+  refreshSession(true).catch((error) => say(error.message));
 }
 
 // -- one session ---------------------------------------------------------------------------------------------------------
 function drawSession() {
-  const attempts = state.session?.attempts || [];
+  const attempts = state.session?.attempts || []; // none while they are being loaded
   const steps = Math.max(0, ...attempts.map((a) => a.steps.length));
   state.step = Math.max(0, Math.min(state.step, steps - 1));
   $("title").textContent = state.name;

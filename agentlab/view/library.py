@@ -49,6 +49,7 @@ class Library:
                 raise UsageError(f"{path} is not a folder.", "Give run directories, or a folder of them.")
         self.paths = list(paths)
         self._rows: dict[Path, tuple[tuple[int, int], Data]] = {}
+        self._over: dict[Path, tuple[int, Data]] = {}
 
     def runs(self) -> dict[str, Path]:
         """Run folders by id."""
@@ -81,7 +82,7 @@ class Library:
         folder = self._folder(key)
         config = read_config(folder)
         sessions = self._sessions(folder)
-        run = Run(folder, config, [row for s in sessions for row in s.pop("rows")])
+        run = Run(folder, config, [row for s in sessions for row in s["rows"]])
         summary = summary_lines(summarize(run.rows, attempts=run.attempts))
         settings = {name: _plain(value) for name, value in flatten(config).items()}
         return {
@@ -90,7 +91,7 @@ class Library:
             "attempts": run.attempts,
             "summary": summary,
             "settings": settings,
-            "sessions": sessions,
+            "sessions": [{name: value for name, value in s.items() if name != "rows"} for s in sessions],
         }
 
     def session(self, key: str, name: str) -> Data:
@@ -124,7 +125,17 @@ class Library:
         return [self._session(path) for path in session_folders(folder)]
 
     def _session(self, folder: Path) -> Data:
-        """A session's line in the list: an outcome per attempt."""
+        """A session's line in the list: an outcome per attempt, and the rows."""
+        stamp = folder.stat().st_mtime_ns  # changes when an attempt is begun or set aside: a session that is over stays as it is
+        known = self._over.get(folder)
+        if known is not None and known[0] == stamp:
+            return known[1]
+        session = self._read_session(folder)
+        if session["over"]:
+            self._over[folder] = (stamp, session)
+        return session
+
+    def _read_session(self, folder: Path) -> Data:
         rows, outcomes, problem = [], [], ""
         for path in attempt_folders(folder):
             try:
