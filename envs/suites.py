@@ -14,6 +14,7 @@ from envs.miniwob.suite import MiniWoBSuite
 SUITES: dict[str, Callable[[], TaskSuite]] = {
     "miniwob": MiniWoBSuite,
     "miniwob-core": MiniWoBSuite,
+    "miniwob-experts": lambda: MiniWoBSuite("experts"),
     "miniwob-all": lambda: MiniWoBSuite("all"),
 }
 

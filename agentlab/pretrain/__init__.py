@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentlab.pretrain.config import DEFAULT_TASKS, PretrainConfig
+from agentlab.pretrain.config import PretrainConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.console import Console
 
-__all__ = ["DEFAULT_TASKS", "PretrainConfig", "run_pretrain"]
+__all__ = ["PretrainConfig", "run_pretrain"]
 
 
 def run_pretrain(config: PretrainConfig, console: Console | None = None) -> Path:

@@ -11,15 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from agentlab.files import write_atomic
 from envs.errors import StoreError, UsageError, did_you_mean
 from envs.miniwob.oracles import oracle_tasks
-
-DEFAULT_TASKS = (
-    "click-test", "click-test-2", "click-button", "click-dialog", "click-dialog-2", "click-tab", "click-color", "click-shape",
-    "identify-shape", "grid-coordinate", "focus-text-2", "click-widget", "count-sides", "count-shape", "click-option",
-    "click-checkboxes", "click-collapsible", "click-menu", "circle-center", "click-button-sequence", "email-inbox-delete",
-    "email-inbox-important", "drag-box", "use-slider", "odd-or-even", "enter-text", "login-user", "enter-date",
-    "simple-arithmetic", "visual-addition",
-)  # fmt: skip
-"""The tasks of the bundled checkpoint."""
+from envs.miniwob.tasks import CORE
 
 DEFAULT_PRIORITY = {
     "click-checkboxes": 0.5, "use-slider": 0.5, "click-menu": 0.5, "visual-addition": 0.5, "simple-arithmetic": 0.5,
@@ -50,7 +42,7 @@ class PretrainConfig(BaseModel):
 
     out: Path
     work: Path = Field(default_factory=lambda: Path.home() / ".cache" / "agentlab" / "pretrain")
-    tasks: tuple[str, ...] = DEFAULT_TASKS
+    tasks: tuple[str, ...] = CORE
     priority: dict[str, float] = Field(default_factory=lambda: dict(DEFAULT_PRIORITY))
     episodes: int = Field(default=700, ge=1)
     held: int = Field(default=24, ge=1)

@@ -12,15 +12,15 @@ from envs.miniwob.tasks import ENV_ID, TRAIN_SEED_START
 
 __all__ = ["TRAIN_SEED_START", "MiniWoBSuite"]
 
-SUBSUITES = ("core", "all")
+SUBSUITES = ("core", "experts", "all")
 
 
 class MiniWoBSuite(TaskSuite):
     """Endless instances of MiniWoB++ tasks.
 
     Args:
-        subset: ``core``: the tasks with a scripted expert, so that each is known to be solvable through this environment;
-            ``all``: every task page but those of :data:`envs.miniwob.tasks.EXCLUDED`.
+        subset: ``core``: the tasks that the bundled policy is trained on; ``experts``: those with a scripted expert, so that each
+            is known to be solvable through this environment; ``all``: every task page but :data:`envs.miniwob.tasks.EXCLUDED`.
     """
 
     name = "miniwob"
@@ -33,10 +33,8 @@ class MiniWoBSuite(TaskSuite):
     def task_names(self) -> list[str]:
         """Task names in alphabetical order."""
         names = [name for name in tasks.pages() if name not in tasks.EXCLUDED]
-        if self.subset == "core":
-            experts = set(oracles.oracle_tasks())
-            names = [name for name in names if name in experts]
-        return names
+        wanted = {"core": tasks.CORE, "experts": oracles.oracle_tasks(), "all": names}[self.subset]
+        return [name for name in names if name in wanted]
 
     def excluded(self) -> dict[str, str]:
         """Task name -> why it is in no sub-suite."""

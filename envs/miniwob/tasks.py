@@ -13,6 +13,40 @@ ENV_ID = "agentlab/miniwob-v0"
 TRAIN_SEED_START = 100_000
 """Instances with a seed below this are for evaluation, the others for training."""
 
+CORE = (
+    "circle-center",
+    "click-button",
+    "click-button-sequence",
+    "click-checkboxes",
+    "click-collapsible",
+    "click-color",
+    "click-dialog",
+    "click-dialog-2",
+    "click-menu",
+    "click-option",
+    "click-shape",
+    "click-tab",
+    "click-test",
+    "click-test-2",
+    "click-widget",
+    "count-shape",
+    "count-sides",
+    "drag-box",
+    "email-inbox-delete",
+    "email-inbox-important",
+    "enter-date",
+    "enter-text",
+    "focus-text-2",
+    "grid-coordinate",
+    "identify-shape",
+    "login-user",
+    "odd-or-even",
+    "simple-arithmetic",
+    "use-slider",
+    "visual-addition",
+)
+"""The tasks that the bundled policy is trained on (``agentlab pretrain``), and the default suite."""
+
 EXCLUDED: dict[str, str] = {
     "chase-circle": "the target moves with time, so the same instance never shows the same screens",
     "moving-items": "the targets move with time, so the same instance never shows the same screens",

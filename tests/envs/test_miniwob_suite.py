@@ -10,7 +10,7 @@ from envs.errors import UsageError
 from envs.miniwob.env import MiniWoBEnv
 from envs.miniwob.oracles import oracle_tasks
 from envs.miniwob.suite import TRAIN_SEED_START, MiniWoBSuite
-from envs.miniwob.tasks import max_steps, pages, solved
+from envs.miniwob.tasks import CORE, max_steps, pages, solved
 from envs.suites import get_suite, make_env
 
 
@@ -41,9 +41,10 @@ def test_asking_for_some_tasks_draws_the_same_instances_of_them() -> None:
 
 
 def test_what_is_in_and_what_is_out() -> None:
-    core, everything = MiniWoBSuite(), MiniWoBSuite("all")
-    assert set(core.task_names()) < set(everything.task_names())
-    assert set(core.task_names()) == set(oracle_tasks()) - set(core.excluded())
+    core, experts, everything = MiniWoBSuite(), MiniWoBSuite("experts"), MiniWoBSuite("all")
+    assert core.task_names() == sorted(CORE)
+    assert set(core.task_names()) < set(experts.task_names()) < set(everything.task_names())
+    assert set(experts.task_names()) == set(oracle_tasks()) - set(core.excluded())
     assert set(everything.task_names()) | set(everything.excluded()) == set(pages())
     assert all(reason for reason in everything.excluded().values())
     assert all(1 <= max_steps(name) <= 30 for name in everything.task_names())
