@@ -64,9 +64,9 @@ def _results(config: PretrainConfig, results: dict[str, Any], episodes: dict[str
 _HEAD = """\
 # ui-tars-nano
 
-A `Qwen2VLForConditionalGeneration` of 2.7 million parameters that plays MiniWoB++ tasks from pixels in UI-TARS's reply format. It is
-there so that everything around it, the attempt loop, the critics, the adaptation of the LM head, runs on a laptop with a policy that
-really succeeds and really fails. It is no general agent: it knows the tasks below, at 160 x 220 pixels, and nothing else.
+A `Qwen2VLForConditionalGeneration` of 2.7 million parameters that plays MiniWoB++ tasks from pixels in UI-TARS's reply format. It
+is there so that everything around it, the attempt loop, the critics, the adaptation of the LM head, runs on a laptop with a policy
+that really succeeds and really fails. It is no general agent: it knows the tasks below, at 160 x 220 pixels, and nothing else.
 
 - **Input**: the instruction, optionally guidance in a fence (`retrospect.guidance.render_tried`), up to four earlier replies, the
   current screenshot. Preprocessing (patch 10, position tint 0.3) is declared in `preprocessor_config.json` and done by
@@ -80,9 +80,9 @@ really succeeds and really fails. It is no general agent: it knows the tasks bel
 
 Behaviour cloning of the scripted experts in `envs/miniwob/oracles`: {tasks} tasks, {episodes} episodes, {screens} screens, instance
 seeds from {first_train}; instances from {held} are held out for the losses shown while training, evaluation uses seeds below
-{first_train}. Phase 1: {steps} batches of {batch}. Phase 2: {guided_steps} batches in which part of the prompts carry guidance about
-failed attempts, composed of the phase-1 policy's own mistakes (found on {mistaken} training screens), or an unsuccessful reply in the
-history. About {samples} examples in all. Muon for the matrices, AdamW for the rest, averaged weights. Auxiliary losses, dropped
+{first_train}. Phase 1: {steps} batches of {batch}. Phase 2: {guided_steps} batches in which part of the prompts carry guidance
+about failed attempts, composed of the phase-1 policy's own mistakes (found on {mistaken} training screens), or an unsuccessful reply
+in the history. About {samples} examples in all. Muon for the matrices, AdamW for the rest, averaged weights. Auxiliary losses, dropped
 afterwards: the target's cell, its offset and digits, one attention head's target, each patch's characters.
 """
 
@@ -90,9 +90,9 @@ _RESULTS = """
 ## Held-out success
 
 Real browser, greedy, seeds 0-{last} of each task, ten replies per attempt. Mean {mean:.2f}; {middle} tasks between .30 and .85.
-"Again" is attempt 2 on the failed instances: under guidance about attempt 1 (greedy), and sampled at temperature 1 without guidance;
-greedy without guidance repeats attempt 1. Of {failed} failures, guidance solved {guided} (and repeated the last step of attempt 1 in
-{repeated}), sampling solved {sampled}.
+"Again" is attempt 2 on the failed instances: under guidance about attempt 1 (greedy), and sampled at temperature 1 without
+guidance; greedy without guidance repeats attempt 1. Of {failed} failures, guidance solved {guided} (and repeated the last step of
+attempt 1 in {repeated}), sampling solved {sampled}.
 
 | task | episodes / screens | success (n = {n}) | failed | again: guided | again: sampled |
 |---|---|---|---|---|---|

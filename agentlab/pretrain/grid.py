@@ -76,10 +76,11 @@ class _Tile:
     def shifted(self, action: act.Action) -> act.Action:
         if not isinstance(action, act.POINTED):
             return action
-        moved = {"x": action.x + self.x, "y": action.y + self.y}
+        moved: dict[str, Any] = {"x": action.x + self.x, "y": action.y + self.y}
         if isinstance(action, act.Drag):
             moved |= {"end_x": action.end_x + self.x, "end_y": action.end_y + self.y}
-        return dataclasses.replace(action, **moved)
+        shifted: act.Action = dataclasses.replace(action, **moved)  # type: ignore[arg-type]
+        return shifted
 
 
 class Grid:
@@ -260,7 +261,7 @@ class Grid:
                 png=tile.png,
                 characters=np.array(look["characters"], np.uint8).reshape(-1, 3),
                 unread=np.array(look["unread"], np.int16).reshape(-1, 4),
-            )  # fmt: skip
+            )
         )
         return ""
 

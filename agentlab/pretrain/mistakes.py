@@ -1,9 +1,9 @@
 """Failed attempts for the policy to read about: its own mistakes, put into the guidance that it will get after a failure.
 
-The policy of the first phase is asked, at temperature 1, on training screens.  Where its reply misses, an attempt is composed of the
-expert's steps before, the wrong step, and perhaps the steps after; one to three such attempts are rendered by
-:func:`retrospect.guidance.render_tried`, and the policy learns to give the expert's reply all the same.  So it learns two things: "not
-that one: the next best", and that the early steps of a failed attempt may have been right.
+The policy of the first phase is asked, at temperature 1, on training screens.  Where its reply misses, an attempt is composed of
+the expert's steps before, the wrong step, and perhaps the steps after; one to three such attempts are rendered by
+:func:`retrospect.guidance.render_tried`, and the policy learns to give the expert's reply all the same.  So it learns two things:
+"not that one: the next best", and that the early steps of a failed attempt may have been right.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def sample_mistakes(
     seed: int,
     on_progress: Callable[[int], None] = lambda n: None,
 ) -> dict[tuple[str, int, int], list[str]]:
-    """Wrong replies of the policy: (task, seed, step) -> up to ``draws`` different ones, most screens of a good policy having none."""
+    """Wrong replies of the policy: (task, seed, step) -> up to ``draws`` different ones; screens without any are left out."""
     generator = torch.Generator().manual_seed(seed)
     wrong: dict[tuple[str, int, int], list[str]] = defaultdict(list)
     for start in range(0, len(episodes), 32):

@@ -111,7 +111,7 @@ _SPECIAL_IDS = {
 
 def build_processor(tokenizer: PreTrainedTokenizerBase, coordinate_tint: float = COORDINATE_TINT) -> Qwen2VLProcessor:
     """Image processor, tokenizer and chat template in one, as ``load_processor`` gives them back."""
-    sizes = {"patch_size": PATCH, "merge_size": MERGE, "temporal_patch_size": 2}
+    sizes: dict[str, Any] = {"patch_size": PATCH, "merge_size": MERGE, "temporal_patch_size": 2}
     limits = {"shortest_edge": CELL * CELL, "longest_edge": MAX_PIXELS}
     image = NanoImageProcessor(coordinate_tint=coordinate_tint, image_mean=[0.5] * 3, image_std=[0.5] * 3, size=limits, **sizes)
     video = Qwen2VLVideoProcessor(image_mean=[0.5] * 3, image_std=[0.5] * 3, size=limits, **sizes)
@@ -129,7 +129,7 @@ def load_processor(path: str | Path) -> Qwen2VLProcessor:
 def save_checkpoint(model: Qwen2VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a checkpoint folder (float16 safetensors, processor and tokenizer files) that ``from_pretrained`` loads."""
     folder.mkdir(parents=True, exist_ok=True)
-    half = Qwen2VLForConditionalGeneration(model.config)
+    half: Any = Qwen2VLForConditionalGeneration(model.config)
     half.load_state_dict(model.state_dict())
     half.generation_config = model.generation_config
     half.to(torch.float16).save_pretrained(folder)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,6 +37,9 @@ SHAPE = PromptShape(kind="plain", history_images=1, history_replies=4)
 
 CHARACTERS = 95
 """Printable ASCII, ``chr(32)`` to ``chr(126)``: the classes of the reading head."""
+
+SPELLED = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/:-.@"
+"""Characters of the words that replies copy out of the instruction."""
 
 DIGIT_WEIGHT = 2.0
 IGNORED = -100
@@ -84,7 +88,7 @@ class Example:
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, instruction: str, guidance: str, history: Sequence[str]) -> list[int]:
     """Token ids of the prompt, the image's placeholder expanded to one token per cell."""
     messages = build_messages(SHAPE, instruction, guidance, [(None, reply) for reply in history], None)
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
     text = text.replace("<|image_pad|>", "<|image_pad|>" * CELLS)
     ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
     return ids
@@ -108,6 +112,7 @@ class TrainBatch:
         point: [B, 2] its place, x and y in 0-1.
         offset: [B, 2] the same within its cell, 0-1.
         digits: [B, 4] hundreds and tens of x, hundreds and tens of y, in 0-1000.
+        source: [B, Q] index of the instruction's character that the next token copies, ``IGNORED`` where it copies none.
         point_at: [B] query index where the coordinates begin.
         patch_text: [B, N, CHARACTERS] uint8, which characters have their centre in the patch (processor's patch order).
         readable: [B, N] bool, whether that is known.
@@ -121,6 +126,7 @@ class TrainBatch:
     point: Tensor
     offset: Tensor
     digits: Tensor
+    source: Tensor
     point_at: Tensor
     patch_text: Tensor
     readable: Tensor
@@ -142,7 +148,7 @@ def make_batch(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, 
     b = len(examples)
     length = -(-max(len(prompt) + len(reply) - 1 for prompt, reply in encoded) // 8) * 8
     queries = -(-max(len(reply) for _, reply in encoded) // 4) * 4
-    digits = set(tokenizer.convert_tokens_to_ids(list("0123456789")))
+    figures = {tokenizer.convert_tokens_to_ids(digit) for digit in "0123456789"}
     ids = np.zeros((b, length), np.int64)
     place = np.zeros((3, b, length), np.int64)
     starts = np.zeros(b, np.int64)
@@ -150,6 +156,8 @@ def make_batch(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, 
     targets = np.full((b, queries), IGNORED, np.int64)
     weights = np.zeros((b, queries), np.float32)
     point_at = np.zeros(b, np.int64)
+    source = np.full((b, queries), IGNORED, np.int64)
+    spelled: set[Any] = {tokenizer.convert_tokens_to_ids(piece) for piece in SPELLED}
     for row, (prompt, reply) in enumerate(encoded):
         whole = [*prompt, *reply[:-1]]
         ids[row, : len(whole)] = whole
@@ -158,8 +166,10 @@ def make_batch(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, 
         query[row] = np.minimum(np.arange(len(prompt) - 1, len(prompt) - 1 + queries), len(whole) - 1)
         targets[row, : len(reply)] = reply
         opening = _opening(reply, tokenizer)
-        weights[row, : len(reply)] = [DIGIT_WEIGHT if i >= opening and t in digits else 1.0 for i, t in enumerate(reply)]
+        weights[row, : len(reply)] = [DIGIT_WEIGHT if i >= opening and t in figures else 1.0 for i, t in enumerate(reply)]
         point_at[row] = min(opening, len(reply) - 1)
+        for at, origin in _copies(prompt[: starts[row]], reply[:opening], spelled):
+            source[row, at] = origin
     inputs = FastBatch(
         screens=torch.from_numpy(np.stack([read_png(example.png) for example in examples])),
         input_ids=torch.from_numpy(ids),
@@ -170,8 +180,8 @@ def make_batch(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, 
     cell, point, offset, digits = _places(examples)
     text, readable = _characters(examples)
     return TrainBatch(
-        inputs, torch.from_numpy(targets), torch.from_numpy(weights), cell, point, offset, digits, torch.from_numpy(point_at), text, readable,
-        [example.task for example in examples],
+        inputs, torch.from_numpy(targets), torch.from_numpy(weights), cell, point, offset, digits, torch.from_numpy(source),
+        torch.from_numpy(point_at), text, readable, [example.task for example in examples],
     )  # fmt: skip
 
 
@@ -182,6 +192,21 @@ def _opening(reply: list[int], tokenizer: PreTrainedTokenizerBase) -> int:
         for kind in ("click", "drag", "hover", "left_double", "scroll")
     }
     return next((i + 1 for i, token in enumerate(reply) if token in opens), len(reply))
+
+
+def _copies(prompt: list[int], reply: list[int], spelled: set[int]) -> Iterator[tuple[int, int]]:
+    """(index in the reply, index in the prompt) of every character of a spelled-out word that the prompt spells, too."""
+    at = 0
+    while at < len(reply):
+        end = at
+        while end < len(reply) and reply[end] in spelled:
+            end += 1
+        word = reply[at:end]
+        if len(word) >= 2:
+            found = next((p for p in range(len(prompt) - len(word) + 1) if prompt[p : p + len(word)] == word), None)
+            if found is not None:
+                yield from ((at + i, found + i) for i in range(len(word)))
+        at = end + 1
 
 
 def positions(start: int, length: int) -> NDArray[np.int64]:

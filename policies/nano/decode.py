@@ -7,12 +7,13 @@ In use, the policy is an ordinary checkpoint behind :mod:`policies.engine`; this
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from policies.nano.data import positions
@@ -40,7 +41,7 @@ def replies(
         rows = order[start : start + batch_size]
         ids = _Decoder(network, tokenizer, [asked[i] for i in rows], max_new_tokens).run(temperature, generator)
         for i, reply in zip(rows, ids, strict=True):
-            out[i] = tokenizer.decode(reply, skip_special_tokens=True)
+            out[i] = str(tokenizer.decode(reply, skip_special_tokens=True))
     return out
 
 
@@ -49,7 +50,7 @@ class _Decoder:
 
     def __init__(self, network: FastForward, tokenizer: PreTrainedTokenizerBase, asked: Sequence[Asked], new: int) -> None:
         self.net, self.text, self.new = network, network.model.model.language_model, new
-        self.end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+        self.end: Any = tokenizer.convert_tokens_to_ids("<|im_end|>")
         image = network.model.config.image_token_id
         self.lengths = torch.tensor([len(prompt) for prompt, _ in asked])
         self.width = int(self.lengths.max())
@@ -114,11 +115,11 @@ class _Decoder:
         cos, sin = self.text.rotary_emb(torch.zeros(1), place)
         return cos[:, None], sin[:, None]
 
-    def _qkv(self, layer: nn.Module, y: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _qkv(self, layer: Any, y: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = (self.net.project(p, y) for p in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj))
         return rotate(q, cos, sin), rotate(k, cos, sin), v
 
     @staticmethod
-    def _rest(layer: nn.Module, x: Tensor, attended: Tensor) -> Tensor:
+    def _rest(layer: Any, x: Tensor, attended: Tensor) -> Tensor:
         x = x + layer.self_attn.o_proj(attended.transpose(1, 2).flatten(2))
         return x + layer.mlp(layer.post_attention_layernorm(x))

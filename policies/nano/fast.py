@@ -10,6 +10,7 @@ B batch, N patches of one image, C = N / 4 visual tokens (cells), L tokens of th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +50,7 @@ class FastOutput:
         cells: The same tokens after the middle text block, [B, C, d].
         hidden: What ``lm_head`` received, [B, Q, d].
         late: Residual stream below the last block at the answer positions, [B, Q, d].
-        pointer: Attention logits of the first head of the block after the middle one, [B, Q, L], -inf for what is not yet there.
+        pointer: Attention logits of the first two heads of the block after the middle one, [B, 2, Q, L], -inf for the future.
     """
 
     logits: Tensor
@@ -64,10 +65,14 @@ class FastOutput:
 class FastForward(nn.Module):
     """Computes with the parameters of ``model`` (shared, not copied)."""
 
+    shift: Tensor
+    vision_cos: Tensor
+    vision_sin: Tensor
+
     def __init__(self, model: Qwen2VLForConditionalGeneration, coordinate_tint: float, height: int, width: int) -> None:
         super().__init__()
-        self.model = model
-        vision = model.config.vision_config
+        self.model: Any = model  # transformers types its blocks as Module | Tensor
+        vision: Any = model.config.vision_config
         self.patch, self.merge, self.heads = vision.patch_size, vision.spatial_merge_size, vision.num_heads
         self.rows, self.cols = height // self.patch, width // self.patch
         ramp = torch.from_numpy(position_ramp(height, width).copy())
@@ -77,7 +82,8 @@ class FastForward(nn.Module):
         cos, sin = self._vision_rope()
         self.register_buffer("vision_cos", cos, persistent=False)
         self.register_buffer("vision_sin", sin, persistent=False)
-        self.middle = model.config.text_config.num_hidden_layers // 2
+        text: Any = model.config.text_config
+        self.middle: int = text.num_hidden_layers // 2
 
     def _vision_rope(self) -> tuple[Tensor, Tensor]:
         """Tables [N, head_dim] in the processor's patch order (merge windows first)."""
@@ -145,7 +151,7 @@ class FastForward(nn.Module):
         """[B, L, d] -> [B, heads, L, head_dim]."""
         return linear(x).view(x.shape[0], x.shape[1], self.model.config.text_config.num_attention_heads, -1).transpose(1, 2)
 
-    def _block(self, layer: nn.Module, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def _block(self, layer: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         attn = layer.self_attn
         y = layer.input_layernorm(x)
         q, k = (rotate(self.project(p, y), cos, sin) for p in (attn.q_proj, attn.k_proj))
@@ -153,18 +159,18 @@ class FastForward(nn.Module):
         x = x + attn.o_proj(attended.transpose(1, 2).flatten(2))
         return x + layer.mlp(layer.post_attention_layernorm(x))
 
-    def _pointer(self, layer: nn.Module, x: Tensor, cos: Tensor, sin: Tensor, query: Tensor) -> Tensor:
-        """Attention logits of the block's first head at ``query``: [B, Q, L]."""
+    def _pointer(self, layer: Any, x: Tensor, cos: Tensor, sin: Tensor, query: Tensor) -> Tensor:
+        """Attention logits of the block's first two heads at ``query``: [B, 2, Q, L]."""
         y = layer.input_layernorm(x)
         at = query[..., None].expand(-1, -1, x.shape[2])
         at_rope = query[:, None, :, None].expand(-1, 1, -1, cos.shape[3])
-        q = self.project(layer.self_attn.q_proj, y.gather(1, at))[:, :1]
-        k = self.project(layer.self_attn.k_proj, y)[:, :1]
+        q = self.project(layer.self_attn.q_proj, y.gather(1, at))[:, :2]
+        k = self.project(layer.self_attn.k_proj, y)[:, :2]
         q, k = rotate(q, cos.gather(2, at_rope), sin.gather(2, at_rope)), rotate(k, cos, sin)
-        logits = (q @ k.transpose(2, 3)).squeeze(1) * q.shape[-1] ** -0.5
-        return logits.masked_fill(torch.arange(x.shape[1])[None, None] > query[..., None], float("-inf"))
+        logits = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5
+        return logits.masked_fill(torch.arange(x.shape[1]) > query[:, None, :, None], float("-inf"))
 
-    def _last_block(self, layer: nn.Module, x: Tensor, cos: Tensor, sin: Tensor, query: Tensor) -> Tensor:
+    def _last_block(self, layer: Any, x: Tensor, cos: Tensor, sin: Tensor, query: Tensor) -> Tensor:
         """The same block, its output only at ``query``: [B, Q, d]."""
         attn = layer.self_attn
         y = layer.input_layernorm(x)

@@ -1,8 +1,8 @@
 """Qwen2-VL's image processor plus one declared step: a coordinate tint.
 
 A network this small does not find out by itself where on the screen a patch lies.  Before patches are cut, the screenshot is
-blended with a ramp that encodes the position: red rises from left to right, green from top to bottom, blue falls from left to right.  The
-share of the ramp is ``coordinate_tint`` in the checkpoint's ``preprocessor_config.json``; 0 is Qwen2-VL's own processor.
+blended with a ramp that encodes the position: red rises from left to right, green from top to bottom, blue falls from left to
+right.  The share of the ramp is ``coordinate_tint`` in the checkpoint's ``preprocessor_config.json``; 0 is Qwen2-VL's own processor.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class NanoImageProcessor(Qwen2VLImageProcessorPil):
         super().__init__(**kwargs)
         self.coordinate_tint = coordinate_tint
 
-    def normalize(self, image: NDArray[Any], mean: Any, std: Any, **kwargs: Any) -> NDArray[Any]:
+    def normalize(self, image: NDArray[Any], mean: Any, std: Any, **kwargs: Any) -> NDArray[Any]:  # type: ignore[override]
         """Tint the rescaled image, [3, H, W] in 0-1, then normalise."""
         if self.coordinate_tint:
             ramp = position_ramp(*image.shape[-2:]) / np.float32(255.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from envs import actions as act
 from envs.errors import UsageError
@@ -39,11 +40,12 @@ def snapped(action: act.Action, box: Box | None = None) -> act.Action:
     if not isinstance(action, act.POINTED):
         return action
     x0, y0, x1, y1 = (box["x"], box["y"], box["x"] + box["w"], box["y"] + box["h"]) if box else (0.0, 0.0, 1e9, 1e9)
-    changes = {"x": _snap(action.x, SCREEN_WIDTH, x0, x1), "y": _snap(action.y, SCREEN_HEIGHT, y0, y1)}
+    changes: dict[str, Any] = {"x": _snap(action.x, SCREEN_WIDTH, x0, x1), "y": _snap(action.y, SCREEN_HEIGHT, y0, y1)}
     if isinstance(action, act.Drag):
         changes["end_x"] = to_pixel(to_relative(action.end_x, SCREEN_WIDTH), SCREEN_WIDTH)
         changes["end_y"] = to_pixel(to_relative(action.end_y, SCREEN_HEIGHT), SCREEN_HEIGHT)
-    return dataclasses.replace(action, **changes)
+    changed: act.Action = dataclasses.replace(action, **changes)  # type: ignore[arg-type]
+    return changed
 
 
 def _point(x: float, y: float) -> str:

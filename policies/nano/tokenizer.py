@@ -21,7 +21,8 @@ SPECIAL = (
 
 BOILERPLATE = (
     "user\n", "assistant\n", "Thought: ", "\nAction: click(start_box='(", "\nAction: drag(start_box='(",
-    "\nAction: hover(start_box='(", "\nAction: left_double(start_box='(", "\nAction: scroll(start_box='(", "\nAction: type(content='",
+    "\nAction: hover(start_box='(", "\nAction: left_double(start_box='(", "\nAction: scroll(start_box='(",
+    "\nAction: type(content='",
     "\nAction: hotkey(key='", "\nAction: wait()", "\nAction: finished()", ": click(start_box='(", ": hover(start_box='(",
     ": left_double(start_box='(", ": scroll(start_box='(", ": drag(start_box='(", ": type(content='", ": hotkey(key='",
     ": wait()", ")', end_box='(", ")', direction='", ")')", "')", "\n```\nFailed before:\n- ", "\n- ", "; ",

@@ -139,7 +139,8 @@ class Trainer:
             self._load()
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
-        matrices, others = [], []
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for name, p in self.model.named_parameters():
             hidden = p.ndim == 2 and "embed_tokens" not in name and "lm_head" not in name
             (matrices if hidden else others).append(p)
