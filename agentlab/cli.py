@@ -245,6 +245,28 @@ def replay(
 
 
 @app.command()
+def rescore(
+    target: Annotated[Path, typer.Argument(metavar="RUN[/TASK[/ATTEMPT]]", help="Recorded attempts to learn from again.")],
+    adapt: Annotated[str | None, typer.Option(help="Adaptation to try. [default: the run's own]")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Any setting; may be repeated.")] = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Folder to write to. [default: RUN/rescore]")] = None,
+) -> None:
+    """Compute weight updates again from recorded attempts, without an environment: Δθ, residual, KL, and each reply's probability."""
+    from agentlab import rescore as rescoring
+    from agentlab.replay import find_target
+    from agentlab.report import terminal_table
+    from agentlab.runs import inside
+
+    found = find_target(target)
+    done = rescoring.rescore(found, rescoring.settings(found.run, adapt, sets or []))
+    folder = out_dir or inside(found.run.folder / "rescore", found.run.folder)
+    rescoring.write(folder, f"Updates of {target} again", done)
+    for section in rescoring.sections(done):
+        out.print(terminal_table(section))
+    out.print(f"Written: {folder / 'rescore.html'}", soft_wrap=True, markup=False)
+
+
+@app.command()
 def view(
     run_dirs: Annotated[
         list[Path] | None, typer.Argument(metavar="[RUN…]", help="Runs, or folders of runs. [default: runs]")

@@ -97,9 +97,13 @@ class Target:
     session: Path | None = None
     attempt: int | None = None
 
+    def sessions(self) -> list[Path]:
+        """Folders of the sessions meant."""
+        return [self.session] if self.session else session_folders(self.run.folder)
+
     def attempts(self) -> Iterator[tuple[str, Attempt]]:
         """(session, attempt) of every attempt meant."""
-        for session in [self.session] if self.session else session_folders(self.run.folder):
+        for session in self.sessions():
             for folder in attempt_folders(session):
                 attempt = read_attempt(folder)
                 if self.attempt in (None, attempt.number):

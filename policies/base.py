@@ -88,6 +88,19 @@ class PolicySession(abc.ABC):
             InfrastructureError: an endpoint failed; the attempt is void.
         """
 
+    def relive(self, steps: Sequence[tuple[Screenshot, str]]) -> list[float]:
+        """Go through a recorded attempt instead of acting: (screen, reply) per step, after :meth:`begin` and before :meth:`adapt`.
+
+        Returns the log-probability of each reply under the adapter in force; what acting would have captured is captured.
+
+        Raises:
+            UsageError: this policy cannot score replies.
+            AdaptationError: a reply does not fit into memory.
+        """
+        raise UsageError(
+            f"{type(self).__name__} cannot score recorded replies.", "Choose a policy that runs here with its weights."
+        )
+
     def adapt(self, rewards: Sequence[float], *, refined: str | None = None) -> Update | None:
         """Update the weights from the attempt just made.
 

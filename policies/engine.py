@@ -229,6 +229,12 @@ class Engine:
             prompt_tokens=prompt_tokens,
         )
 
+    def tokens(self, text: str) -> Tensor:
+        """A reply's tokens [T] as the tokenizer writes its text, the end of the turn included."""
+        tokenizer = self.processor.tokenizer
+        with self._tokenizer_lock:
+            return torch.tensor([*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id])
+
     def pieces(self, tokens: Tensor) -> list[str]:
         """The text of every single token of a reply, special tokens included."""
         return [self._decode([token]) for token in tokens.tolist()]

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from envs.base import TaskSpec
+from envs.base import Screenshot, TaskSpec
 from envs.errors import UsageError
 from policies.base import Policy, SamplingConfig, Update
 from policies.checkpoint import CheckpointSettings
@@ -109,6 +110,20 @@ class UITarsSession(ProtocolSession):
             return
         self.learner.record(reply.hidden, reply.tokens, step, coordinates=self._coordinates(reply.tokens))
         self._replies.append(reply.tokens)
+
+    def relive(self, steps: Sequence[tuple[Screenshot, str]]) -> list[float]:
+        """See :meth:`policies.base.PolicySession.relive`.  A reply's text is tokenized anew, which may differ from what was drawn."""
+        found = []
+        for number, (screenshot, text) in enumerate(steps):
+            screen = Image.fromarray(screenshot)
+            prompt = self.engine.prompt(self.messages(screen), self.settings.min_pixels, self.settings.max_pixels)
+            tokens = self.engine.tokens(text)
+            score = self.engine.score(prompt, tokens, self.learner.adapter if self.learner else None)
+            found.append(float(score.logprobs.sum()))
+            reply = Generation(text, tokens, score.hidden, score.logprobs, "stop", 0)
+            self._keep(Draw(text, len(tokens), found[-1], prompt.images[-1].size, reply), number)
+            self.history.append((screen, text))
+        return found
 
     # -- learning ----------------------------------------------------------------------------------------------------------------
     def adapt(self, rewards: Sequence[float], *, refined: str | None = None) -> Update | None:

@@ -1,0 +1,158 @@
+"""Weight updates computed again from recorded attempts, without an environment, under any adaptation.
+
+The recorded replies are scored by the policy in teacher-forced passes, which gives the H and the probabilities that acting gave;
+then θ is updated as in a run.  θ goes from attempt to attempt of a session, as it would have.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agentlab.config import RunConfig, merge, resolve
+from agentlab.files import write_atomic
+from agentlab.pages import Section, write_pages
+from agentlab.replay import Target
+from agentlab.runner import load_policy_of, plan
+from agentlab.runs import Attempt, Run, attempt_folders, read_attempt, read_screen
+from agentlab.session import derive_seed
+from envs.base import Screenshot, TaskSpec
+from envs.errors import AdaptationError, StoreError, UsageError
+from policies.base import Policy, PolicySession
+
+NUMBERS = ("delta_norm2", "residual_before", "residual_after", "kl_mean", "kl_max", "log_odds_shift")
+"""Of an update, in the table; all of them are in the file."""
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """One recorded attempt, learned from again.
+
+    Attributes:
+        recorded: log π of each reply as it was recorded; None where it was not.
+        before, after: The same, scored before and after the update.
+        update: Its numbers; None if there was none.
+        error: Why there is no update, or no score ("" if there is).
+    """
+
+    session: str
+    attempt: int
+    recorded: list[float | None] = field(default_factory=list)
+    before: list[float] = field(default_factory=list)
+    after: list[float] = field(default_factory=list)
+    update: dict[str, Any] | None = None
+    error: str = ""
+
+
+def settings(run: Run, adapt: str | None, sets: Sequence[str]) -> RunConfig:
+    """The run's configuration under another adaptation.
+
+    Raises:
+        UsageError: unknown settings, or settings that change no weights.
+    """
+    kept = {name: value for name, value in run.config.items() if name not in {"adapt", "out"}}
+    own = run.config.get("adapt") or {}
+    chosen = {"preset": adapt} if adapt is not None else own
+    config = resolve(merge(kept, {"adapt": chosen}), sets=sets)
+    if config.adapt.weights.method == "none":
+        raise UsageError("These settings change no weights.", "Give --adapt rosa, or another that does.")
+    return config
+
+
+def rescore(target: Target, config: RunConfig) -> list[Rescored]:
+    """Learn again from the failed attempts that ``target`` means, session by session.
+
+    Raises:
+        UsageError, PolicyError, SetupError: the policy cannot be had, or cannot score; nothing there to learn from.
+    """
+    tasks = {task.id: task for task in plan(config)}
+    done: list[Rescored] = []
+    with load_policy_of(config) as policy:
+        for folder in target.sessions():
+            attempts = [read_attempt(path) for path in attempt_folders(folder)]
+            wanted = [a for a in attempts if target.attempt is None or a.number <= target.attempt]
+            done += [r for r in _session(folder.name, wanted, tasks, policy, config) if target.attempt in (None, r.attempt)]
+    if not done:
+        raise UsageError("There is no failed attempt to learn from.", "Solved attempts change no weights.")
+    return done
+
+
+def _session(
+    name: str, attempts: Sequence[Attempt], tasks: dict[str, TaskSpec], policy: Policy, config: RunConfig
+) -> list[Rescored]:
+    failed = [a for a in attempts if a.result is not None and a.result.get("reward") == -1]
+    if not failed:
+        return []
+    task = tasks.get(failed[0].begin.get("task", ""))
+    if task is None:
+        return [Rescored(name, failed[0].number, error="Its task is not one of this run's settings.")]
+    theta = policy.open(task, seed=derive_seed(config.seed, task.id), adapt=config.adapt.weights)
+    try:
+        return [_attempt(name, attempt, theta) for attempt in failed]
+    finally:
+        theta.close()
+
+
+def _attempt(name: str, attempt: Attempt, theta: PolicySession) -> Rescored:
+    recorded = [step.get("logprob") for step in attempt.steps]
+    try:
+        steps = _steps(attempt)
+        before = _relive(theta, attempt, steps)
+        update = theta.adapt(_credit(attempt))
+        after = _relive(theta, attempt, steps)
+    except (StoreError, AdaptationError) as error:
+        return Rescored(name, attempt.number, recorded, error=error.message)
+    finally:
+        theta.discard()
+    numbers = None if update is None else {"method": update.method, "accepted": update.accepted, **update.numbers}
+    return Rescored(name, attempt.number, recorded, before, after, numbers)
+
+
+def _steps(attempt: Attempt) -> list[tuple[Screenshot, str]]:
+    return [(read_screen(attempt.folder, step.get("screen")), str(step.get("text") or "")) for step in attempt.steps]
+
+
+def _relive(theta: PolicySession, attempt: Attempt, steps: Sequence[tuple[Screenshot, str]]) -> list[float]:
+    begin = attempt.begin
+    theta.begin(str(begin.get("instruction") or ""), guidance=str(begin.get("guidance") or ""), attempt=attempt.number)
+    return theta.relive(steps)
+
+
+def _credit(attempt: Attempt) -> list[float]:
+    """The credit that the run gave the steps; −1 each where it gave none."""
+    reflection = (attempt.words or {}).get("reflection")
+    credit = reflection.get("credit") if isinstance(reflection, dict) else None
+    fits = isinstance(credit, list) and len(credit) == len(attempt.steps) and all(isinstance(r, int | float) for r in credit)
+    return [float(r) for r in credit] if fits and credit is not None else [-1.0] * len(attempt.steps)
+
+
+# -- what came of it ---------------------------------------------------------------------------------------------------------------
+def sections(done: Sequence[Rescored]) -> list[Section]:
+    """A line per attempt."""
+    rows = []
+    for r in done:
+        update = r.update or {}
+        cells = [f"{update[n]:.4g}" if isinstance(update.get(n), int | float) else "–" for n in NUMBERS]
+        change = f"{sum(r.before):.3f} → {sum(r.after):.3f}" if r.after else "–"
+        state = r.error or ("accepted" if update.get("accepted") else str(update.get("reason", "none")))
+        known = [p for p in r.recorded if isinstance(p, int | float)]
+        then = f"{sum(known):.3f}" if known and len(known) == len(r.recorded) else "–"
+        rows.append((f"{r.session}/{r.attempt}", state, *cells, then, change))
+    note = (
+        "log p: of all replies of the attempt, as recorded, and as scored here before and after the update.  Under the run's own "
+        "adaptation the first two agree, unless a reply's text does not tell which tokens it was made of."
+    )
+    return [Section("Updates", ("attempt", "update", *NUMBERS, "log p recorded", "log p"), rows, note)]
+
+
+def write(folder: Path, title: str, done: Sequence[Rescored]) -> None:
+    """Write ``rescore.md``, ``rescore.html`` and ``rescore.json`` into ``folder``.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    write_pages(folder, "rescore", title, sections(done), {})
+    write_atomic(folder / "rescore.json", json.dumps({"attempts": [vars(r) for r in done]}, indent=2) + "\n")
