@@ -87,21 +87,24 @@ GOOD, BAD, BROKEN = "#0f8a5f", "#c0392b", "#8a6d00"
 PAD = 14
 WORDS_WIDTH = 250
 END_WIDTH = 150
+MAX_LINES = 4
+"""Of a thought."""
 
 
 @dataclass(frozen=True)
 class Strip:
-    """Sizes of a strip's cells, in pixels; ``scale`` enlarges the screens."""
+    """Sizes of a strip's cells, in pixels; ``scale`` enlarges the screens, ``lines`` is how many the longest thought takes."""
 
     scale: float
     width: int
     height: int
     columns: int
+    lines: int = MAX_LINES
 
     @property
     def row(self) -> int:
-        """Height of one attempt: heading, screen, four lines of thought, one of action."""
-        return 26 + self.height + 92
+        """Height of one attempt: heading, screen, thought, one line of action."""
+        return 26 + self.height + 5 + 16 * self.lines + 22
 
     def x(self, column: int) -> int:
         return PAD + WORDS_WIDTH + PAD + column * (self.width + PAD)
@@ -153,7 +156,13 @@ def _sizes(shown: Sequence[Attempt], columns: int, scale: float | None) -> Strip
     height, width = _first_screen(shown)
     if scale is None:
         scale = 2.0 if width <= 200 else min(2.0, 340 / width)
-    return Strip(scale, round(width * scale), round(height * scale), min(columns, max(len(a.steps) for a in shown)))
+    thoughts = [wrap(_thought(step), font(12), round(width * scale), MAX_LINES) for a in shown for step in a.steps]
+    most = min(columns, max(len(a.steps) for a in shown))
+    return Strip(scale, round(width * scale), round(height * scale), most, max(map(len, thoughts)))
+
+
+def _thought(step: dict[str, Any]) -> str:
+    return str(step.get("thought") or "")
 
 
 def _first_screen(shown: Sequence[Attempt]) -> tuple[int, int]:
@@ -199,10 +208,10 @@ def _step_cell(
             draw.text((x + 8, y + 40 + 16 * number), line, font=font(12), fill=BAD)
     draw.rectangle((x - 1, y + 25, x + strip.width, y + 26 + strip.height), outline=LINE)
     below = y + 26 + strip.height + 5
-    for number, line in enumerate(wrap(str(step.get("thought") or ""), font(12), strip.width, 4)):
+    for number, line in enumerate(wrap(_thought(step), font(12), strip.width, strip.lines)):
         draw.text((x, below + 16 * number), line, font=font(12), fill=TEXT)
     words = " ".join(str(step.get("action_text") or step.get("text") or "").split())
-    draw.text((x, below + 66), fit(words, font(11, "Mono"), strip.width), font=font(11, "Mono"), fill=INK[:3])
+    draw.text((x, below + 16 * strip.lines + 2), fit(words, font(11, "Mono"), strip.width), font=font(11, "Mono"), fill=INK[:3])
 
 
 def _end_cell(draw: ImageDraw.ImageDraw, attempt: Attempt, x: int, y: int, strip: Strip) -> None:
