@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 
 import numpy as np
@@ -86,7 +87,7 @@ def test_first_screens_of_the_grid_are_those_of_the_environment(finished):
                 observation, info = env.reset(options={"task": spec})
                 assert info["instruction"] == episode[0].instruction
                 assert np.array_equal(observation["screenshot"], episode[0].pixels())
-                for screen, following in zip(episode, episode[1:], strict=False):  # typing: photographed with the focus in place
+                for screen, following in itertools.pairwise(episode):  # typing: photographed with the focus in place
                     observation, *_ = env.step(screen.action)
                     if screen.action.kind == "click":
                         assert np.array_equal(observation["screenshot"], following.pixels())
