@@ -157,6 +157,28 @@ def setup_miniwob() -> None:
 
 
 @app.command()
+def pretrain(
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder for the checkpoint and its model card.")],
+    tasks: Annotated[str | None, typer.Option(help="Comma-separated task names. [default: those of the bundled policy]")] = None,
+    work: Annotated[Path | None, typer.Option(help="Folder for screens and state. [default: ~/.cache/agentlab/pretrain]")] = None,
+    episodes: Annotated[int | None, typer.Option(min=1, help="Expert episodes per task.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training batches without guidance.")] = None,
+    guided_steps: Annotated[int | None, typer.Option(min=1, help="Training batches with guidance among them.")] = None,
+    eval_instances: Annotated[int | None, typer.Option(min=0, help="Held-out instances per task; 0 skips the evaluation.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Training processes. [default: up to 2]")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights and order.")] = None,
+) -> None:
+    """Make the bundled policy from the scripted experts (an hour of two cores); the same command again continues."""
+    from agentlab.pretrain import PretrainConfig, run_pretrain
+
+    given = {
+        "work": work, "tasks": tuple(tasks.split(",")) if tasks else None, "episodes": episodes, "steps": steps,
+        "guided_steps": guided_steps, "eval_instances": eval_instances, "workers": workers, "seed": seed,
+    }  # fmt: skip
+    run_pretrain(PretrainConfig(out=out_dir, **{key: value for key, value in given.items() if value is not None}))
+
+
+@app.command()
 def report(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, and write nothing.")] = False,

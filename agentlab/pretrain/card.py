@@ -36,9 +36,9 @@ def _command(config: PretrainConfig) -> str:
     options = [f"--out {config.out.name}"]
     if config.tasks != default.tasks:
         options.append(f"--tasks {','.join(config.tasks)}")
-    for name in ("episodes", "steps", "guided_steps", "batch_size", "seed", "eval_instances"):
+    for name in ("episodes", "steps", "guided_steps", "eval_instances", "seed"):
         if getattr(config, name) != getattr(default, name):
-            options.append(f"--set {name}={getattr(config, name)}")
+            options.append(f"--{name.replace('_', '-')} {getattr(config, name)}")
     return "agentlab pretrain " + " ".join(options)
 
 
