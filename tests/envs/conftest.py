@@ -10,19 +10,15 @@ import pytest
 
 from envs import containers
 from envs.containers import Ledger
-from envs.errors import SetupError
 from envs.osworld.providers import LIGHT_DOCKERFILE, LIGHT_IMAGE
 
 
 @pytest.fixture(scope="session")
 def engine() -> docker.DockerClient:
     """The engine, with the light desktop's image of this source tree on it; ``AGENTLAB_PREBUILT`` takes the one that is there."""
-    try:
-        client = containers.connect()
-    except SetupError as error:
-        if os.environ.get("AGENTLAB_REQUIRE_DOCKER"):
-            raise
-        pytest.skip(f"needs a Docker Engine: {error}")
+    if not os.environ.get("AGENTLAB_DOCKER"):
+        pytest.skip("drives a real Docker Engine and builds a desktop image of 1.5 GB: set AGENTLAB_DOCKER=1 to run it")
+    client = containers.connect()
     if not os.environ.get("AGENTLAB_PREBUILT"):
         containers.build_image(LIGHT_DOCKERFILE, LIGHT_IMAGE, lambda line: None)
     return client
