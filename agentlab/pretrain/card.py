@@ -91,8 +91,8 @@ _RESULTS = """
 
 Real browser, greedy, seeds 0-{last} of each task, ten replies per attempt. Mean {mean:.2f}; {middle} tasks between .30 and .85.
 "Again" is attempt 2 on the failed instances: under guidance about attempt 1 (greedy), and sampled at temperature 1 without
-guidance; greedy without guidance repeats attempt 1. Of {failed} failures, guidance solved {guided} (and repeated the last step of
-attempt 1 in {repeated}), sampling solved {sampled}.
+guidance; greedy without guidance repeats attempt 1. Of {failed} failures, guidance solved {guided} (and repeated attempt 1 in
+{repeated}), sampling solved {sampled}.
 
 | task | episodes / screens | success (n = {n}) | failed | again: guided | again: sampled |
 |---|---|---|---|---|---|

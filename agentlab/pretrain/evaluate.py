@@ -131,6 +131,6 @@ def summary(player: Player, task: str, instances: int) -> dict[str, float | int]
         "failed": len(failed),
         "guided": sum(attempt.score > 0 for attempt in guided),
         "sampled": sum(attempt.score > 0 for attempt in sampled),
-        "repeated": sum(a.tried[-1:] == b.tried[-1:] for a, b in zip(failed, guided, strict=True)),
+        "repeated": sum(a.tried == b.tried for a, b in zip(failed, guided, strict=True)),
         "unparsable": sum(attempt.unparsable for attempt in first),
     }

@@ -173,7 +173,8 @@ def test_training_learns_and_continues(tokenizer, tmp_path):
 
 
 def test_auxiliary_losses_count(tokenizer, model):
-    batch = make_batch([example(0), example(1)], tokenizer, model.config.image_token_id)
+    typing = example(1, thought="type Jess", action=act.Type("Jess"))
+    batch = make_batch([example(0), typing], tokenizer, model.config.image_token_id)
     objective = Objective(model)
     with torch.no_grad():
         bare, _ = objective(batch, LossWeights(**{f.name: 0.0 for f in dataclasses.fields(LossWeights)}))
@@ -208,3 +209,12 @@ def test_bundled_checkpoint_answers_the_same_twice():
         assert not isinstance(decision.actions[0], act.Invalid), decision.text
         policy.close()
     assert texts[0] == texts[1]
+
+
+def test_copied_characters_point_to_the_instruction(tokenizer, model):
+    batch = make_batch([example(0, thought="type Jess", action=act.Type("Jess"))], tokenizer, model.config.image_token_id)
+    prompt, reply = batch.inputs.input_ids[0], batch.targets[0]
+    copied = batch.source[0] >= 0
+    assert tokenizer.decode(reply[copied]) == "JessJess"
+    assert torch.equal(prompt[batch.source[0][copied]], reply[copied])
+    assert int(batch.source.max()) < int(batch.inputs.image_start[0])
