@@ -168,7 +168,7 @@ def pretrain(
     workers: Annotated[int | None, typer.Option(min=1, help="Training processes. [default: up to 2]")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights and order.")] = None,
 ) -> None:
-    """Make the bundled policy from the scripted experts (an hour of two cores); the same command again continues."""
+    """Make the bundled policy from the scripted experts (hours on two cores); the same command again continues."""
     from agentlab.pretrain import PretrainConfig, run_pretrain
 
     given = {
