@@ -171,7 +171,7 @@ def pretrain(
     """Make the bundled policy from the scripted experts (hours on two cores); the same command again continues."""
     from agentlab.pretrain import PretrainConfig, run_pretrain
 
-    given = {
+    given: dict[str, Any] = {
         "work": work, "tasks": tuple(tasks.split(",")) if tasks else None, "episodes": episodes, "steps": steps,
         "guided_steps": guided_steps, "eval_instances": eval_instances, "workers": workers, "seed": seed,
     }  # fmt: skip
