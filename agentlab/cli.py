@@ -56,7 +56,7 @@ def _root(
 
 @app.command()
 def run(
-    suite: Annotated[str, typer.Argument(help="Task suite: miniwob, osworld, androidworld.")],
+    suite: Annotated[str, typer.Argument(help="Task suite: miniwob, miniwob-experts, miniwob-all.")],
     policy: Annotated[str | None, typer.Option(help="Policy name or checkpoint path. [default: ui-tars-nano]")] = None,
     adapt: Annotated[
         str | None, typer.Option(help="What is learned between attempts, e.g. none, rosa, rosa2. [default: none]")

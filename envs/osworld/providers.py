@@ -175,7 +175,8 @@ class OfficialProvider(ContainerProvider):
     def __init__(self, disk: Path, run: str = "osworld", *, ram: str = "4G", cores: int = 4, **rest: object) -> None:
         if not disk.is_file():
             raise SetupError(
-                f"There is no virtual disk {disk}.", "Fetch it (11 GB, 36 GB unpacked): `agentlab fetch osworld --disk`."
+                f"There is no virtual disk {disk}.",
+                "Unpack Ubuntu.qcow2.zip (11 GB, 25 GB unpacked) of the Hugging Face data set xlangai/ubuntu_osworld and give its path.",
             )
         self.disk, self.ram, self.cores = disk, ram, cores
         super().__init__(run, **({"spares": 0} | rest))  # type: ignore[arg-type]
