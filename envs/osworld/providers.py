@@ -176,6 +176,7 @@ class OfficialProvider(ContainerProvider):
         if not disk.is_file():
             raise SetupError(
                 f"There is no virtual disk {disk}.",
+                "Unpack Ubuntu.qcow2.zip (11 GB, 25 GB unpacked) of the Hugging Face data set xlangai/ubuntu_osworld, and give its path.",
                 "Unpack Ubuntu.qcow2.zip (11 GB, 25 GB unpacked) of the Hugging Face data set xlangai/ubuntu_osworld and give its path.",
             )
         self.disk, self.ram, self.cores = disk, ram, cores
