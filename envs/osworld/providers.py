@@ -177,7 +177,6 @@ class OfficialProvider(ContainerProvider):
             raise SetupError(
                 f"There is no virtual disk {disk}.",
                 "Unpack Ubuntu.qcow2.zip (11 GB, 25 GB unpacked) of the Hugging Face data set xlangai/ubuntu_osworld, and give its path.",
-                "Unpack Ubuntu.qcow2.zip (11 GB, 25 GB unpacked) of the Hugging Face data set xlangai/ubuntu_osworld and give its path.",
             )
         self.disk, self.ram, self.cores = disk, ram, cores
         super().__init__(run, **({"spares": 0} | rest))  # type: ignore[arg-type]
