@@ -81,7 +81,7 @@ that really succeeds and really fails. It is no general agent: it knows the task
     {command}
 
 Behaviour cloning of the scripted experts in `envs/miniwob/oracles`: {tasks} tasks, {episodes} episodes, {screens} screens, instance
-seeds from {first_train}; instances from {held} are held out for the losses shown while training, evaluation uses seeds below
+seeds from {first_train}; of instances from {held} only the words are known to the tokenizer, evaluation uses seeds below
 {first_train}. Phase 1: {steps} batches of {batch}. Phase 2: {guided_steps} batches in which part of the prompts carry guidance
 about failed attempts, composed of the phase-1 policy's own mistakes (found on {mistaken} screens of the {reserved} episodes from instance
 {first_reserved} that phase 1 never saw), or an unsuccessful reply in the history. About {samples} examples in all. Muon for the

@@ -20,7 +20,7 @@ CHUNK = 25
 """Episodes per file."""
 
 HELD_SEED_START = 10 * TRAIN_SEED_START
-"""Instances from here on are never trained on; their losses steer the training (evaluation seeds lie below TRAIN_SEED_START)."""
+"""Instances from here on are never trained on: only their words go into the tokenizer (evaluation seeds are below TRAIN_SEED_START)."""
 
 RESERVED_SEED_START = 5 * TRAIN_SEED_START
 """Instances from here on (below the held-out ones) are seen under guidance only: what the policy gets wrong there it gets wrong

@@ -39,7 +39,7 @@ class PretrainConfig(BaseModel):
         episodes: Expert episodes per task (not named in ``episodes_of``).
         episodes_of: The same for single tasks.
         reserved: Further ones per task, seen in phase 2 only, under guidance about the policy's own mistakes on them.
-        held: Expert episodes per task that are kept out of the training, to watch it.
+        held: Expert episodes per task that are kept out of the training (only their words go into the tokenizer).
         steps: Training batches of phase 1 (no guidance).
         guided_steps: Training batches of phase 2 (part of the prompts with guidance).
         batch_size: Examples per batch, over all workers.

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2VLForConditionalGeneration
 
+from agentlab.files import write_atomic
 from agentlab.pretrain.config import PretrainConfig
 from agentlab.pretrain.examples import Library
 from agentlab.pretrain.mistakes import guided, retried, sample_mistakes
@@ -72,16 +73,9 @@ def progress_file(config: PretrainConfig) -> Path:
 def _reporter(config: PretrainConfig) -> Callable[[int, float, Mapping[str, float]], None]:
     def report(step: int, loss: float, losses: Mapping[str, float]) -> None:
         if rank() == 0 and (step % 5 == 0 or step <= 1):
-            _write(progress_file(config), json.dumps({"step": step, "loss": loss, "losses": dict(losses)}))
+            write_atomic(progress_file(config), json.dumps({"step": step, "loss": loss, "losses": dict(losses)}))
 
     return report
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all; workers do not write into each other's."""
-    temporary = path.with_suffix(f".tmp{rank()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def train_phase_1(config: PretrainConfig) -> None:
@@ -103,10 +97,11 @@ def find_mistakes(config: PretrainConfig) -> None:
     def report(n: int) -> None:
         nonlocal done
         done += n
-        _write(progress_file(config), json.dumps({"step": done * config.workers, "loss": 0.0}))
+        if rank() == 0:  # the others are as far
+            write_atomic(progress_file(config), json.dumps({"step": done * config.workers, "loss": 0.0}))
 
     wrong = sample_mistakes(network, tokenizer_of(config), mine, seed=config.seed + rank(), on_progress=report)
-    _write(path, json.dumps([[*key, replies] for key, replies in wrong.items()]))
+    write_atomic(path, json.dumps([[*key, replies] for key, replies in wrong.items()]))
 
 
 def reserved_episodes(config: PretrainConfig) -> list[Episode]:
@@ -169,7 +164,7 @@ def join_mistakes(config: PretrainConfig) -> None:
     """Put together what the workers found."""
     parts = [_part_file(config, worker) for worker in range(config.workers)]
     rows = [row for part in parts for row in json.loads(part.read_text(encoding="utf-8"))]
-    _write(mistakes_file(config), json.dumps(rows))
+    write_atomic(mistakes_file(config), json.dumps(rows))
 
 
 def load_mistakes(config: PretrainConfig) -> Wrong:
