@@ -58,6 +58,10 @@ class WeightAdaptConfig(BaseModel):
     # θ ← decay·θ before each update: 1 adds updates up, 0 keeps the last one only.
     decay: float = Field(default=1.0, ge=0, le=1)
 
+    # True: the tokens of the session's earlier failed attempts enter the equations again, to be where their updates put them:
+    # what one update took away, a later one cannot give back.  Their H is kept, in memory and beside the adapter.
+    replay: bool = False
+
     # --- rl and slot ---------------------------------------------------------------------------------------------
     # rl: Δθ = lr · Σ_i r_i ∂log p_i/∂θ.
     lr: float = Field(default=0.1, gt=0)

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -22,12 +24,13 @@ from policies.base import ReplyTokens, Update
 from policies.head import HeadAdapter, HiddenShift, LoRAHead, load_adapter, save_adapter
 from policies.head_pass import MB, HeadPass
 from policies.policy_gradient import policy_gradient_step
-from policies.rosa.step import Episode, refined_residual, rosa_step
+from policies.rosa.step import Episode, Replayed, refined_residual, remembered, rosa_step
 from policies.slot import slot_step
 
 __all__ = ["PRESETS", "HeadLearner", "WeightAdaptConfig", "preset"]
 
 STATE = "learner.json"
+REPLAY = "replay.safetensors"
 METHODS: dict[str, Callable[..., tuple[HeadAdapter | None, dict[str, Any]]]] = {
     "rosa": rosa_step,
     "rl": policy_gradient_step,
@@ -43,6 +46,15 @@ class Piece:
     tokens: Tensor
     coordinates: Tensor | None
     step: int
+
+
+@dataclass(frozen=True)
+class Past:
+    """The session's earlier failed attempts (``replay``): H [n, d], y [n], and where the updates put their tokens."""
+
+    hidden: Tensor
+    tokens: Tensor
+    margins: Replayed
 
 
 class HeadLearner:
@@ -61,6 +73,8 @@ class HeadLearner:
         self.updates = 0
         self._adapter: HeadAdapter | None = None
         self._previous: HeadAdapter | None = None
+        self._past: Past | None = None
+        self._past_before: Past | None = None
         self._can_roll_back = False
         self._pieces: list[Piece] = []
         self._dropped = 0
@@ -130,12 +144,14 @@ class HeadLearner:
             else:
                 new, numbers = METHODS[self.config.method](head, self._adapter, episode, self.config, seed=self.seed)
             numbers["tokens_dropped"] = self._dropped
-            replies = self._replies(head, episode.steps) if new is not None else ()
+            replies = self._replies(head, episode) if new is not None else ()
+            past = self._with_this(head, episode) if new is not None else None
         finally:
             self.discard()
         seconds = time.perf_counter() - start
         if new is not None:
             self._previous, self._adapter, self._can_roll_back = self._adapter, new, True
+            self._past_before, self._past = self._past, past
             self.updates += 1
         now = peak_memory_mb(self.weight)
         numbers |= {
@@ -150,11 +166,18 @@ class HeadLearner:
         }
         return Update(self.config.method, new is not None, seconds, numbers, replies)
 
-    def _replies(self, head: HeadPass, steps: Tensor) -> tuple[ReplyTokens, ...]:
+    def _with_this(self, head: HeadPass, episode: Episode) -> Past | None:
+        """What is replayed from now on: the attempt just learned from, and what was replayed before."""
+        if not self.config.replay or self.config.method != "rosa" or head.compared is None:
+            return None
+        return Past(head.H.cpu(), head.y.cpu(), remembered(episode, *head.compared, self.config))
+
+    def _replies(self, head: HeadPass, episode: Episode) -> tuple[ReplyTokens, ...]:
         """What the update just made did to every token: from its own check, which has seen them all unless some were dropped."""
         if head.compared is None or self._dropped:
             return ()
-        before, after = ([round(value, 6) for value in logsigmoid(margin).tolist()] for margin in head.compared)
+        steps = episode.steps if episode.replayed is None else episode.steps[: -len(episode.replayed.margin)]
+        before, after = ([round(v, 6) for v in logsigmoid(margin[: len(steps)]).tolist()] for margin in head.compared)
         numbers, sizes = steps.unique_consecutive(return_counts=True)
         ends = list(itertools.accumulate(sizes.tolist(), initial=0))
         spans = zip(numbers.tolist(), ends, ends[1:], strict=False)
@@ -189,7 +212,7 @@ class HeadLearner:
         marks = [piece.coordinates for piece in self._pieces]
         coordinates = torch.cat([m for m in marks if m is not None]) if all(m is not None for m in marks) else None
         r = torch.tensor(list(rewards), dtype=torch.float64)[steps]
-        memory = self.config.memory_mb
+        memory, past = self.config.memory_mb, self._past
         if len(tokens) > self.config.max_tokens:
             # A T×T system of all of them would not fit: the most decided tokens have least to say (their π̃ − p is near 0).
             margin = HeadPass(self.weight, hidden, tokens, memory_mb=memory).moments(self._adapter).margin
@@ -197,7 +220,17 @@ class HeadLearner:
             self._dropped += len(tokens) - len(chosen)
             hidden, tokens, steps, r = hidden[chosen.to(device)], tokens[chosen], steps[chosen], r[chosen]
             coordinates = None if coordinates is None else coordinates[chosen]
-        return HeadPass(self.weight, hidden, tokens, memory_mb=memory), Episode(r, steps, coordinates)
+        if past is None:
+            return HeadPass(self.weight, hidden, tokens, memory_mb=memory), Episode(r, steps, coordinates)
+        n = min(len(past.tokens), self.config.max_tokens - len(tokens))  # the newest ones, which stand first
+        margins = Replayed(past.margins.margin[:n], past.margins.moved[:n])
+        hidden = torch.cat([hidden, past.hidden[:n].to(device, hidden.dtype)])
+        coordinates = None if coordinates is None else torch.cat([coordinates, torch.zeros(n, dtype=torch.bool)])
+        episode = Episode(
+            torch.cat([r, r.new_zeros(n)]), torch.cat([steps, steps.new_full((n,), int(steps.max()) + 1)]), coordinates,
+            margins if n else None,
+        )  # fmt: skip
+        return HeadPass(self.weight, hidden, torch.cat([tokens, past.tokens[:n]]), memory_mb=memory), episode
 
     def rollback(self) -> None:
         """Undo the last accepted update.
@@ -208,6 +241,7 @@ class HeadLearner:
         if not self._can_roll_back:
             raise UsageError("There is no update to roll back.", "Only the last accepted update can be undone, and only once.")
         self._adapter, self._previous, self._can_roll_back = self._previous, None, False
+        self._past, self._past_before = self._past_before, None
         self.updates -= 1
 
     # ------------------------------------------------------------------------------------------------------ on disk
@@ -217,6 +251,10 @@ class HeadLearner:
         if self._adapter is None:
             return False
         save_adapter(self._adapter, folder)
+        if self._past is not None:
+            past = self._past
+            tensors = {"hidden": past.hidden, "tokens": past.tokens, "margin": past.margins.margin, "moved": past.margins.moved}
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / REPLAY)
         (folder / STATE).write_text(json.dumps({"updates": self.updates, "config": self.config.model_dump()}, indent=2) + "\n")
         return True
 
@@ -240,7 +278,24 @@ class HeadLearner:
         state = folder / STATE
         self.updates = int(json.loads(state.read_text())["updates"]) if state.exists() else 1
         self._adapter, self._previous, self._can_roll_back = adapter.to(self.weight.device, dtype), None, False
+        self._past, self._past_before = _load_past(folder) if self.config.replay else None, None
         self.discard()
+
+
+def _load_past(folder: Path) -> Past | None:
+    """What :meth:`HeadLearner.save` wrote for replaying; None if it wrote nothing.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    path = folder / REPLAY
+    if not path.exists():
+        return None
+    try:
+        kept = load_file(path)
+        return Past(kept["hidden"].clone(), kept["tokens"], Replayed(kept["margin"], kept["moved"]))
+    except (SafetensorError, KeyError) as error:
+        raise StoreError(f"{path} cannot be read: {error}.") from error
 
 
 def peak_memory_mb(like: Tensor) -> float:

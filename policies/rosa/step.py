@@ -30,11 +30,32 @@ class Episode:
         rewards: r_i of the token's step, [T] float64 in [-1, 1].
         steps: The step (reply) a token belongs to, [T] int64.
         coordinates: True where the token is part of a coordinate, [T] bool; None if the policy did not say.
+        replayed: Tokens of earlier attempts, the last n of the T; their rewards are 0, their coordinates False.
     """
 
     rewards: Tensor
     steps: Tensor
     coordinates: Tensor | None = None
+    replayed: Replayed | None = None
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """Where earlier updates put the tokens of earlier attempts (``replay``).
+
+    Attributes:
+        margin: The log-odds that they were to get, [n] float64.
+        moved: x_i = r_i/β of their own update, [n] float64; 0 for anchors.
+    """
+
+    margin: Tensor
+    moved: Tensor
+
+    def shift(self, margin: Tensor) -> Tensor:
+        """What is to be made up for at log-odds ``margin`` [n]: of a token that was moved, only a move back."""
+        left = self.margin.to(margin.device) - margin
+        back = left * self.moved.to(margin.device).sign() > 0
+        return torch.where(back | (self.moved.to(margin.device) == 0), left, 0.0)
 
 
 @dataclass(frozen=True)
@@ -57,18 +78,38 @@ def equations(episode: Episode, margin: Tensor, config: WeightAdaptConfig) -> Eq
     Raises:
         AdaptationError: ``tokens=coordinates``, but the policy did not say which tokens are coordinates.
     """
-    device, rewards = margin.device, episode.rewards.to(margin.device, torch.float64)  # [T]
-    chosen, fallback = _chosen(episode, margin, rewards != 0, config)
-    keep = torch.arange(len(margin), device=device) if config.anchor else chosen.nonzero()[:, 0]
-    x = torch.where(chosen, rewards / config.beta, 0.0)[keep]  # [T']
+    chosen, kept, x, fallback = _targets(episode, margin, config)
+    keep = kept.nonzero()[:, 0]
+    x = x[keep]  # [T']
     if config.granularity == "token":
         return Equations(keep, x, None, config.linearization, fallback)
     # Chosen tokens of one reply share an equation; every anchor has its own.
-    steps = episode.steps.to(device)[keep]
-    alone = steps.max() + 1 + torch.arange(len(keep), device=device) if len(keep) else steps
+    steps = episode.steps.to(margin.device)[keep]
+    alone = steps.max() + 1 + torch.arange(len(keep), device=margin.device) if len(keep) else steps
     _, group = torch.where(chosen[keep], steps, alone).unique(return_inverse=True)
     member = torch.nn.functional.one_hot(group).T.double()  # [S, T']
     return Equations(keep, (member @ x) / member.sum(1), member, config.linearization, fallback)
+
+
+def _targets(episode: Episode, margin: Tensor, config: WeightAdaptConfig) -> tuple[Tensor, Tensor, Tensor, bool]:
+    """Which tokens the rewards move and which enter the equations [T] bool; by how much in log-odds [T]; ``fallback``."""
+    rewards = episode.rewards.to(margin.device, torch.float64)  # [T]
+    chosen, fallback = _chosen(episode, margin, rewards != 0, config)
+    kept = torch.ones_like(chosen) if config.anchor else chosen
+    x = torch.where(chosen, rewards / config.beta, 0.0)
+    if episode.replayed is not None:
+        old = torch.arange(len(margin), device=margin.device) >= len(margin) - len(episode.replayed.margin)
+        chosen, kept = chosen & ~old, kept | old
+        x[old] = episode.replayed.shift(margin[old])
+    return chosen, kept, x, fallback
+
+
+def remembered(episode: Episode, before: Tensor, after: Tensor, config: WeightAdaptConfig) -> Replayed:
+    """What an accepted update leaves to be replayed: log-odds ``before`` and ``after`` it [T]."""
+    _, _, moved, _ = _targets(episode, before, config)
+    if episode.replayed is not None:
+        moved[len(moved) - len(episode.replayed.moved) :] = episode.replayed.moved.to(moved.device)
+    return Replayed(after.double().cpu(), moved.cpu())
 
 
 def _chosen(episode: Episode, margin: Tensor, rewarded: Tensor, config: WeightAdaptConfig) -> tuple[Tensor, bool]:
@@ -131,9 +172,16 @@ def decayed(adapter: HeadAdapter | None, decay: float) -> HeadAdapter | None:
     return replace(adapter, B=adapter.B * decay)
 
 
-def counts(head: HeadPass, eq: Equations) -> dict[str, Any]:
+def counts(head: HeadPass, eq: Equations, replayed: int = 0) -> dict[str, Any]:
     """How many tokens an update saw and moved; ``fallback``: they are the least certain ones, none was undecided."""
-    return {"T": head.T, "equations": len(eq.shift), "moved_tokens": int((eq.shift != 0).sum()), "fallback": eq.fallback}
+    moved = int((eq.shift[: len(eq.shift) - replayed] != 0).sum())
+    return {
+        "T": head.T - replayed,
+        "replayed": replayed,
+        "equations": len(eq.shift),
+        "moved_tokens": moved,
+        "fallback": eq.fallback,
+    }
 
 
 def check_finite(delta: Delta) -> None:
@@ -178,7 +226,7 @@ def rosa_step(
     before = head.moments(active(base), **wanted)
     clock.append(time.perf_counter())
     eq = equations(episode, before.margin, config)
-    numbers: dict[str, Any] = counts(head, eq)
+    numbers: dict[str, Any] = counts(head, eq, 0 if episode.replayed is None else len(episode.replayed.margin))
     if not numbers["moved_tokens"]:
         return None, {**numbers, "reason": "no token has a reward to move it"}
     base = with_directions(base, head, eq, before.margin, config)
