@@ -190,15 +190,17 @@ def pretrain(
     eval_instances: Annotated[int | None, typer.Option(min=0, help="Held-out instances per task; 0 skips the evaluation.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Training processes. [default: up to 2]")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights and order.")] = None,
+    base: Annotated[Path | None, typer.Option(help="Checkpoint to go on from. [default: from scratch]")] = None,
+    plan: Annotated[Path | None, typer.Option(help="JSON file of settings; what is given here wins.")] = None,
 ) -> None:
     """Make the bundled policy from the scripted experts (hours on two cores); the same command again continues."""
-    from agentlab.pretrain import PretrainConfig, run_pretrain
+    from agentlab.pretrain import plan_of, run_pretrain
 
     given: dict[str, Any] = {
         "work": work, "tasks": tuple(tasks.split(",")) if tasks else None, "episodes": episodes, "steps": steps,
-        "guided_steps": guided_steps, "eval_instances": eval_instances, "workers": workers, "seed": seed,
+        "guided_steps": guided_steps, "eval_instances": eval_instances, "workers": workers, "seed": seed, "base": base,
     }  # fmt: skip
-    run_pretrain(PretrainConfig(out=out_dir, **{key: value for key, value in given.items() if value is not None}))
+    run_pretrain(plan_of(plan, out=out_dir, **{key: value for key, value in given.items() if value is not None}))
 
 
 def main() -> None:

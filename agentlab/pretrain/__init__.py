@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentlab.pretrain.config import PretrainConfig
+from agentlab.pretrain.config import PretrainConfig, plan_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.console import Console
 
-__all__ = ["PretrainConfig", "run_pretrain"]
+__all__ = ["PretrainConfig", "plan_of", "run_pretrain"]
 
 
 def run_pretrain(config: PretrainConfig, console: Console | None = None) -> Path:

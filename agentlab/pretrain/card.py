@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import textwrap
 from typing import Any
 
 from agentlab.files import write_atomic
@@ -20,28 +22,38 @@ def write_card(config: PretrainConfig, results: dict[str, Any], found: Library, 
         tasks=len(config.tasks),
         episodes=sum(episodes.values()),
         screens=sum(screens.values()),
-        first_train=TRAIN_SEED_START,
-        held=HELD_SEED_START,
+        weights=_WEIGHTS if config.base is None else _GOES_ON,
+        first_train=TRAIN_SEED_START + config.skip,
+        below=TRAIN_SEED_START,
+        held=HELD_SEED_START + config.skip,
         steps=config.steps,
         guided_steps=config.guided_steps,
         batch=config.batch_size,
         samples=(config.steps + config.guided_steps) * config.batch_size,
         mistaken=mistaken_screens,
         reserved=sum(map(len, found.reserved.values())),
-        first_reserved=RESERVED_SEED_START,
+        first_reserved=RESERVED_SEED_START + config.skip,
     )
     write_atomic(config.out / "MODEL_CARD.md", text + _results(config, results, episodes, screens) + _LIMITS)
 
 
 def _command(config: PretrainConfig) -> str:
-    default = PretrainConfig(out=config.out)
-    options = [f"--out {config.out.name}"]
-    if config.tasks != default.tasks:
-        options.append(f"--tasks {','.join(config.tasks)}")
-    for name in ("episodes", "steps", "guided_steps", "eval_instances", "seed"):
-        if getattr(config, name) != getattr(default, name):
-            options.append(f"--{name.replace('_', '-')} {getattr(config, name)}")
-    return "agentlab pretrain " + " ".join(options)
+    """The command; settings that have no option of their own stand below it, as the file that it names."""
+    default, options, plan = PretrainConfig(out=config.out), [f"--out {config.out.name}"], {}
+    for name, value in config.model_dump(mode="json", exclude={"out", "work", "workers"}).items():
+        if value == getattr(default, name) or (name == "tasks" and config.tasks == default.tasks):
+            continue
+        if name in _OPTIONS:
+            options.append(f"--{name.replace('_', '-')} {value}")
+        else:
+            plan[name] = value
+    if plan:
+        options.append("--plan plan.json")
+    lines = ["agentlab pretrain " + " ".join(options)]
+    if plan:
+        text = textwrap.fill("plan.json: " + json.dumps(plan), 116, break_long_words=False, break_on_hyphens=False)
+        lines += ["", *text.splitlines()]
+    return "\n    ".join(lines)
 
 
 def _results(config: PretrainConfig, results: dict[str, Any], episodes: dict[str, int], screens: dict[str, int]) -> str:
@@ -63,6 +75,10 @@ def _results(config: PretrainConfig, results: dict[str, Any], episodes: dict[str
     )  # fmt: skip
 
 
+_OPTIONS = ("episodes", "steps", "guided_steps", "eval_instances", "seed", "base")
+_WEIGHTS = "trained from scratch on a CPU"
+_GOES_ON = "a checkpoint trained further on a CPU"
+
 _HEAD = """\
 # ui-tars-nano
 
@@ -74,7 +90,7 @@ that really succeeds and really fails. It is no general agent: it knows the task
   current screenshot. Preprocessing (patch 10, position tint 0.3) is declared in `preprocessor_config.json` and done by
   `policies.nano.processor.NanoImageProcessor`.
 - **Output**: `Thought: the red box` / `Action: click(start_box='(480,580)')`, coordinates 0-1000 in steps of ten.
-- **Weights**: float16 safetensors, trained from scratch on a CPU (float32, products in bfloat16 where the processor has them).
+- **Weights**: float16 safetensors, {weights} (float32, products in bfloat16 where the processor has them).
 
 ## Training
 
@@ -82,7 +98,7 @@ that really succeeds and really fails. It is no general agent: it knows the task
 
 Behaviour cloning of the scripted experts in `envs/miniwob/oracles`: {tasks} tasks, {episodes} episodes, {screens} screens, instance
 seeds from {first_train}; of instances from {held} only the words are known to the tokenizer, evaluation uses seeds below
-{first_train}. Phase 1: {steps} batches of {batch}. Phase 2: {guided_steps} batches in which part of the prompts carry guidance
+{below}. Phase 1: {steps} batches of {batch}. Phase 2: {guided_steps} batches in which part of the prompts carry guidance
 about failed attempts, composed of the phase-1 policy's own mistakes (found on {mistaken} screens of the {reserved} episodes from instance
 {first_reserved} that phase 1 never saw), or an unsuccessful reply in the history. About {samples} examples in all. Muon for the
 matrices, AdamW for the rest, averaged weights. Auxiliary losses, dropped afterwards: the target's cell, its offset and digits, what

@@ -41,15 +41,18 @@ def chunk_path(folder: Path, task: str, start: int) -> Path:
     return folder / task / f"{start:07d}.npz"
 
 
-def plan(episodes: Mapping[str, int], reserved: int, held: int) -> list[tuple[str, int, int]]:
-    """(task, first seed, count) of every chunk: the held-out ones, then the others in turn over the tasks, reserved ones last."""
+def plan(episodes: Mapping[str, int], reserved: int, held: int, skip: int = 0) -> list[tuple[str, int, int]]:
+    """(task, first seed, count) of every chunk: the held-out ones, then the others in turn over the tasks, reserved ones last.
+
+    ``skip``: instances left out at the beginning of each range.
+    """
     chunks: list[tuple[int, str, int, int]] = []
     last = -(-max(episodes.values()) // CHUNK)
     for task, total in episodes.items():
-        chunks.append((-1, task, HELD_SEED_START, held))
+        chunks.append((-1, task, HELD_SEED_START + skip, held))
         for first, count, begin in ((TRAIN_SEED_START, total, 0), (RESERVED_SEED_START, reserved, last)):
             for turn, start in enumerate(range(0, count, CHUNK), start=begin):
-                chunks.append((turn, task, first + start, min(CHUNK, count - start)))
+                chunks.append((turn, task, first + skip + start, min(CHUNK, count - start)))
     order = {task: i for i, task in enumerate(episodes)}
     return [(task, start, count) for _, task, start, count in sorted(chunks, key=lambda c: (c[0], order[c[1]]))]
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from agentlab.files import write_atomic
 from envs.errors import StoreError, UsageError, did_you_mean
 from envs.miniwob.oracles import oracle_tasks
-from envs.miniwob.tasks import CORE
+from envs.miniwob.tasks import CORE, TRAIN_SEED_START
 
 DEFAULT_PRIORITY = {
     "click-checkboxes": 0.5, "use-slider": 0.5, "click-menu": 0.5, "visual-addition": 0.5, "simple-arithmetic": 0.5,
@@ -34,6 +35,9 @@ class PretrainConfig(BaseModel):
     Attributes:
         out: Folder for the checkpoint and its model card.
         work: Folder for screens, training state and evaluation; kept, so that the same command continues.
+        base: Checkpoint to go on from (its tokenizer is kept); None: from scratch.
+        skip: Instances left out at the beginning of every range of seeds: those that ``base`` was trained on.
+        lr: Factor on the peak learning rates.
         tasks: Tasks to learn; each needs an expert.
         priority: Factors on how often a task is drawn (1 where not named).
         episodes: Expert episodes per task (not named in ``episodes_of``).
@@ -52,6 +56,9 @@ class PretrainConfig(BaseModel):
 
     out: Path
     work: Path = Field(default_factory=lambda: Path.home() / ".cache" / "agentlab" / "pretrain")
+    base: Path | None = None
+    skip: int = Field(default=0, ge=0, lt=TRAIN_SEED_START)
+    lr: float = Field(default=1.0, gt=0)
     tasks: tuple[str, ...] = CORE
     priority: dict[str, float] = Field(default_factory=lambda: dict(DEFAULT_PRIORITY))
     episodes: int = Field(default=425, ge=1)
@@ -64,6 +71,15 @@ class PretrainConfig(BaseModel):
     workers: int = Field(default_factory=lambda: min(2, os.cpu_count() or 1), ge=1)
     eval_instances: int = Field(default=50, ge=0)
     seed: int = Field(default=0, ge=0)
+
+    @field_validator("base")
+    @classmethod
+    def _a_checkpoint(cls, base: Path | None) -> Path | None:
+        if base is not None and not (base / "model.safetensors").is_file():
+            raise UsageError(
+                f"{base} is no checkpoint: it has no model.safetensors.", "Give a folder that `agentlab pretrain` made."
+            )
+        return base
 
     @field_validator("tasks")
     @classmethod
@@ -101,3 +117,24 @@ class PretrainConfig(BaseModel):
         except OSError as error:
             raise StoreError(f"Cannot make {self.work}: {error.strerror or error}.", "Choose a writable work folder.") from error
         write_atomic(path, json.dumps(mine, indent=2) + "\n")
+
+
+def plan_of(file: Path | None, **given: Any) -> PretrainConfig:
+    """The settings of a JSON file, under those that are ``given``.
+
+    Raises:
+        UsageError: the file cannot be read, or names a setting that does not exist or a value that is none.
+    """
+    settings: Any = {}
+    if file is not None:
+        try:
+            settings = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{file} cannot be read as JSON: {error}.", "Give a file of pretraining settings.") from error
+        if not isinstance(settings, dict):
+            raise UsageError(f"{file} holds no settings.", 'Expected an object like {"steps": 100}.')
+    try:
+        return PretrainConfig(**{**settings, **given})
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise UsageError(f"These settings cannot be used: {wrong}.", "PretrainConfig in agentlab/pretrain lists them.") from error

@@ -46,7 +46,7 @@ def library(config: PretrainConfig) -> Library:
 
 
 def tokenizer_of(config: PretrainConfig) -> PreTrainedTokenizerBase:
-    loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(config.work / "tokenizer")
+    loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(config.base or config.work / "tokenizer")
     return loaded
 
 
@@ -56,8 +56,12 @@ def network_of(model: Qwen2VLForConditionalGeneration) -> FastForward:
 
 def train_config(config: PretrainConfig) -> TrainConfig:
     """One learning-rate schedule over both phases: constant, then falling to zero over the last two thirds."""
-    return TrainConfig(
-        steps=config.steps + config.guided_steps,
+    default = TrainConfig(steps=config.steps + config.guided_steps)
+    return dataclasses.replace(
+        default,
+        muon_lr=config.lr * default.muon_lr,
+        adam_lr=config.lr * default.adam_lr,
+        heads_first=60 if config.base is not None else 0,
         batch_size=max(1, config.batch_size // config.workers),
         warmup=min(60, config.steps // 4),
         decay=0.67,
@@ -117,6 +121,14 @@ def averaged(config: PretrainConfig, state: str) -> Qwen2VLForConditionalGenerat
     return model.eval()
 
 
+def _model(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> Qwen2VLForConditionalGeneration:
+    """The weights to begin with, float32."""
+    if config.base is None:
+        return build_model(NanoConfig(), tokenizer, config.seed)
+    loaded: Qwen2VLForConditionalGeneration = Qwen2VLForConditionalGeneration.from_pretrained(config.base, dtype=torch.float32)
+    return loaded
+
+
 def train_phase_2(config: PretrainConfig) -> None:
     """The same, with prompts that list failed attempts among the others; begins from the end of phase 1."""
     state = config.work / "phase2.pt"
@@ -132,7 +144,7 @@ def train_phase_2(config: PretrainConfig) -> None:
 def _train(config: PretrainConfig, pools: Callable[[], Mapping[str, list[Example]]], train: TrainConfig, state: Path) -> None:
     barrier()
     tokenizer = tokenizer_of(config)
-    model = build_model(NanoConfig(), tokenizer, config.seed)
+    model = _model(config, tokenizer)
     Trainer(model, tokenizer, pools, train, state, _reporter(config)).run()
 
 

@@ -79,7 +79,7 @@ def _progress(console: Console) -> Iterator[Progress]:
 
 def _collect(config: PretrainConfig, progress: Progress) -> None:
     episodes = {task: config.episodes_of.get(task, config.episodes) for task in config.tasks}
-    chunks = plan(episodes, config.reserved, config.held)
+    chunks = plan(episodes, config.reserved, config.held, config.skip)
     folder = screens_folder(config)
     there = sum(n for task, start, n in chunks if (folder / task / f"{start:07d}.npz").exists())
     total = sum(n for _, _, n in chunks)
@@ -92,6 +92,8 @@ def _collect(config: PretrainConfig, progress: Progress) -> None:
 
 def _tokenizer(config: PretrainConfig) -> None:
     folder = config.work / "tokenizer"
+    if config.base is not None:
+        return
     if not (folder / "tokenizer.json").exists():
         build_tokenizer(common_words(library(config).texts())).save_pretrained(folder)
 

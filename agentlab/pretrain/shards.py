@@ -71,9 +71,9 @@ def write_shard(path: Path, episodes: Iterable[Episode]) -> None:
             meta=np.frombuffer(json.dumps(meta).encode(), np.uint8),
             png=np.frombuffer(b"".join(s.png for s in screens), np.uint8),
             png_ends=np.cumsum([len(s.png) for s in screens], dtype=np.int64),
-            characters=np.concatenate([s.characters.reshape(-1, 3) for s in screens]),
+            characters=np.concatenate([np.empty((0, 3), np.uint8), *(s.characters.reshape(-1, 3) for s in screens)]),
             characters_ends=np.cumsum([len(s.characters) for s in screens], dtype=np.int64),
-            unread=np.concatenate([s.unread.reshape(-1, 4) for s in screens]),
+            unread=np.concatenate([np.empty((0, 4), np.int16), *(s.unread.reshape(-1, 4) for s in screens)]),
             unread_ends=np.cumsum([len(s.unread) for s in screens], dtype=np.int64),
         )
     temporary.replace(path)

@@ -45,6 +45,7 @@ class TrainConfig:
         save_seconds: Time between saves.
         seed: Order of the examples.
         priority: Factors on the sampling weights of tasks (1 where not named).
+        heads_first: Steps at the beginning in which only the heads of the auxiliary losses learn, which a trained network lacks.
         until: Stop before this step (the schedule still is that of ``steps``).
         compile: Let torch.compile fuse the forward pass (needs a C++ compiler).
         bf16: Matrix products in bfloat16 (default: where the processor has instructions for them); weights stay float32.
@@ -61,6 +62,7 @@ class TrainConfig:
     aux_final: float = 0.3
     save_seconds: float = 120.0
     seed: int = 0
+    heads_first: int = 0
     until: int | None = None
     compile: bool = False
     bf16: bool = field(default_factory=fast_bf16)
@@ -72,7 +74,9 @@ class TrainConfig:
         return self.steps if self.until is None else min(self.until, self.steps)
 
     def lr_factor(self, step: int) -> float:
-        fall = (self.steps - step) / max(self.decay * self.steps, 1.0)
+        if step < 0:
+            return 0.0
+        fall = (self.steps - self.heads_first - step) / max(self.decay * self.steps, 1.0)
         return min(1.0, (step + 1) / max(self.warmup, 1), max(fall, 0.0))
 
     def aux_at(self, step: int) -> LossWeights:
@@ -151,12 +155,13 @@ class Trainer:
         for name, p in self.model.named_parameters():
             hidden = p.ndim == 2 and "embed_tokens" not in name and "lm_head" not in name
             (matrices if hidden else others).append(p)
-        others += [p for head in self.objective.heads() for p in head.parameters()]
+        heads = [p for head in self.objective.heads() for p in head.parameters()]
         c = self.config
-        self._shared = [*matrices, *others]
+        self._shared = [*matrices, *others, *heads]
         return [
             Muon(matrices, lr=c.muon_lr, weight_decay=0.01),
             torch.optim.AdamW(others, lr=c.adam_lr, betas=(0.9, 0.98), weight_decay=0.0),
+            torch.optim.AdamW(heads, lr=c.adam_lr, betas=(0.9, 0.98), weight_decay=0.0),
         ]
 
     # -- state ----------------------------------------------------------------------------------------------------------------
@@ -217,10 +222,11 @@ class Trainer:
 
     def _train_step(self, objective: nn.Module, batch: TrainBatch) -> float:
         c = self.config
-        factor = c.lr_factor(self.step)
-        for optimizer, peak in zip(self.optimizers, (c.muon_lr, c.adam_lr), strict=True):
+        factor = c.lr_factor(self.step - c.heads_first)
+        of_heads = 1.0 if self.step < c.heads_first else factor
+        for optimizer, lr in zip(self.optimizers, (c.muon_lr * factor, c.adam_lr * factor, c.adam_lr * of_heads), strict=True):
             for group in optimizer.param_groups:
-                group["lr"] = peak * factor
+                group["lr"] = lr
         with torch.autocast("cpu", torch.bfloat16, enabled=c.bf16):
             loss, rows = objective(batch, c.aux_at(self.step))
         for optimizer in self.optimizers:

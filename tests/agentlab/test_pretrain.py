@@ -8,10 +8,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from rich.console import Console
+from safetensors.torch import load_file
 
-from agentlab.pretrain import PretrainConfig, run_pretrain
+from agentlab.pretrain import PretrainConfig, plan_of, run_pretrain
 from agentlab.pretrain.collect import HELD_SEED_START, RESERVED_SEED_START, chunk_path, plan
 from agentlab.pretrain.mistakes import guided, is_right, retried
 from agentlab.pretrain.shards import Screen, read_shard, write_shard
@@ -60,6 +62,34 @@ def test_makes_a_checkpoint_that_plays(finished):
     finally:
         env.close()
         policy.close()
+
+
+@pytest.mark.browser
+def test_goes_on_from_a_checkpoint(finished, tmp_path):
+    plan = tmp_path / "plan.json"
+    settings = finished.model_dump(mode="json", exclude={"out", "work", "base"}) | {"skip": 50, "lr": 0.5, "held": 1}
+    plan.write_text(json.dumps(settings))
+    config = plan_of(plan, out=tmp_path / "further", work=tmp_path / "work", base=finished.out, guided_steps=70)
+    run_pretrain(config, Console(file=io.StringIO()))
+    first, second = (load_file(folder / "model.safetensors") for folder in (finished.out, config.out))
+    assert first.keys() == second.keys() and any(not torch.equal(first[name], second[name]) for name in first)
+    near = [torch.allclose(first[name], second[name], atol=0.1) for name in first]
+    assert all(near)  # from there, not from scratch
+    assert (config.out / "tokenizer.json").read_text() == (finished.out / "tokenizer.json").read_text()
+    seeds = {int(path.stem) for path in config.work.rglob("*.npz")}
+    assert seeds == {TRAIN_SEED_START + 50, 5 * TRAIN_SEED_START + 50, 10 * TRAIN_SEED_START + 50}
+    card = (config.out / "MODEL_CARD.md").read_text()
+    assert "--plan plan.json" in card and '"skip": 50' in card
+
+
+def test_a_plan_that_cannot_be_used_is_refused(tmp_path):
+    plan = tmp_path / "plan.json"
+    for text, word in (("{", "JSON"), ("[1]", "settings"), ('{"stepz": 3}', "stepz"), ('{"steps": 0}', "steps")):
+        plan.write_text(text)
+        with pytest.raises(UsageError, match=word):
+            plan_of(plan, out=tmp_path)
+    with pytest.raises(UsageError, match="no checkpoint"):
+        plan_of(None, out=tmp_path, base=tmp_path)
 
 
 @pytest.mark.browser
