@@ -29,6 +29,7 @@ def _sampled(preset: str, *temperatures: float) -> list[Method]:
 
 
 NO_REPEAT = "sampling.no_repeat=true"
+CRITIQUE = "adapt.words.credit=critique"
 GROUPS: dict[str, list[Method]] = {
     "default": [
         Method("rosa", "rosa"),
@@ -38,7 +39,15 @@ GROUPS: dict[str, list[Method]] = {
     ],
     "sampling": _sampled("best-of-k", 0.5, 0.7, 1.0, 1.5, 2.0),
     "no-repeat": _sampled("no-repeat", 0.7, 1.0, 1.5, 2.0),
-    "beta": [_weights("rosa", f"beta-{b}", f"beta={b}") for b in (1.0, 0.25, 0.1, 0.05)],
+    "beta": [_weights("rosa", f"beta-{b}", f"beta={b}") for b in (1.0, 0.5, 0.25, 0.1, 0.05)],
+    "replay": [
+        *(_weights("rosa", f"replay-beta-{b}", "replay=true", f"beta={b}") for b in (1.0, 0.5, 0.25)),
+        _weights("rosa", "replay-critique", "replay=true", "beta=0.5", CRITIQUE),
+        _weights("rosa", "replay-no-repeat-T1.0", "replay=true", "beta=0.5", "sampling.temperature=1.0", NO_REPEAT),
+        _weights("rosa2", "rosa2-replay", "replay=true", "beta=0.5"),
+        _weights("rosa2", "rosa2-replay-critique", "replay=true", "beta=0.5", CRITIQUE),
+        _weights("rosa2", "rosa2-replay-no-repeat-T1.0", "replay=true", "beta=0.5", "sampling.temperature=1.0", NO_REPEAT),
+    ],
     "rank": [_weights("rosa", f"rank-{r}", f"rank={r}") for r in (1, 2, 4, 8, 16)],
     "a_init": [_weights("rosa", f"A-{a}-r{r}", f"a_init={a}", f"rank={r}") for a in ("random", "rows") for r in (1, 8)],
     "tokens": [
@@ -59,8 +68,8 @@ GROUPS: dict[str, list[Method]] = {
     "decay": [_weights("rosa", "decay-0.5", "decay=0.5"), _weights("rosa", "decay-0", "decay=0")],
     # A judge needs a model that can write, which the bundled policy cannot: the credit read off the evidence stands for it.
     "credit": [
-        _weights("rosa", "rosa-critique", "adapt.words.credit=critique"),
-        _weights("rosa2", "rosa2-critique", "adapt.words.credit=critique"),
+        _weights("rosa", "rosa-critique", CRITIQUE),
+        _weights("rosa2", "rosa2-critique", CRITIQUE),
     ],
     "temperature": [
         *(_weights("rosa", f"rosa-T{t}", f"sampling.temperature={t}") for t in (0.5, 1.0)),
@@ -73,7 +82,7 @@ GROUPS: dict[str, list[Method]] = {
         *_sampled("reflexion", 0.5, 1.0),
     ],
     "slot": [_weights("slot", f"slot-lr{lr}", f"slot_lr={lr}") for lr in (0.003, 0.01, 0.03, 0.1)],
-    "rl": [_weights("rl", f"rl-lr{lr}", f"lr={lr}") for lr in (0.03, 0.1, 0.3, 1.0)],
+    "rl": [_weights("rl", f"rl-lr{lr}", f"lr={lr}") for lr in (0.001, 0.003, 0.01, 0.03, 0.1)],
     "paper": [_weights("rosa-paper", f"rosa-paper-beta-{b}", f"beta={b}") for b in (1.0, 0.1)],
 }
 
@@ -98,11 +107,13 @@ def main() -> None:
     assert __doc__ is not None
     parser = arguments(__doc__, name="sweep", seeds="2001,2002", pairs=60)
     parser.add_argument("--groups", help=f"comma-separated, of {', '.join(GROUPS)}; default all")
+    parser.add_argument("--methods", help="comma-separated names of lines, of those groups; default all")
     parser.add_argument("--base", default="", help="comma-separated settings that all rosa lines start from")
     args = parser.parse_args()
     base = tuple(s for s in args.base.split(",") if s)
     chosen = args.groups.split(",") if args.groups else list(GROUPS)
-    methods = [method for group in chosen for method in GROUPS[group]]
+    wanted = set(args.methods.split(",")) if args.methods else None
+    methods = [method for group in chosen for method in GROUPS[group] if wanted is None or method.name in wanted]
     # Lines of the second round have names of their own, and with them run directories.
     mark = "".join(f"@{s.rpartition('.')[2]}" for s in base)
     methods = [Method(m.name + mark, m.preset, (*base, *m.sets)) if m.preset in {"rosa", "rosa2"} else m for m in methods]
