@@ -125,6 +125,7 @@ def load_engine(
     attn_implementation: str | None = None,
     max_batch: int = 16,
     window_s: float = 0.02,
+    vision_cache_mb: float = 1024.0,
 ) -> Engine:
     """The model and processor of a checkpoint folder or a hub id.
 
@@ -133,7 +134,7 @@ def load_engine(
         device: Torch device, or ``auto`` to spread a large model over all GPUs; default: the GPU if there is one.
         dtype: Torch dtype name; default: bfloat16 on a GPU, float32 on a CPU.
         attn_implementation: ``sdpa`` (default), ``eager``, ``flash_attention_2``.
-        max_batch, window_s: See :class:`~policies.engine.Engine`.
+        max_batch, window_s, vision_cache_mb: See :class:`~policies.engine.Engine`.
 
     Raises:
         PolicyError: no such model, no connection to the hub, a broken checkpoint, or not enough memory.
@@ -169,7 +170,7 @@ def load_engine(
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise _load_error(source, error) from error
     model.requires_grad_(False)
-    return Engine(model.eval(), processor, max_batch=max_batch, window_s=window_s)
+    return Engine(model.eval(), processor, max_batch=max_batch, window_s=window_s, vision_cache_mb=vision_cache_mb)
 
 
 def _load_processor(source: str) -> Any:

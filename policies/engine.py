@@ -22,6 +22,7 @@ from policies.generation import Generation, Prompt, Request, Row, Score
 from policies.head import HeadAdapter, head_hooks
 from policies.sampler import Sampler
 from policies.ui_tars.prompt import Message
+from policies.vision_cache import VisionCache
 
 __all__ = ["Engine", "Generation", "Prompt", "Request", "Score"]
 
@@ -37,10 +38,14 @@ class Engine:
         processor: Its processor; the tokenizer pads on the left.
         max_batch: Rows generated together at most.
         window_s: How long a batch waits for sessions that are known to be acting.
+        vision_cache_mb: Memory for what the vision tower made of screenshots that come again.
     """
 
-    def __init__(self, model: Any, processor: Any, *, max_batch: int = 16, window_s: float = 0.02) -> None:
+    def __init__(
+        self, model: Any, processor: Any, *, max_batch: int = 16, window_s: float = 0.02, vision_cache_mb: float = 1024.0
+    ) -> None:
         self.model, self.processor = model, processor
+        self.vision = VisionCache(model, vision_cache_mb)
         processor.tokenizer.padding_side = "left"
         self.patch_size: int = processor.image_processor.patch_size
         self.stop_ids = _stop_ids(model, processor)
@@ -80,6 +85,16 @@ class Engine:
             )
         return {name: value.to(self.device) for name, value in encoded.items()}
 
+    def _embedded(self, prompts: Sequence[Prompt], encoded: dict[str, Tensor]) -> Tensor:
+        """Input embeddings [b, L, d], the visual tokens in their places."""
+        embeds: Tensor = self.model.get_input_embeddings()(encoded["input_ids"])
+        images = [image for prompt in prompts for image in prompt.images]
+        if not images:
+            return embeds
+        seen = self.vision.features(images, encoded["pixel_values"], encoded["image_grid_thw"])
+        places = (encoded["input_ids"] == self.model.config.image_token_id)[..., None].expand_as(embeds)
+        return embeds.masked_scatter(places, seen.to(embeds.device, embeds.dtype))
+
     def _positions(self, encoded: dict[str, Tensor]) -> Tensor:
         """Rotary positions [3, b, L] (time, height, width); of padding, 0."""
         mask = encoded["attention_mask"]
@@ -115,6 +130,7 @@ class Engine:
                     f"Out of memory on {self.device} while generating.",
                     "Lower model.max_pixels or model.history_images, or use model.dtype=bfloat16 or a smaller policy.",
                 ) from error
+        self.vision.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         half = len(requests) // 2
@@ -129,9 +145,7 @@ class Engine:
         sampler = Sampler([r.sampling for r in requests], [r.seed for r in requests])
         rows = [Row(r.sampling.max_new_tokens, self.stop_ids) for r in requests]
         cache = DynamicCache(config=self.model.config.get_text_config())
-        step_inputs = {
-            k: v for k, v in encoded.items() if k in ("input_ids", "pixel_values", "image_grid_thw", "mm_token_type_ids")
-        }
+        step_inputs = {"inputs_embeds": self._embedded([r.prompt for r in requests], encoded)}
         next_position = positions.amax(dim=(0, 2)) + 1  # [b]: after an image it is not the number of tokens
         adapters = [r.adapter for r in requests]
         with head_hooks(self.model.lm_head, adapters, capture=any(r.capture for r in requests)) as tap:
@@ -222,12 +236,11 @@ class Engine:
         encoded = self._encode([prompt])
         prompt_positions = self._positions(encoded)  # [3, 1, L]
         new = prompt_positions.amax() + 1 + torch.arange(len(tokens), device=self.device)  # [T]
-        inputs = {name: encoded[name] for name in ("pixel_values", "image_grid_thw") if name in encoded}
+        written = self.model.get_input_embeddings()(tokens[None])
         hidden = self.model.model(
-            input_ids=torch.cat([encoded["input_ids"], tokens[None]], dim=1),  # [1, L + T], one row: no padding, no mask
+            inputs_embeds=torch.cat([self._embedded([prompt], encoded), written], dim=1),  # [1, L + T, d]: no padding, no mask
             position_ids=torch.cat([prompt_positions, new.expand(3, 1, -1)], dim=2),
             use_cache=False,
-            **inputs,
         ).last_hidden_state[0, -len(tokens) - 1 : -1]  # [T, d]: position i predicts token i + 1
         logprobs = []
         with head_hooks(self.model.lm_head, [adapter], capture=False):

@@ -24,7 +24,7 @@ BUNDLED = "ui-tars-nano"
 MODEL_FREE = ("noop", "random", "scripted")
 NAMES = (BUNDLED, *CHECKPOINTS, *MODEL_FREE)
 
-ENGINE_OPTIONS = ("device", "dtype", "attn_implementation", "max_batch", "window_s")
+ENGINE_OPTIONS = ("device", "dtype", "attn_implementation", "max_batch", "window_s", "vision_cache_mb")
 
 
 def bundled_checkpoint() -> Path:
@@ -45,8 +45,8 @@ def load_policy(name: str, *, sampling: SamplingConfig | str | None = None, **op
     Args:
         name: Which policy.
         sampling: How replies are drawn: settings, or the name of a preset (``official``, ``zerogui``, ``greedy``); default greedy.
-        options: For models ``device``, ``dtype``, ``attn_implementation``, ``max_batch``, ``window_s``, ``platform`` and every
-            field of :class:`~policies.checkpoint.CheckpointSettings`; for ``openai:`` the fields of
+        options: For models ``device``, ``dtype``, ``attn_implementation``, ``max_batch``, ``window_s``, ``vision_cache_mb``,
+            ``platform`` and every field of :class:`~policies.checkpoint.CheckpointSettings`; for ``openai:`` the fields of
             :class:`~policies.chat.ChatOptions`, ``platform`` and the same settings.
 
     Raises:

@@ -14,6 +14,7 @@ from policies.head import LoRAHead
 from policies.sampler import Sampler
 from policies.sampling import seed_of
 from policies.ui_tars.prompt import PromptShape, build_messages
+from policies.vision_cache import VisionCache
 
 PLAIN = PromptShape("plain", history_images=2)
 GREEDY = SamplingConfig(max_new_tokens=10)
@@ -245,3 +246,27 @@ def test_qwen2_5_vl_runs_on_the_same_engine(tiny_checkpoint, screens):
     for prompt, row, expected in zip(prompts, rows, reference, strict=True):
         assert row.tokens.tolist() == expected[: len(row.tokens)].tolist()
         torch.testing.assert_close(engine.score(prompt, row.tokens).hidden, row.hidden, atol=1e-4, rtol=1e-4)
+
+
+def test_a_screenshot_seen_before_is_not_computed_again(engine, requests):
+    engine.vision.clear()
+    before = engine.generate(requests)
+    misses, hits = engine.vision.misses, engine.vision.hits
+    after = engine.generate(requests)
+    assert engine.vision.misses == misses and engine.vision.hits == hits + 5  # the last prompt has two
+    for a, b in zip(before, after, strict=True):
+        assert a.tokens.tolist() == b.tokens.tolist() and torch.equal(a.hidden, b.hidden)
+
+
+def test_the_vision_cache_keeps_to_its_budget(engine, requests):
+    whole = engine.generate(requests)
+    one = engine.vision._kept[next(iter(engine.vision._kept))].nbytes
+    kept, engine.vision = engine.vision, VisionCache(engine.model, 2.5 * one / 2**20)
+    try:
+        for _ in range(2):  # again with most of it dropped
+            for request, row in zip(requests, whole, strict=True):
+                assert engine.generate([request])[0].tokens.tolist() == row.tokens.tolist()
+            assert len(engine.vision._kept) == 2
+        assert engine.vision.misses > 5
+    finally:
+        engine.vision = kept
