@@ -105,8 +105,12 @@ def setup_of(args: argparse.Namespace) -> Setup:
 
 
 def command_line() -> str:
-    """The command that this process was started with."""
-    return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    """The command that this process was started with, without the folder that it worked in."""
+    words = sys.argv[1:]
+    if "--work" in words:
+        at = words.index("--work")
+        words = words[:at] + words[at + 2 :]
+    return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])
 
 
 def fingerprint(policy: str) -> str:

@@ -26,6 +26,9 @@ from policies.vision_cache import VisionCache
 
 __all__ = ["Engine", "Generation", "Prompt", "Request", "Score"]
 
+KEEP_SHARE = 0.75
+"""Rows of a batch that are finished leave it once no more than this share is still being written."""
+
 SCORE_ROWS = 128
 """Tokens scored at a time: their logits over a vocabulary of 152,064 take 78 MB."""
 
@@ -147,8 +150,9 @@ class Engine:
         cache = DynamicCache(config=self.model.config.get_text_config())
         step_inputs = {"inputs_embeds": self._embedded([r.prompt for r in requests], encoded)}
         next_position = positions.amax(dim=(0, 2)) + 1  # [b]: after an image it is not the number of tokens
-        adapters = [r.adapter for r in requests]
-        with head_hooks(self.model.lm_head, adapters, capture=any(r.capture for r in requests)) as tap:
+        live = list(range(len(rows)))  # the rows that are still in the batch
+        hidden: list[list[Tensor]] = [[] for _ in rows]
+        with head_hooks(self.model.lm_head, [r.adapter for r in requests], capture=any(r.capture for r in requests)) as tap:
             while True:
                 logits = (
                     self.model(
@@ -164,25 +168,34 @@ class Engine:
                 )  # [b, V]
                 tokens = sampler.draw(logits)  # [b]
                 chosen = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)  # [b]
-                for row, token, logprob in zip(rows, tokens.tolist(), chosen.tolist(), strict=True):
-                    row.add(token, logprob)
-                if all(row.finish for row in rows):
+                if tap.hidden:
+                    for i, h in zip(live, tap.hidden.pop(), strict=True):
+                        if requests[i].capture and not rows[i].finish:
+                            hidden[i].append(h)
+                for i, token, logprob in zip(live, tokens.tolist(), chosen.tolist(), strict=True):
+                    rows[i].add(token, logprob)
+                going = [at for at, i in enumerate(live) if not rows[i].finish]
+                if not going:
                     break
+                if len(going) <= KEEP_SHARE * len(live):  # what is written already need not be carried along
+                    index = torch.tensor(going, device=self.device)
+                    cache.batch_select_indices(index)
+                    sampler.keep(going)
+                    tap.keep(going)
+                    tokens, next_position, mask = tokens[index], next_position[index], mask[index]
+                    live = [live[at] for at in going]
                 step_inputs = {"input_ids": tokens[:, None].to(self.device)}
                 positions = next_position.view(1, -1, 1).expand(3, -1, -1)  # [3, b, 1]
                 next_position = next_position + 1
-                mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+                mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
         prompt_tokens = encoded["attention_mask"].sum(dim=1).tolist()
-        return [
-            self._generation(row, i, tap.hidden if requests[i].capture else None, prompt_tokens[i]) for i, row in enumerate(rows)
-        ]
+        return [self._generation(row, hidden[i] if requests[i].capture else None, prompt_tokens[i]) for i, row in enumerate(rows)]
 
-    def _generation(self, row: Row, index: int, hidden: list[Tensor] | None, prompt_tokens: int) -> Generation:
-        length = len(row.tokens)
+    def _generation(self, row: Row, hidden: list[Tensor] | None, prompt_tokens: int) -> Generation:
         return Generation(
             text=self._decode(row.tokens, skip_special_tokens=True),
             tokens=torch.tensor(row.tokens),
-            hidden=None if hidden is None else torch.stack([step[index] for step in hidden[:length]]),  # [T, d]
+            hidden=None if hidden is None else torch.stack(hidden),  # [T, d]
             logprobs=torch.tensor(row.logprobs),
             finish=row.finish,
             prompt_tokens=prompt_tokens,

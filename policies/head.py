@@ -139,9 +139,23 @@ class HiddenShift(HeadAdapter):
 
 @dataclass
 class HeadTap:
-    """What the head received while :func:`head_hooks` was open: one [b, d] tensor per call, the last position of every row."""
+    """The rows that :func:`head_hooks` adapts, and what the head received of them.
 
+    Attributes:
+        adapters: One per row of the next batch.
+        hidden: One [b, d] tensor per call, the last position of every row.
+    """
+
+    adapters: list[HeadAdapter | None]
     hidden: list[Tensor] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.groups = _row_groups(self.adapters)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Of the next batches, only these rows are left, in this order."""
+        self.adapters = [self.adapters[i] for i in rows]
+        self.groups = _row_groups(self.adapters)
 
 
 def _row_groups(adapters: Sequence[HeadAdapter | None]) -> list[tuple[HeadAdapter, list[int]]]:
@@ -178,19 +192,18 @@ def head_hooks(lm_head: nn.Linear, adapters: Sequence[HeadAdapter | None], *, ca
     Raises:
         PolicyError: the model was called with another batch size than ``len(adapters)``.
     """
-    tap = HeadTap()
-    groups = _row_groups(adapters)
+    tap = HeadTap(list(adapters))
 
     def before(module: nn.Module, args: tuple[Tensor, ...]) -> None:
         x = args[0]
-        if x.shape[0] != len(adapters):
-            raise PolicyError(f"The head got a batch of {x.shape[0]} rows, but {len(adapters)} adapters were given, one per row.")
+        if x.shape[0] != (given := len(tap.adapters)):
+            raise PolicyError(f"The head got a batch of {x.shape[0]} rows, but {given} adapters were given, one per row.")
         if capture:
             last = x[:, -1, :] if x.ndim == 3 else x
             tap.hidden.append(last.detach().clone())  # a clone: the view would keep the whole pass's activations alive
 
     def after(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-        return _add_deltas(lm_head.weight, args[0], output, groups) if groups else None
+        return _add_deltas(lm_head.weight, args[0], output, tap.groups) if tap.groups else None
 
     with contextlib.ExitStack() as stack:
         for handle in (lm_head.register_forward_pre_hook(before), lm_head.register_forward_hook(after)):

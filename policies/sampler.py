@@ -22,7 +22,7 @@ class Sampler:
     """
 
     def __init__(self, settings: Sequence[SamplingConfig], seeds: Sequence[int]) -> None:
-        self._settings = settings
+        self._settings = list(settings)
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self._counts: Tensor | None = None
 
@@ -46,6 +46,13 @@ class Sampler:
         if self._counts is not None:
             self._counts[torch.arange(len(tokens), device=tokens.device), tokens] += 1
         return tokens
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Of the next logits, only these rows are left, in this order."""
+        self._settings = [self._settings[i] for i in rows]
+        self._generators = [self._generators[i] for i in rows]
+        if self._counts is not None:
+            self._counts = self._counts[list(rows)]
 
     def _penalised(self, logits: Tensor) -> Tensor:
         if self._counts is None:

@@ -101,6 +101,22 @@ def test_a_reply_stops_at_its_own_limit_and_at_the_end_of_turn(engine, requests,
     assert len(stopped.hidden) == len(stopped.tokens)  # the end-of-turn token's row included
 
 
+def test_finished_rows_leave_the_batch_and_change_nothing(engine, requests):
+    """Replies of 1 to 10 tokens, each with its own adapter, random stream and penalty."""
+    settings = [SamplingConfig(temperature=2.0, frequency_penalty=0.5, max_new_tokens=n) for n in (3, 10, 1, 6)]
+    rows = [dataclasses.replace(r, sampling=s) for r, s in zip(requests, settings, strict=True)]
+    sizes = []
+    handle = engine.model.lm_head.register_forward_pre_hook(lambda module, args: sizes.append(args[0].shape[0]))
+    together = engine.generate(rows)
+    handle.remove()
+    assert sizes == [4, 3, 3, 2, 2, 2, *[1] * 4]
+    for request, row in zip(rows, together, strict=True):
+        (alone,) = engine.generate([request])
+        assert row.tokens.tolist() == alone.tokens.tolist()
+        torch.testing.assert_close(row.hidden, alone.hidden, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(row.logprobs, alone.logprobs, atol=1e-3, rtol=1e-3)
+
+
 def test_concurrent_sessions_share_batches(engine, requests, monkeypatch):
     sizes = []
     run = engine.generate
