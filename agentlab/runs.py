@@ -141,7 +141,7 @@ def checked_row(row: Row) -> Row:
     if row.get("schema") != SCHEMA or row.get("outcome") not in OUTCOMES or wrong:
         name, number = row.get("task"), row.get("attempt")
         raise StoreError(f"The result of attempt {number} at {name!r} is not of this version ({', '.join(wrong) or 'schema'}).")
-    optional = {"score": (int, float), "update": dict, "words": dict, "feasible": bool}
+    optional: dict[str, Any] = {"score": (int, float), "update": dict, "words": dict, "feasible": bool}
     odd = [name for name, kind in optional.items() if row.get(name) is not None and not isinstance(row[name], kind)]
     if odd:
         raise StoreError(f"The result of attempt {row['attempt']} at {row['task']!r} has no usable {', '.join(odd)}.")

@@ -77,21 +77,37 @@ def replay(
     masks: Annotated[
         list[str] | None, typer.Option("--mask", metavar="X,Y,W,H", help="Do not compare this part of the screen; may be repeated.")
     ] = None,
+    whole: Annotated[bool, typer.Option("--whole", help="Also compare what changes by itself, such as a clock.")] = False,
     tolerance: Annotated[int, typer.Option(help="Difference of a colour channel that does not count.", min=0, max=255)] = 0,
     share: Annotated[float, typer.Option(help="Share of the pixels that may differ.", min=0.0, max=1.0)] = 0.0,
+    patience: Annotated[float, typer.Option(help="Seconds for which a screen that differs is looked at again.", min=0.0)] = 3.0,
+    provider: Annotated[
+        str | None, typer.Option(help="Where desktops and devices come from. [default: as the run says, if that is no address]")
+    ] = None,
+    suite: Annotated[str | None, typer.Option(help="Path to the tasks, for a run over your own.")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", metavar="ENV.KEY=VALUE", help="Option of the environment.")] = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="Folder to write to. [default: RUN/replay]")] = None,
 ) -> None:
     """Send recorded actions to a fresh environment, compare the screens and grade again; exit code 1 if anything differs."""
     from agentlab import replay_report
     from agentlab.masks import parse_mask
-    from agentlab.replay import Options, env_options, find_target, replay_all
+    from agentlab.progress import followed
+    from agentlab.replay import Options, replay_all
     from agentlab.report import terminal_table
     from agentlab.runs import inside
+    from agentlab.targets import env_options, find_target
 
-    options = Options(tuple(parse_mask(m) for m in masks or []), tolerance, share, stop, solved)
+    options = Options(tuple(parse_mask(m) for m in masks or []), whole, tolerance, share, patience, stop, solved)
     found = find_target(target)
-    done, notes = replay_all(found, options, env_options(sets or []), lambda line: err.print(escape(line), soft_wrap=True))
+    given = env_options([*(f"env.provider={p}" for p in [provider] if p), *(sets or [])])
+    done, notes = replay_all(
+        found,
+        options,
+        given,
+        lambda line: err.print(escape(line), soft_wrap=True),
+        suite=suite,
+        follow=lambda attempts: followed(err, "attempts", attempts, found.count()),
+    )
     folder = out_dir or inside(found.run.folder / "replay", found.run.folder)
     replay_report.write(folder, f"Replay of {target}", done, notes)
     for section in replay_report.sections(done, notes):
@@ -116,9 +132,9 @@ def rescore(
 ) -> None:
     """Compute weight updates again from recorded attempts, without an environment, and what the adapted policy would now do."""
     from agentlab import rescore as rescoring
-    from agentlab.replay import find_target
     from agentlab.report import terminal_table
     from agentlab.runs import inside
+    from agentlab.targets import find_target
 
     found = find_target(target)
     done = rescoring.rescore(found, rescoring.settings(found.run, adapt, sets or []), propose=not scores_only)

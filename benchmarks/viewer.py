@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
 import tempfile
 import threading
 import time
@@ -28,6 +27,7 @@ from PIL import Image
 from agentlab import rows
 from agentlab.config import resolve
 from agentlab.metrics import SPLIT
+from agentlab.runs import session_folders
 from agentlab.store import RunStore, safe_name
 from agentlab.view.server import make_app
 from envs import actions as act
@@ -42,8 +42,8 @@ LENGTHS = (1, 2, 3, 4)
 # -- a large run -------------------------------------------------------------------------------------------------------------------
 def make_large_run(folder: Path, attempts: int) -> Path:
     """A run of at least ``attempts`` attempts with small made-up files."""
-    store = RunStore.open(folder, resolve({"suite": "miniwob", "policy": "random", "attempts": max(LENGTHS), "out": folder}).to_json())
-    store.close()
+    settings = resolve({"suite": "miniwob", "policy": "random", "attempts": max(LENGTHS), "out": folder})
+    RunStore.open(folder, settings.to_json()).close()
     screen = np.full((210, 160, 3), 255, np.uint8)
     screen[60:90, 10:40] = (200, 0, 0)
     buffer = io.BytesIO()
@@ -152,7 +152,7 @@ def measure_page(address: str, folder: Path, shots: Path | None) -> None:
         chosen = page.locator("#sessions li[aria-current=true]")
         act_and_wait("page opened", lambda: page.goto(address), page.locator(".attempt svg").first)
         act_and_wait("key down", lambda: page.keyboard.press("ArrowDown"), chosen.and_(page.locator("[aria-posinset='2']")))
-        last = page.locator(f"[aria-posinset='{len(os.listdir(folder / 'sessions'))}']")
+        last = page.locator(f"[aria-posinset='{len(session_folders(folder))}']")
         act_and_wait("list scrolled to its end", lambda: page.evaluate("document.getElementById('list').scrollTop = 1e9"), last)
         act_and_wait("filtered", lambda: page.fill("#filter", "newest"), page.locator("[aria-setsize='1']"))
         browser.close()
@@ -167,8 +167,9 @@ def main() -> None:
         given.shots.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         run = make_large_run(Path(folder) / "large", given.attempts)
-        print(f"{given.attempts} attempts, {len(os.listdir(run / 'sessions'))} sessions, results.jsonl of", end=" ")
-        print(f"{(run / 'results.jsonl').stat().st_size / 1e6:.1f} MB\n\n| | CPU s | wall s | bytes sent | DOM nodes |\n|---|---|---|---|---|")
+        megabytes = (run / "results.jsonl").stat().st_size / 1e6
+        print(f"{given.attempts} attempts, {len(session_folders(run))} sessions, results.jsonl of {megabytes:.1f} MB\n")
+        print("| | CPU s | wall s | bytes sent | DOM nodes |\n|---|---|---|---|---|")
         with served(run) as address:
             measure_server(address, run)
             measure_page(address, run, given.shots)

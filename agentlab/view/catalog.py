@@ -7,7 +7,6 @@ list is made once from the result.json files that it is derived from.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import threading
 from collections.abc import Iterable
@@ -18,7 +17,7 @@ from agentlab.files import disk_errors
 from agentlab.metrics import Row, summarize
 from agentlab.plain import Data, plain
 from agentlab.report import summary_lines
-from agentlab.runs import Run, checked_row, in_order, inside, read_run_config, session_folders, session_rows
+from agentlab.runs import Run, checked_row, inside, read_run_config, session_folders, session_rows
 from agentlab.store import flatten, safe_name
 from envs.errors import StoreError
 
@@ -69,7 +68,7 @@ class Catalog:
                 self._counts = (self._revision, numbers)
             return {"title": self._run().title, **self._counts[1]}
 
-    def list(self, since: str = "") -> Data:
+    def sessions(self, since: str = "") -> Data:
         """The run, and its sessions' lines: those that have changed ``since`` that ``version`` of it, or all (``whole``).
 
         Raises:
@@ -110,7 +109,8 @@ class Catalog:
         with self._guard:
             self._refresh_config()
             touched = self._refresh_rows() | self._refresh_folders() | self._unfinished
-            changed = {name: line for name in touched if (line := self._line(name)) != self._lines.get(name)}
+            lines = {name: line for name in touched if (line := self._line(name)) is not None}
+            changed = {name: line for name, line in lines.items() if line != self._lines.get(name)}
             if not changed:
                 return
             self._revision += 1
@@ -163,7 +163,7 @@ class Catalog:
 
     def _grown(self, path: Path, stamp: Stamp) -> list[Row] | None:
         """The rows that were appended; None if the file is another one than it was."""
-        if not self._read or stamp[0] != self._results[0] or stamp[1] < self._read:
+        if not self._read or self._results is None or stamp[0] != self._results[0] or stamp[1] < self._read:
             return None
         with disk_errors(path), inside(path, self.folder).open("rb") as file:
             file.seek(self._read - len(self._tail))
@@ -209,13 +209,14 @@ class Catalog:
     def _line(self, name: str) -> Data | None:
         """The session's line in the list; None where there is no such folder, whatever results.jsonl says."""
         if name not in self._folders[1]:
-            return self._lines.get(name)
-        rows, outcomes = self._rows.get(name, {}), []
+            return None
+        rows = self._rows.get(name, {})
+        outcomes: list[str] = []
         while (row := rows.get(len(outcomes) + 1)) is not None:
             outcomes.append("broken" if row["outcome"] == "infrastructure" else "solved" if row["success"] else "failed")
         first, last = rows.get(1, {"task": name, "domain": ""}), rows.get(len(outcomes))
         over, problem = last is not None and last["session_over"], self._problems.get(name, "")
-        if not over and not problem and os.path.isdir(self.folder / "sessions" / name / f"attempt_{len(outcomes) + 1:02d}"):
+        if not over and not problem and (self.folder / f"sessions/{name}/attempt_{len(outcomes) + 1:02d}").is_dir():
             outcomes.append("running")
         line = {"task": first["task"], "domain": first["domain"], "outcomes": outcomes, "over": over, "problem": problem}
         return {"name": name, **line}
@@ -230,7 +231,7 @@ def _object(line: bytes) -> dict[str, Any]:
 
 def _stamp(path: Path) -> Stamp:
     try:
-        stat = os.stat(path)
+        stat = path.stat()
     except OSError:
         return ABSENT
     return (stat.st_ino, stat.st_size, stat.st_mtime_ns)

@@ -65,7 +65,7 @@ class Library:
         Raises:
             UsageError, StoreError: no such run, or it cannot be read.
         """
-        return {"id": key, **self._catalog(self._folder(key)).list(since)}
+        return {"id": key, **self._catalog(self._folder(key)).sessions(since)}
 
     def session(self, key: str, name: str) -> Data:
         """One session: its attempts, step by step.
