@@ -19,7 +19,7 @@ err = Console(stderr=True)
 def report(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, and write nothing.")] = False,
-    out_dir: Annotated[Path | None, typer.Option("--out", help="Folder to write to. [default: RUN/report]")] = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Folder to write to.", show_default="RUN/report")] = None,
     strips: Annotated[int, typer.Option(help="Also draw this many sessions, those that learned first.", min=0)] = 0,
 ) -> None:
     """Report on a run: tables here; Markdown, a web page and figures in RUN/report."""
@@ -82,11 +82,12 @@ def replay(
     share: Annotated[float, typer.Option(help="Share of the pixels that may differ.", min=0.0, max=1.0)] = 0.0,
     patience: Annotated[float, typer.Option(help="Seconds for which a screen that differs is looked at again.", min=0.0)] = 3.0,
     provider: Annotated[
-        str | None, typer.Option(help="Where desktops and devices come from. [default: as the run says, if that is no address]")
+        str | None,
+        typer.Option(help="Where desktops and devices come from.", show_default="as the run says, if that is no address"),
     ] = None,
     suite: Annotated[str | None, typer.Option(help="Path to the tasks, for a run over your own.")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", metavar="ENV.KEY=VALUE", help="Option of the environment.")] = None,
-    out_dir: Annotated[Path | None, typer.Option("--out", help="Folder to write to. [default: RUN/replay]")] = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Folder to write to.", show_default="RUN/replay")] = None,
 ) -> None:
     """Send recorded actions to a fresh environment, compare the screens and grade again; exit code 1 if anything differs."""
     from agentlab import replay_report
@@ -123,12 +124,12 @@ def replay(
 @app.command()
 def rescore(
     target: Annotated[Path, typer.Argument(metavar="RUN[/TASK[/ATTEMPT]]", help="Recorded attempts to learn from again.")],
-    adapt: Annotated[str | None, typer.Option(help="Adaptation to try. [default: the run's own]")] = None,
+    adapt: Annotated[str | None, typer.Option(help="Adaptation to try.", show_default="the run's own")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Any setting; may be repeated.")] = None,
     scores_only: Annotated[
         bool, typer.Option("--scores-only", help="Do not ask what the policy would now do (that costs as much as acting did).")
     ] = False,
-    out_dir: Annotated[Path | None, typer.Option("--out", help="Folder to write to. [default: RUN/rescore]")] = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Folder to write to.", show_default="RUN/rescore")] = None,
 ) -> None:
     """Compute weight updates again from recorded attempts, without an environment, and what the adapted policy would now do."""
     from agentlab import rescore as rescoring
@@ -150,7 +151,7 @@ def rescore(
 @app.command()
 def view(
     run_dirs: Annotated[
-        list[Path] | None, typer.Argument(metavar="[RUN…]", help="Runs, or folders of runs. [default: runs]")
+        list[Path] | None, typer.Argument(metavar="[RUN…]", help="Runs, or folders of runs.", show_default="runs")
     ] = None,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65535)] = 8321,
     export_dir: Annotated[
