@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import gymnasium as gym
 
@@ -15,10 +15,10 @@ from envs.androidworld import tasks
 from envs.androidworld.device import Device, Instance
 from envs.androidworld.gestures import Conventions, compile_action, sendable
 from envs.androidworld.machinery import make_provider
-from envs.androidworld.options import check, read_demonstrations
+from envs.androidworld.options import CHOICES, check, read_demonstrations
 from envs.androidworld.providers import Provider
 from envs.androidworld.suite import make_spec
-from envs.base import ActionSpace, GUIEnv, Observation, TaskSpec
+from envs.base import ActionSpace, GUIEnv, Observation, Rectangle, TaskSpec
 from envs.errors import InfrastructureError, InvalidActionError
 from envs.spaces import AnyText
 
@@ -28,6 +28,8 @@ KINDS = (
 )  # fmt: skip
 SCREEN = (1080, 2400)
 """Of the Pixel 6 that upstream prescribes."""
+STATUS_BAR = 0.055
+"""Height of the bar with clock, signal and battery, as a share of the screen's longer side."""
 DEFAULT_TASK, DEFAULT_SUITE_SEED = "OpenAppTaskEval", 30
 """The seed is that of upstream's ``run.py``."""
 
@@ -61,6 +63,12 @@ class AndroidWorldEnv(GUIEnv):
         oracle: For the policy ``scripted``.
         render_mode: ``rgb_array`` or None.
     """
+
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {
+        "provider": ("ours", "upstream"), "scroll": ("content", "finger"), "enter": ("asked", "always"), "drag": ("swipe", "pick_up"),
+        **CHOICES,
+    }  # fmt: skip
+    withheld = ("spares",)
 
     def __init__(
         self,
@@ -157,6 +165,10 @@ class AndroidWorldEnv(GUIEnv):
             if isinstance(last, act.Finished) and last.text and self._finished_answers and not self._answered:
                 _answer(device, last.text)
             return device.score()
+
+    def restless(self) -> tuple[Rectangle, ...]:
+        """The status bar: upstream sets the device's clock at the start of a task, and it runs."""
+        return ((0, 0, self._bounds[0], round(STATUS_BAR * max(self._bounds))),)
 
     def close(self) -> None:
         self._running = False
