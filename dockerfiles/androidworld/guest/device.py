@@ -103,7 +103,7 @@ class Device:
             try:
                 pixels, elements = self._read(by_tree)
             except GuestError:
-                if with_tree:
+                if with_tree or not by_tree:  # without the tree it was the picture that failed
                     raise
                 by_tree, before = False, None  # a picture is all that is asked for: compare pictures
                 continue

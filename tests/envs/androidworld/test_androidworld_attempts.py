@@ -9,8 +9,6 @@ import httpx
 import pytest
 import servers
 
-pytestmark = pytest.mark.android
-
 OPEN_WIFI = [{"type": "open_app", "name": "Settings"}, {"type": "tap", "x": 90, "y": 64}]
 SWITCH = {"type": "tap", "x": 90, "y": 72}
 

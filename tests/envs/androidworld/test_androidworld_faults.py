@@ -1,4 +1,4 @@
-"""Fifty ways for the machinery to fail, over both real servers: no reward from a failure, no wait without end, nothing lost."""
+"""Fifty ways for the machinery to fail, over both servers: no reward from a failure, no wait without end, nothing lost."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from envs.androidworld import upstream as upstream_client
 from envs.androidworld.env import AndroidWorldEnv
 from envs.androidworld.suite import make_spec
 from envs.errors import InfrastructureError, UsageError
-
-pytestmark = pytest.mark.android
 
 TASK = "SystemWifiTurnOff"
 WIFI_OFF = ((18, 24), (50, 16), (50, 18))

@@ -1,4 +1,4 @@
-"""Whole runs over both real servers and the stand-in phone, by the command that users type."""
+"""Whole runs over both servers and the stand-in phone, by the command that users type."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import sys
 
 import faults
 import pytest
-
-pytestmark = pytest.mark.android
 
 DEMONSTRATED = {
     "SystemWifiTurnOff": ((18, 24), (50, 16), (50, 18)),
