@@ -16,6 +16,8 @@ import httpx
 from envs.errors import InfrastructureError
 
 CONNECT_SECONDS = 5.0
+IDLE_SECONDS = 2.0
+"""How long an unused TCP connection is kept; servers drop one after five (uvicorn), and one dropped while it is written to is a failure."""
 MOST_BYTES = 256 * 2**20
 
 
@@ -39,14 +41,16 @@ class Connection:
         host: Name or address.
         port: TCP port.
         component: What an error blames.
+        keep_alive: Use a TCP connection again; not with a server that drops it after its own errors.
     """
 
-    def __init__(self, host: str, port: int, *, component: str = "guest") -> None:
+    def __init__(self, host: str, port: int, *, component: str = "guest", keep_alive: bool = True) -> None:
         self.address = f"{host}:{port}"
         self.component = component
         # Proxies of the environment are for the internet; a guest is next door.  Nor is there TLS, whose set-up costs tens of
         # milliseconds of every client that only polls once.
-        self._http = httpx.Client(base_url=f"http://{self.address}", trust_env=False, verify=False)
+        limits = httpx.Limits(max_keepalive_connections=None if keep_alive else 0, keepalive_expiry=IDLE_SECONDS)
+        self._http = httpx.Client(base_url=f"http://{self.address}", trust_env=False, verify=False, limits=limits)
 
     def send(self, method: str, route: str, *, seconds: float, **request: Any) -> Answer:
         """Ask, and take whatever status comes.

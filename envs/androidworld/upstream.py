@@ -43,7 +43,7 @@ class UpstreamDevice(Device):
     kind = "upstream"
 
     def __init__(self, host: str, port: int, door: SideDoor | None = None) -> None:
-        self._connection = Connection(host, port)
+        self._connection = Connection(host, port, keep_alive=False)  # after each of its 500s it hangs up
         self.address = self._connection.address
         self._door = door
         self._active: dict[str, Any] | None = None

@@ -1,24 +1,54 @@
-"""Tasks, instances, goals, parameters and applications as upstream's own package has them."""
+"""Tasks, instances, goals, parameters and applications as upstream's own package has them, or as it was recorded to."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import re
 import subprocess
 
+import digests
 import httpx
 import pytest
 import servers
+import transcript
+from digests import timeless
 
 from envs.androidworld import tasks
 from envs.androidworld.apps import APPS
 from envs.androidworld.suite import AndroidWorldSuite
 
-pytestmark = pytest.mark.android
+DIGESTS = json.loads((servers.HERE / "digests.json").read_text())
+"""What ``digests.py`` got from upstream's package."""
 
 
-# -- facts -------------------------------------------------------------------------------------------------------------------------
+# -- what is recorded --------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("seed", digests.SEEDS)
+def test_every_instance_has_upstreams_seed_and_budget(seed):
+    recorded = DIGESTS[str(seed)]
+    specs = list(itertools.islice(AndroidWorldSuite().instances(None, seed), digests.INDICES * 116))
+    assert [spec.options["index"] for spec in specs] == [0] * 116 + [1] * 116 and {spec.name for spec in specs} == set(recorded)
+    for spec in specs:
+        assert [spec.seed, spec.max_steps] == recorded[spec.name][spec.options["index"]][:2]
+    assert sum(spec.max_steps for spec in specs[:116]) == 2349 == sum(entries[0][1] for entries in recorded.values())
+
+
+def test_goals_that_a_server_was_recorded_to_give_have_the_recorded_digests():
+    goals = {
+        one.target: json.loads(one.answer)["goal"] for one in transcript.read() if one.route == "/task/goal" and one.status == 200
+    }
+    for name, index in (("ContactsAddContact", 0), ("ContactsAddContact", 1), ("SystemBrightnessMax", 0)):
+        goal = goals[f"/task/goal?task_type={name}&task_idx={index}"]
+        assert digests.digest(goal) == DIGESTS["42"][name][index][2], goal
+
+
+# -- upstream's package ------------------------------------------------------------------------------------------------------------
+@pytest.mark.android
+def test_goals_and_parameters_have_the_recorded_digests():
+    command = [servers.python(), str(servers.HERE / "digests.py")]
+    made = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
+    assert json.loads(made[made.index("{\n") :]) == DIGESTS
+
+
 DUMP = """
 import json
 from android_world import registry, suite_utils
@@ -27,7 +57,7 @@ reg = registry.TaskRegistry()
 families = {f: sorted(reg.get_registry(f)) for f in registry.get_families()}
 suites = {}
 for seed in (30, 42):
-    made = suite_utils.create_suite(reg.get_registry("android_world"), n_task_combinations=2, seed=seed)
+    made = suite_utils.create_suite(reg.get_registry("android_world"), n_task_combinations=1, seed=seed)
     show = lambda t: {"goal": t.goal, "seed": t.params["seed"], "complexity": t.complexity,
                       "params": {k: repr(v) for k, v in t.params.items()}}
     suites[seed] = {n: [show(t) for t in ts] for n, ts in made.items()}
@@ -46,21 +76,12 @@ def package():
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("seed", [30, 42])
-def test_every_instance_is_upstreams(package, seed):
-    made = package["suites"][str(seed)]
-    specs = list(itertools.islice(AndroidWorldSuite().instances(None, seed), 2 * 116))
-    assert [spec.options["index"] for spec in specs] == [0] * 116 + [1] * 116
-    for spec in specs:
-        instance = made[spec.name][spec.options["index"]]
-        assert (spec.seed, spec.max_steps) == (instance["seed"], int(10 * instance["complexity"]))
-    assert sum(spec.max_steps for spec in specs[:116]) == 2349
-
-
+@pytest.mark.android
 def test_every_family_is_upstreams(package):
     assert {name: sorted(tasks.family(name)) for name in tasks.FAMILIES} == package["families"]
 
 
+@pytest.mark.android
 @pytest.mark.parametrize("seed", [30, 42])
 def test_every_goal_and_parameter_that_the_servers_give_is_upstreams(package, ours, upstream, seed):
     with httpx.Client(timeout=120, trust_env=False) as http:
@@ -78,11 +99,6 @@ def test_every_goal_and_parameter_that_the_servers_give_is_upstreams(package, ou
             assert timeless(theirs["goal"]) == timeless(expected["goal"])
 
 
-def timeless(text):
-    """Without the time of its making, which upstream puts into MarkorCreateFolder alone, and without addresses of pictures."""
-    return re.sub(r"folder_\d{8}_\d{6}| at 0x[0-9A-Fa-f]+", "", text)
-
-
 def shown(value):
     """A parameter as Python writes it; objects that are not JSON come as their own ``repr``."""
     if isinstance(value, dict) and set(value) == {"type", "repr"}:
@@ -94,6 +110,7 @@ def shown(value):
     return repr(value)
 
 
+@pytest.mark.android
 def test_applications_are_those_that_upstreams_matcher_opens(package):
     assert all(package["apps"].values())
     wanted = {
