@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import servers
-from test_androidworld_image import NAMES, image, site_packages
+from test_androidworld_image import NAMES, image, standin_inside
 
 from envs import actions as act
 from envs import containers
@@ -16,7 +16,7 @@ from envs.androidworld.suite import make_spec
 from envs.containers import ContainerSpec
 from envs.errors import InfrastructureError
 
-pytestmark = [pytest.mark.android, pytest.mark.docker]
+pytestmark = pytest.mark.docker
 __all__ = ["image"]
 
 WIFI_OFF = ((18, 24), (50, 16), (50, 18))
@@ -28,19 +28,10 @@ class StandinProvider(OurProvider):
     boot_seconds = servers.START_SECONDS
 
     def spec(self) -> ContainerSpec:
-        site, source = site_packages()
+        command, folders, environment = standin_inside(PORT)
         return ContainerSpec(
-            image=NAMES[1],
-            mend="",
-            ports=(PORT,),
-            init=True,
-            command=(
-                "python3", "-m", "standin.serve", "ours", "--port", str(PORT), "--directory", "/tmp/phone",
-                "--width", "180", "--height", "400",
-            ),
-            environment={"PYTHONPATH": "/usr/local/lib/androidworld:/up:/up/src:/up/site", "PYTHONWARNINGS": "ignore"},
-            read_only_files={str(site): "/up/site", str(source): "/up/src", str(servers.HERE / "standin"): "/up/standin"},
-        )  # fmt: skip
+            image=NAMES[1], mend="", ports=(PORT,), init=True, command=command, environment=environment, read_only_files=folders
+        )
 
 
 @pytest.fixture

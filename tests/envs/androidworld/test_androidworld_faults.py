@@ -21,7 +21,7 @@ STALL = 3600.0
 PATIENCE = 2.0
 """What the stalled route is given in these tests, instead of a minute or more."""
 
-OUR_ROUTES = ("/task/initialize", "/observation", "/step", "/task/score")
+OUR_ROUTES = ("/task/initialize", "/screenshot", "/step", "/task/score")
 UPSTREAM_FAULTS = (
     ("/suite/reinitialize", "error500"), ("/suite/reinitialize", "refuse"), ("/suite/reinitialize", "html"),
     ("/task/initialize", "error500"), ("/task/initialize", "refuse"), ("/task/initialize", "stall"),

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tarfile
 import time
-from pathlib import Path
 
 import httpx
 import pytest
@@ -97,8 +96,10 @@ def test_without_kvm_the_guest_says_what_is_missing(tmp_path):
 BASE = """
 FROM debian:bookworm-slim
 ENV PIP_BREAK_SYSTEM_PACKAGES=1 DEBIAN_FRONTEND=noninteractive
-RUN apt-get update && apt-get install -y --no-install-recommends python3 python3-pip libgl1 libglib2.0-0 && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends python3 python3-pip libgl1 libglib2.0-0 && rm -rf /var/lib/apt/lists/* \
+    && python3 -m pip install --no-cache-dir fastapi uvicorn numpy
 """
+"""What of upstream's image the guest needs when the phone is the stand-in."""
 NAMES = ("agentlab/test-androidworld-base", "agentlab/test-androidworld")
 
 
@@ -106,7 +107,7 @@ NAMES = ("agentlab/test-androidworld-base", "agentlab/test-androidworld")
 def image():
     """Our Dockerfile on a plain Debian with a Python of the version that upstream's image has."""
     if not os.environ.get("AGENTLAB_DOCKER"):
-        pytest.skip("drives a real Docker Engine: set AGENTLAB_DOCKER=1 (and AGENTLAB_ANDROID=1) to run it")
+        pytest.skip("drives a real Docker Engine: set AGENTLAB_DOCKER=1 to run it")
     import docker
 
     client = docker.from_env()
@@ -124,28 +125,35 @@ def image():
     client.close()
 
 
-def site_packages():
-    """Where the requirements of upstream's package lie, and the package itself, which may be elsewhere on the path."""
-    script = "import pathlib, site, android_world; print(site.getsitepackages()[0]); print(pathlib.Path(android_world.__file__).parents[1])"
-    done = subprocess.run([servers.python(), "-c", script], capture_output=True, text=True, check=True)
-    return [Path(line) for line in done.stdout.split()]
+def standin_inside(port):
+    """(command, {folder here: folder there}, environment) of our server over the stand-in phone in a container of the image."""
+    tests = "/repo/tests/envs/androidworld"
+    facts = ROOT.parents[1] / "envs/androidworld/tasks.json"
+    folders = {str(servers.HERE): tests, str(facts): "/repo/envs/androidworld/tasks.json"}
+    path = ["/usr/local/lib/androidworld", tests]
+    if servers.python():
+        # Where the requirements of upstream's package lie, and the package itself, which may be elsewhere on the path.
+        script = (
+            "import pathlib, site, android_world as a; print(site.getsitepackages()[0]); print(pathlib.Path(a.__file__).parents[1])"
+        )
+        site, source = subprocess.run([servers.python(), "-c", script], capture_output=True, text=True, check=True).stdout.split()
+        if "3.11" not in site:
+            pytest.skip(f"the base has Python 3.11, upstream's environment is {site}")
+        folders |= {site: "/up/site", source: "/up/src"}
+        path += ["/up/src", "/up/site"]
+    module = "standin.serve" if servers.python() else "lite.serve"
+    size = ("--directory", "/tmp/phone", "--width", "180", "--height", "400")
+    command = ("python3", "-m", module, "ours", "--port", str(port), *size)
+    return command, folders, {"PYTHONPATH": ":".join(path), "PYTHONWARNINGS": "ignore"}
 
 
 @pytest.mark.docker
-@pytest.mark.android
-def test_the_image_serves_on_a_plain_base(image, tmp_path):
-    site, source = site_packages()
-    if "3.11" not in str(site):
-        pytest.skip(f"the base has Python 3.11, upstream's environment is {site}")
-    volumes = {
-        str(p): {"bind": b, "mode": "ro"}
-        for p, b in ((site, "/up/site"), (source, "/up/src"), (servers.HERE / "standin", "/up/standin"))
-    }
+def test_the_image_serves_on_a_plain_base(image):
+    command, folders, environment = standin_inside(5000)
     container = image.containers.run(
-        NAMES[1], ["-m", "standin.serve", "ours", "--port", "5000", "--directory", "/tmp/phone", "--width", "180", "--height", "400"],
-        entrypoint=["python3"], detach=True, init=True, cap_drop=["ALL"], security_opt=["no-new-privileges"], volumes=volumes,
-        environment={"PYTHONPATH": "/usr/local/lib/androidworld:/up:/up/src:/up/site", "PYTHONWARNINGS": "ignore"},
-        ports={"5000/tcp": ("127.0.0.1", None)}, labels={"agentlab.test": "androidworld"},
+        NAMES[1], list(command[1:]), entrypoint=["python3"], detach=True, init=True, cap_drop=["ALL"],
+        security_opt=["no-new-privileges"], volumes={here: {"bind": there, "mode": "ro"} for here, there in folders.items()},
+        environment=environment, ports={"5000/tcp": ("127.0.0.1", None)}, labels={"agentlab.test": "androidworld"},
     )  # fmt: skip
     try:
         container.reload()
