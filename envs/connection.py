@@ -30,8 +30,8 @@ class Answer:
     body: bytes | bytearray
 
     def text(self, limit: int = 200) -> str:
-        """The beginning of the body, for people."""
-        return self.body[:limit].decode(errors="replace").strip()
+        """The beginning of the body, for people, on one line."""
+        return " ".join(self.body[:limit].decode(errors="replace").split())
 
 
 class Connection:

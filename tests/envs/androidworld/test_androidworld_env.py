@@ -208,7 +208,7 @@ def test_upstreams_picture_is_ours(ours, upstream):
 
 def test_a_wrong_screen_and_too_many_environments_are_told(ours):
     env = AndroidWorldEnv(provider=f"127.0.0.1:{ours.port}", screen=(1080, 2400), settle="none")
-    with pytest.raises(InfrastructureError, match="180x400"):
+    with pytest.raises(UsageError, match=r"180x400.*1080x2400.*screen=\[180,400\]"):
         start(env, "SystemWifiTurnOff")
     env.close()
     provider = AddressProvider(f"127.0.0.1:{ours.port}")

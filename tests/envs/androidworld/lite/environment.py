@@ -195,10 +195,10 @@ _KEYS = {"navigate_home": "KEYCODE_HOME", "navigate_back": "KEYCODE_BACK", "keyb
 
 
 def typing(text: str) -> list[str]:
-    """Commands that type what of a text is ASCII; the rest is dropped, as upstream's is."""
+    """Commands that type what of a text is ASCII, word by word; the rest is dropped, as upstream's is."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    words = [word for word in re.split(r"(\n)", plain) if word]
-    return [_ENTER if word == "\n" else f"input text {shlex.quote(word.replace(' ', '%s'))}" for word in words]
+    words = [word for word in re.split(r"([\n ])", plain) if word]
+    return [_ENTER if word == "\n" else f"input text {'%s' if word == ' ' else shlex.quote(word)}" for word in words]
 
 
 def launch(name: str | None) -> str:

@@ -25,6 +25,9 @@ KEYCODES = {
     "29": "A",
 }
 
+VIEWERS = {"media": APPS["Gallery"], "contacts": APPS["Contacts"]}
+"""Part of an address -> application that shows it."""
+
 
 def _commands(script: str) -> list[list[str]]:
     """The commands of a line of shell, as words; what a pipe would filter is given whole."""
@@ -160,8 +163,8 @@ class Adb:
             return f"  taskId=7: {activity} bounds=[0,0][1,1] userId=0 visible=true topActivity=ComponentInfo{{{activity}}}\n"
         elif words[0] == "start" and "-n" in words:
             return self._start(words[words.index("-n") + 1])
-        elif words[0] == "start":
-            self.phone.open(APPS["Gallery"] if "media" in words[-1] else LAUNCHER)
+        elif words[0] == "start":  # by what is to be shown
+            self.phone.open(next((app for part, app in VIEWERS.items() if part in words[-1]), LAUNCHER))
         elif words[0] == "broadcast":
             return self._broadcast(words)
         return ""
