@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gymnasium
 import httpx
 import numpy as np
 import pytest
@@ -54,6 +55,14 @@ def test_check_env(ours):
     finally:
         made.close()
         made.close()
+
+
+def test_by_its_name_in_gymnasium(ours):
+    made = gymnasium.make("agentlab/androidworld-v0", provider=f"127.0.0.1:{ours.port}", screen=ours.size, settle="none")
+    seen, info = made.reset(seed=0)
+    assert seen["screenshot"].shape == (400, 180, 3) and info["instruction"]
+    assert made.step(act.Finished())[2] is True
+    made.close()
 
 
 def test_a_task_done_and_declared_scores_and_its_retry_starts_where_it_started(env):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from standin import picture
-from standin.phone import APPS, Node
+from standin.state import APPS, Node
 from standin.world import CommandError, World
 
 ACTIVITIES = {

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from standin.phone import TASKS_DATABASE
+from standin.state import TASKS_DATABASE
 
 FACTS = Path(__file__).parents[4] / "envs/androidworld/tasks.json"
 NAMES = ("Emilia", "Freya", "Hugo", "Omar", "Ines"), ("Gonzalez", "Li", "Silva", "Ito", "Khan")

@@ -11,7 +11,8 @@ import shlex
 import shutil
 from pathlib import Path
 
-from standin.phone import APPS, LAUNCHER, Phone
+from standin.phone import Phone
+from standin.state import APPS, LAUNCHER
 
 KEYCODES = {
     "3": "HOME",

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from standin.phone import LAUNCHER, Node, Phone
+from standin.phone import Phone
+from standin.state import LAUNCHER, Node
 
 try:
     import cv2
