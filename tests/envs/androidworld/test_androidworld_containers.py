@@ -22,7 +22,7 @@ from envs.androidworld.suite import make_spec
 from envs.containers import ContainerSpec
 from envs.errors import InfrastructureError
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]  # the first one builds the image
 WIFI_OFF = ((18, 24), (50, 16), (50, 18))
 BASE = """
 FROM debian:bookworm-slim
