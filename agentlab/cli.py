@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from agentlab import containers_cli, export_cli, fetch_cli, traces_cli
-from envs.errors import LabError
+from envs.errors import InfrastructureError, LabError
 
 if TYPE_CHECKING:
     from agentlab.config import RunConfig
@@ -146,6 +146,8 @@ def _run(config: RunConfig, retry_infra: bool) -> None:
     out.print(f"Run directory: {runner.folder}", soft_wrap=True)
     if summary.infrastructure_sessions:
         err.print("Some sessions were ended by machinery failures; --retry-infra makes them again.")
+        if all(row["outcome"] == "infrastructure" for row in rows):
+            raise typer.Exit(InfrastructureError.exit_code)  # nothing was attempted
 
 
 @app.command("tasks")

@@ -19,7 +19,7 @@ from envs.androidworld.options import CHOICES, check, read_demonstrations
 from envs.androidworld.providers import Provider
 from envs.androidworld.suite import make_spec
 from envs.base import ActionSpace, GUIEnv, Observation, Rectangle, TaskSpec
-from envs.errors import InfrastructureError, InvalidActionError
+from envs.errors import InfrastructureError, InvalidActionError, UsageError
 from envs.spaces import AnyText
 
 KINDS = (
@@ -107,7 +107,7 @@ class AndroidWorldEnv(GUIEnv):
         self._provider = make_provider(provider, image=image, spares=spares) if isinstance(provider, str) else provider
         self._device: Device | None = None
         self._instance: Instance | None = None
-        self._answered = False
+        self._answered = self._seen = False
         if accessibility:
             assert isinstance(self.observation_space, gym.spaces.Dict)
             self.observation_space["accessibility_tree"] = AnyText()
@@ -142,7 +142,8 @@ class AndroidWorldEnv(GUIEnv):
             look = device.look(tree=self._accessibility, settle=self._settle)
             height, width = look.screenshot.shape[:2]
             if (width, height) not in (self._screen, self._screen[::-1]):
-                raise InfrastructureError(f"The device's screen is {width}x{height}, not {self._screen}.", component="emulator")
+                raise self._wrong_screen(width, height)
+            self._seen = True
         if (width, height) != self._bounds:
             self._bounds = (width, height)
             self.action_space = ActionSpace(KINDS, width, height)
@@ -196,6 +197,13 @@ class AndroidWorldEnv(GUIEnv):
     def device(self) -> Device | None:
         """The device of the current episode."""
         return self._device
+
+    def _wrong_screen(self, width: int, height: int) -> UsageError | InfrastructureError:
+        """At first sight the option is wrong; later it is the device."""
+        if not self._seen:
+            hint = f"Say so: --set 'androidworld.screen=[{width},{height}]'."
+            return UsageError(f"The device's screen has {width}x{height} pixels, not {self._screen[0]}x{self._screen[1]}.", hint)
+        return InfrastructureError(f"The device's screen is {width}x{height}, not {self._screen}.", component="emulator")
 
     def _give_back(self, error: InfrastructureError | None) -> None:
         device, self._device = self._device, None
