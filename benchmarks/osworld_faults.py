@@ -1,17 +1,18 @@
 """Faults injected into OSWorld runs on the light desktop: what they cost, and that they cost nothing else.
 
-    python benchmarks/osworld_faults.py --faults 100 --seed 0
+    python benchmarks/osworld_faults.py --faults 100 --seed 0 --engine --out FOLDER --result benchmarks/results/osworld_faults.json
 
 Runs of two policies whose scores are known (``scripted`` solves its task, ``noop`` does not) go on until so many faults have hit
 them.  Held throughout, and a violation ends with exit code 1:
 
 - no false reward: every graded attempt has the score that it would have had without faults;
 - no lost attempt: what was finished before the runner was killed is there, unchanged, after the run is continued;
-- no orphan: after ``gc`` the engine has no container of a dead run;
+- no orphan: after ``gc`` the engine has no container of a dead run, and after a run that ended none of it, noted or not;
 - nobody else's container is touched: one without our labels, and one with our labels that is not in this ledger.
 
-The daemon is not restarted, because others may be using it.  Needs root (a port is blocked by killing the engine's proxy for it), the
-light desktop's image and ``agentlab fetch osworld --suite light``.
+Stopped, the same command goes on after the last complete run in ``--out``.  ``--engine`` also ends the Docker Engine and starts it
+again, which all its users notice; without ``--live-restore`` their containers would end, so it is refused then.  Needs root (a port is
+blocked by killing the engine's proxy for it), the light desktop's image and ``agentlab fetch osworld --suite light``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +33,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import docker
 import psutil
 from docker.models.containers import Container
 
@@ -119,18 +122,35 @@ CONTAINER_FAULTS: dict[str, Callable[[Container], object]] = {
     "disk filled": fill_disk,
 }
 RUNNER_KILLED = "runner killed"
+ENGINE_FAULTS_DONE = {"engine restarted": signal.SIGTERM, "engine killed": signal.SIGKILL}
+ENGINE_SECONDS = 120.0
+
+
+def restart_engine(client: docker.DockerClient, number: signal.Signals) -> None:
+    """End dockerd by this signal, start it again as it was started, and wait until it answers."""
+    (engine,) = (process for process in psutil.process_iter(["name"]) if process.info["name"] == "dockerd")
+    command, nice = engine.cmdline(), engine.nice()
+    engine.send_signal(number)
+    engine.wait(ENGINE_SECONDS)
+    subprocess.Popen(
+        ["nice", "-n", str(nice), *command],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    containers.await_engine(client, ENGINE_SECONDS)
 
 
 class Bench:
     """Counts faults and checks what must hold."""
 
-    def __init__(self, faults: int, seed: int, workers: int, spacing: float, folder: Path) -> None:
-        self.wanted, self.workers, self.spacing, self.folder = faults, workers, spacing, folder
-        self.random = random.Random(seed)
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self.options, self.folder = options, folder
         self.client = containers.connect()
         os.environ["AGENTLAB_STATE"] = str(folder / "state")
         self.ledger = Ledger()
+        self.kinds = [*CONTAINER_FAULTS, RUNNER_KILLED, *(ENGINE_FAULTS_DONE if options.engine else ())]
+        self.random = random.Random()
         self.deck: list[str] = []
+        self.runs = 0
         self.injected: Counter[str] = Counter()
         self.outcomes: Counter[str] = Counter()
         self.broken: Counter[str] = Counter()
@@ -138,26 +158,48 @@ class Bench:
         self.finished: dict[tuple[str, str, int], dict[str, Any]] = {}
 
     def main(self) -> None:
+        self.restore()
         labels = Owner("foreign", 2**22 - 1, 1, "", 0, 1).labels()
         foreign = [self.client.containers.run(providers.LIGHT_IMAGE, detach=True, labels=found) for found in ({}, labels)]
         try:
-            number = 0
-            while sum(self.injected.values()) < self.wanted:
-                number += 1
-                self.one_run(self.folder / f"run-{number:03d}", ("scripted", "scripted", "noop")[number % 3])
-            for container in foreign:
-                container.reload()
-                if container.status != "running":
-                    self.violations.append(f"the foreign container {container.name} is {container.status}")
+            while sum(self.injected.values()) < self.options.faults:
+                number = self.runs + 1
+                self.random.seed(f"{self.options.seed}/{number}")
+                folder = self.folder / f"run-{number:03d}"
+                shutil.rmtree(folder, ignore_errors=True)  # of a bench that was stopped in the middle of it
+                self.one_run(folder, ("scripted", "scripted", "noop")[number % 3])
+                for container in foreign:
+                    container.reload()
+                    if container.status != "running":
+                        self.violations.append(f"{folder.name}: the foreign container {container.name} is {container.status}")
+                self.runs = number
+                self.save()
         finally:
             for container in foreign:
                 container.remove(force=True)
 
+    # -- going on after a stop -------------------------------------------------------------------------------------------------
+    def save(self) -> None:
+        kept = self.folder / "summary.json"
+        kept.with_suffix(".tmp").write_text(json.dumps(self.summary() | {"deck": self.deck}, indent=2) + "\n")
+        kept.with_suffix(".tmp").replace(kept)
+
+    def restore(self) -> None:
+        kept = self.folder / "summary.json"
+        if not kept.exists():
+            return
+        found = json.loads(kept.read_text())
+        self.runs, self.deck, self.violations = found["runs"], found["deck"], found["violations"]
+        self.injected.update(found["faults"])
+        self.outcomes.update(found["attempts"])
+        self.broken.update(found["failures noticed"])
+
+    # -- one run ---------------------------------------------------------------------------------------------------------------
     def one_run(self, folder: Path, policy: str) -> None:
-        process = start(folder, policy, self.workers)
+        process = start(folder, policy, self.options.workers)
         try:
             while process.poll() is None:
-                if sum(self.injected.values()) >= self.wanted or not self.inject(process, folder):
+                if sum(self.injected.values()) >= self.options.faults or not self.inject(process, folder):
                     process.wait(QUIET_SECONDS)
                 elif process.poll() == -signal.SIGKILL:
                     process = self.continue_after_kill(folder, policy)
@@ -172,17 +214,13 @@ class Bench:
     def inject(self, process: subprocess.Popen[bytes], folder: Path) -> bool:
         """Wait for a moment drawn from the seed and do the next fault; False when the run ended before."""
         kind = self.next_kind()
-        time.sleep(self.random.uniform(0.0, self.spacing))
+        time.sleep(self.random.uniform(0.0, self.options.spacing))
         while process.poll() is None:
             running = [row for row in containers.ls(self.ledger) if row.ours and row.state == "running"]
             if running:
                 victim = self.random.choice(running)
                 try:
-                    if kind == RUNNER_KILLED:
-                        os.kill(process.pid, signal.SIGKILL)
-                        process.wait()
-                    else:
-                        CONTAINER_FAULTS[kind](self.client.containers.get(victim.container.id))
+                    self.do(kind, process, victim.container.id)
                 except ENGINE_FAULTS:
                     continue  # the container ended in this moment: no fault was done
                 self.injected[kind] += 1
@@ -192,21 +230,35 @@ class Bench:
         self.deck.append(kind)
         return False
 
+    def do(self, kind: str, process: subprocess.Popen[bytes], container: str) -> None:
+        if kind == RUNNER_KILLED:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+        elif kind in ENGINE_FAULTS_DONE:
+            restart_engine(self.client, ENGINE_FAULTS_DONE[kind])
+        else:
+            CONTAINER_FAULTS[kind](self.client.containers.get(container))
+
     def next_kind(self) -> str:
         """All kinds equally often, in an order drawn from the seed."""
         if not self.deck:
-            self.deck = [*CONTAINER_FAULTS, RUNNER_KILLED]
+            self.deck = list(self.kinds)
             self.random.shuffle(self.deck)
         return self.deck.pop()
 
     def continue_after_kill(self, folder: Path, policy: str) -> subprocess.Popen[bytes]:
         before = rows(folder)
         containers.gc(self.ledger)
-        left = [row.name for row in containers.ls(self.ledger) if row.ours]
-        if left:
-            self.violations.append(f"after gc of {folder.name} there are still {left}")
+        self.check_none_left(folder, "after gc")
         self.finished |= {(folder.name, *key): row for key, row in before.items()}
-        return start(folder, policy, self.workers)
+        return start(folder, policy, self.options.workers)
+
+    def check_none_left(self, folder: Path, when: str) -> None:
+        """By name, so that also one that the ledger does not know is found."""
+        found = self.client.containers.list(all=True, filters={"name": f"agentlab-{folder.name}-"}, ignore_removed=True)
+        noted = [row.name for row in containers.ls(self.ledger) if row.ours]
+        if left := sorted({str(container.name) for container in found} | set(noted)):
+            self.violations.append(f"{folder.name}: {when} there are still {left}")
 
     def check(self, folder: Path, policy: str, code: int | None) -> None:
         made = rows(folder)
@@ -222,14 +274,12 @@ class Bench:
             self.broken.update(failure["component"] for failure in row["infrastructure"])
             if row["outcome"] == "graded" and row["score"] != TRUTH[policy]:
                 self.violations.append(f"{folder.name}: false reward {row['score']} for {key} under {policy}")
-        left = [row.name for row in containers.ls(self.ledger) if row.ours]
-        if left:
-            self.violations.append(f"{folder.name} left {left}")
+        self.check_none_left(folder, "at its end")
 
     def summary(self) -> dict[str, Any]:
         return {
-            "faults": dict(self.injected), "attempts": dict(self.outcomes), "failures noticed": dict(self.broken),
-            "violations": self.violations,
+            "seed": self.options.seed, "runs": self.runs, "faults": dict(self.injected), "attempts": dict(self.outcomes),
+            "failures noticed": dict(self.broken), "violations": self.violations,
         }  # fmt: skip
 
 
@@ -239,19 +289,24 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--spacing", type=float, default=20.0, help="Most seconds between faults; about as long as two episodes.")
+    parser.add_argument("--engine", action="store_true", help="Also end the Docker Engine and start it again.")
     parser.add_argument("--out", type=Path, help="Where the runs and the summary are kept.")
+    parser.add_argument("--result", type=Path, help="Also write the summary to this file.")
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--policy", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
         run_one(options.run, options.policy, options.workers)
         return 0
+    if options.engine and not containers.connect().info().get("LiveRestoreEnabled"):
+        parser.error("--engine would end everybody's containers: start dockerd with --live-restore")
     folder = options.out or Path(tempfile.mkdtemp(prefix="osworld-faults-"))
     folder.mkdir(parents=True, exist_ok=True)
-    bench = Bench(options.faults, options.seed, options.workers, options.spacing, folder)
+    bench = Bench(options, folder)
     bench.main()
     text = json.dumps(bench.summary(), indent=2)
-    (folder / "summary.json").write_text(text + "\n")
+    if options.result:
+        options.result.write_text(text + "\n")
     print(text)
     return 1 if bench.violations else 0
 
