@@ -1,6 +1,7 @@
 """Faults injected into OSWorld runs on the light desktop: what they cost, and that they cost nothing else.
 
-    python benchmarks/osworld_faults.py --faults 100 --seed 0 --engine --out FOLDER --result benchmarks/results/osworld_faults.json
+    python benchmarks/osworld_faults.py --out FOLDER --faults 80
+    python benchmarks/osworld_faults.py --out FOLDER --faults 100 --kinds engine --result benchmarks/results/osworld_faults.json
 
 Runs of two policies whose scores are known (``scripted`` solves its task, ``noop`` does not) go on until so many faults have hit
 them.  Held throughout, and a violation ends with exit code 1:
@@ -10,8 +11,8 @@ them.  Held throughout, and a violation ends with exit code 1:
 - no orphan: after ``gc`` the engine has no container of a dead run, and after a run that ended none of it, noted or not;
 - nobody else's container is touched: one without our labels, and one with our labels that is not in this ledger.
 
-Stopped, the same command goes on after the last complete run in ``--out``.  ``--engine`` also ends the Docker Engine and starts it
-again, which all its users notice; without ``--live-restore`` their containers would end, so it is refused then.  Needs root (a port is
+A command goes on after the last complete run in ``--out``.  ``--kinds engine`` ends the Docker Engine and starts it again, which all
+its users notice; without ``--live-restore`` their containers would end, so it is refused then.  Needs root (a port is
 blocked by killing the engine's proxy for it), the light desktop's image and ``agentlab fetch osworld --suite light``.
 """
 
@@ -122,7 +123,7 @@ CONTAINER_FAULTS: dict[str, Callable[[Container], object]] = {
     "disk filled": fill_disk,
 }
 RUNNER_KILLED = "runner killed"
-ENGINE_FAULTS_DONE = {"engine restarted": signal.SIGTERM, "engine killed": signal.SIGKILL}
+ENGINE_SIGNALS = {"engine restarted": signal.SIGTERM, "engine killed": signal.SIGKILL}
 ENGINE_SECONDS = 120.0
 
 
@@ -147,7 +148,7 @@ class Bench:
         self.client = containers.connect()
         os.environ["AGENTLAB_STATE"] = str(folder / "state")
         self.ledger = Ledger()
-        self.kinds = [*CONTAINER_FAULTS, RUNNER_KILLED, *(ENGINE_FAULTS_DONE if options.engine else ())]
+        self.kinds = list(ENGINE_SIGNALS) if options.kinds == "engine" else [*CONTAINER_FAULTS, RUNNER_KILLED]
         self.random = random.Random()
         self.deck: list[str] = []
         self.runs = 0
@@ -189,7 +190,8 @@ class Bench:
         if not kept.exists():
             return
         found = json.loads(kept.read_text())
-        self.runs, self.deck, self.violations = found["runs"], found["deck"], found["violations"]
+        self.runs, self.violations = found["runs"], found["violations"]
+        self.deck = [kind for kind in found["deck"] if kind in self.kinds]
         self.injected.update(found["faults"])
         self.outcomes.update(found["attempts"])
         self.broken.update(found["failures noticed"])
@@ -234,8 +236,8 @@ class Bench:
         if kind == RUNNER_KILLED:
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
-        elif kind in ENGINE_FAULTS_DONE:
-            restart_engine(self.client, ENGINE_FAULTS_DONE[kind])
+        elif kind in ENGINE_SIGNALS:
+            restart_engine(self.client, ENGINE_SIGNALS[kind])
         else:
             CONTAINER_FAULTS[kind](self.client.containers.get(container))
 
@@ -289,7 +291,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--spacing", type=float, default=20.0, help="Most seconds between faults; about as long as two episodes.")
-    parser.add_argument("--engine", action="store_true", help="Also end the Docker Engine and start it again.")
+    parser.add_argument("--kinds", choices=("containers", "engine"), default="containers", help="What is broken.")
     parser.add_argument("--out", type=Path, help="Where the runs and the summary are kept.")
     parser.add_argument("--result", type=Path, help="Also write the summary to this file.")
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
@@ -298,8 +300,8 @@ def main() -> int:
     if options.run:
         run_one(options.run, options.policy, options.workers)
         return 0
-    if options.engine and not containers.connect().info().get("LiveRestoreEnabled"):
-        parser.error("--engine would end everybody's containers: start dockerd with --live-restore")
+    if options.kinds == "engine" and not containers.connect().info().get("LiveRestoreEnabled"):
+        parser.error("it would end everybody's containers: start dockerd with --live-restore")
     folder = options.out or Path(tempfile.mkdtemp(prefix="osworld-faults-"))
     folder.mkdir(parents=True, exist_ok=True)
     bench = Bench(options, folder)

@@ -7,6 +7,7 @@ says nothing about the agent.
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ COMMAND_SECONDS = 130.0
 """The guest itself ends commands after 120 s."""
 OPEN_SECONDS = 150.0
 TRANSFER_SECONDS = 600.0
+POLL_SECONDS = 0.5
 FREE_BYTES = 1 << 20
 """With less, applications fail to save."""
 
@@ -104,6 +106,13 @@ class GuestClient:
             return ", ".join(map(str, missing)) if isinstance(missing, list) else "it is no server of a guest that answers"
         except InfrastructureError as error:
             return f"the guest server does not answer ({error.message})"
+
+    def missing_after(self, seconds: float) -> str:
+        """What still keeps the guest from being usable after at most ``seconds``; asked at least once."""
+        until = time.monotonic() + seconds
+        while (missing := self.missing()) and time.monotonic() < until:
+            time.sleep(POLL_SECONDS)
+        return missing
 
     def _missing_by_picture(self, timeout: float) -> str:
         answer = self._connection.send("GET", "/screenshot", seconds=timeout)

@@ -28,6 +28,7 @@ OFFICIAL_IMAGE = "happysixd/osworld-docker"
 OFFICIAL_PULL = f"Pull it: `docker pull {OFFICIAL_IMAGE}`."
 OFFICIAL_BOOT_SECONDS = 300.0
 OFFICIAL_BOOT_SECONDS_WITHOUT_KVM = 1800.0
+ADDRESS_SECONDS = 30.0
 KVM = Path("/dev/kvm")
 
 
@@ -214,13 +215,14 @@ class AddressProvider(Provider):
     Args:
         addresses: ``HOST:PORT`` of each (:func:`parse_address`), separated by commas.
         password: Of the desktop's user.
+        patience: How many seconds a guest may take to become usable: one that somebody works with is not at rest at every moment.
     """
 
     name = "address"
     clean = False
 
-    def __init__(self, addresses: str, *, password: str = "password") -> None:
-        self.password = password
+    def __init__(self, addresses: str, *, password: str = "password", patience: float = ADDRESS_SECONDS) -> None:
+        self.password, self.patience = password, patience
         self.addresses = [parse_address(address) for address in addresses.split(",")]
         self._free = deque(self.addresses)
 
@@ -233,7 +235,7 @@ class AddressProvider(Provider):
                 f"All {many} guests are in use.", f"Use --workers {many}, or name more, separated by commas."
             ) from None
         client = GuestClient(host, ports[SERVER])
-        missing = client.missing()
+        missing = client.missing_after(self.patience)
         if missing:
             client.close()
             self._free.append((host, ports))
