@@ -30,13 +30,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import docker
-import psutil
-from docker.models.containers import Container
+from guest_faults import CONTAINER_FAULTS, ENGINE_SIGNALS, restart_engine
 
 from agentlab.config import RunConfig
 from agentlab.runner import Runner
@@ -92,52 +89,7 @@ def rows(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
     return found
 
 
-# -- the faults --------------------------------------------------------------------------------------------------------------------
-def kill_guest(container: Container) -> None:
-    container.exec_run(["pkill", "-9", "-f", "guest.server"])
-
-
-def kill_screen(container: Container) -> None:
-    container.exec_run(["pkill", "-9", "Xvfb"])
-
-
-def fill_disk(container: Container) -> None:
-    container.exec_run(["sh", "-c", "head -c 32M /dev/zero > /home/user/Documents/.fill"])
-
-
-def block_port(container: Container) -> None:
-    container.reload()
-    port = container.attrs["NetworkSettings"]["Ports"]["5000/tcp"][0]["HostPort"]
-    for process in psutil.process_iter(["name", "cmdline"]):
-        if process.info["name"] == "docker-proxy" and port in process.info["cmdline"]:
-            process.kill()
-
-
-CONTAINER_FAULTS: dict[str, Callable[[Container], object]] = {
-    "guest killed": kill_guest,
-    "screen killed": kill_screen,
-    "container killed": lambda container: container.kill(),
-    "container paused": lambda container: container.pause(),
-    "container removed": lambda container: container.remove(force=True),
-    "port blocked": block_port,
-    "disk filled": fill_disk,
-}
 RUNNER_KILLED = "runner killed"
-ENGINE_SIGNALS = {"engine restarted": signal.SIGTERM, "engine killed": signal.SIGKILL}
-ENGINE_SECONDS = 120.0
-
-
-def restart_engine(client: docker.DockerClient, number: signal.Signals) -> None:
-    """End dockerd by this signal, start it again as it was started, and wait until it answers."""
-    (engine,) = (process for process in psutil.process_iter(["name"]) if process.info["name"] == "dockerd")
-    command, nice = engine.cmdline(), engine.nice()
-    engine.send_signal(number)
-    engine.wait(ENGINE_SECONDS)
-    subprocess.Popen(
-        ["nice", "-n", str(nice), *command],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    containers.await_engine(client, ENGINE_SECONDS)
 
 
 class Bench:
@@ -148,7 +100,7 @@ class Bench:
         self.client = containers.connect()
         os.environ["AGENTLAB_STATE"] = str(folder / "state")
         self.ledger = Ledger()
-        self.kinds = list(ENGINE_SIGNALS) if options.kinds == "engine" else [*CONTAINER_FAULTS, RUNNER_KILLED]
+        self.kinds = options.kinds
         self.random = random.Random()
         self.deck: list[str] = []
         self.runs = 0
@@ -285,13 +237,23 @@ class Bench:
         }  # fmt: skip
 
 
+def kinds_of(text: str) -> list[str]:
+    """The kinds of faults that ``--kinds`` names."""
+    groups = {"containers": [*CONTAINER_FAULTS, RUNNER_KILLED], "engine": list(ENGINE_SIGNALS)}
+    chosen = groups.get(text) or text.split(",")
+    known = [kind for group in groups.values() for kind in group]
+    if unknown := set(chosen) - set(known):
+        raise argparse.ArgumentTypeError(f"there is no kind {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    return chosen
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--spacing", type=float, default=20.0, help="Most seconds between faults; about as long as two episodes.")
-    parser.add_argument("--kinds", choices=("containers", "engine"), default="containers", help="What is broken.")
+    parser.add_argument("--kinds", type=kinds_of, default="containers", help="containers, engine, or kinds separated by commas.")
     parser.add_argument("--out", type=Path, help="Where the runs and the summary are kept.")
     parser.add_argument("--result", type=Path, help="Also write the summary to this file.")
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
@@ -300,7 +262,7 @@ def main() -> int:
     if options.run:
         run_one(options.run, options.policy, options.workers)
         return 0
-    if options.kinds == "engine" and not containers.connect().info().get("LiveRestoreEnabled"):
+    if set(options.kinds) & set(ENGINE_SIGNALS) and not containers.connect().info().get("LiveRestoreEnabled"):
         parser.error("it would end everybody's containers: start dockerd with --live-restore")
     folder = options.out or Path(tempfile.mkdtemp(prefix="osworld-faults-"))
     folder.mkdir(parents=True, exist_ok=True)

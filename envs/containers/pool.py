@@ -39,6 +39,11 @@ class SparePool:
             while not self._closed and len(self._spares) < self.size:
                 self._spares.append(self._threads.submit(self._boot_paused))
 
+    def waiting(self) -> int:
+        """How many spares are booted and paused now."""
+        with self._lock:
+            return sum(spare.done() and spare.exception() is None for spare in self._spares)
+
     def take(self) -> Container:
         """A booted, never used, running container.
 

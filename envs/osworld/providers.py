@@ -93,7 +93,7 @@ class ContainerProvider(Provider):
 
     def __init__(self, run: str = "osworld", *, spares: int = 1, ledger: Ledger | None = None, log_dir: Path | None = None) -> None:
         self._fleet = Fleet(run, ledger=ledger, log_dir=log_dir)
-        self._pool = SparePool(self._fleet, self.spec(), _missing, size=spares, boot_timeout=self.boot_seconds())
+        self._pool = SparePool(self._fleet, self.spec(), probe, size=spares, boot_timeout=self.boot_seconds())
         self._pool.fill()
 
     @abstractmethod
@@ -130,7 +130,8 @@ class ContainerProvider(Provider):
         return InfrastructureError(message, f"Its log is kept in {kept}.", component="container")
 
 
-def _missing(container: Container) -> str:
+def probe(container: Container) -> str:
+    """What the desktop in a container still lacks, or an empty string when it is drawn and answers."""
     client = GuestClient(LOOPBACK, container.ports[SERVER])
     try:
         return client.missing()
@@ -265,4 +266,4 @@ def parse_address(address: str) -> tuple[str, dict[int, int]]:
 def start_light(count: int, *, run: str, ttl: int) -> list[Container]:
     """Start light desktops that outlive this process, until they are stopped or their time to live (seconds) is over."""
     fleet = Fleet(run, ttl=ttl, detached=True)
-    return fleet.start_many(light_spec(), count, _missing, LIGHT_BOOT_SECONDS)
+    return fleet.start_many(light_spec(), count, probe, LIGHT_BOOT_SECONDS)
