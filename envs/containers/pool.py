@@ -59,8 +59,9 @@ class SparePool:
             if spare is None:
                 container = self._fleet.start(self._spec, self._probe, self._boot_timeout)
                 break
-            container = self._booted(spare)
-            if container is not None and self._wake(container):
+            booted = self._booted(spare)
+            if booted is not None and self._wake(booted):
+                container = booted
                 break
         self.fill()
         return container
