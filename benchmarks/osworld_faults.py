@@ -120,6 +120,7 @@ class Bench:
                 self.random.seed(f"{self.options.seed}/{number}")
                 folder = self.folder / f"run-{number:03d}"
                 shutil.rmtree(folder, ignore_errors=True)  # of a bench that was stopped in the middle of it
+                folder.with_suffix(".log").unlink(missing_ok=True)
                 self.one_run(folder, ("scripted", "scripted", "noop")[number % 3])
                 for container in foreign:
                     container.reload()
@@ -171,8 +172,8 @@ class Bench:
         time.sleep(self.random.uniform(0.0, self.options.spacing))
         while process.poll() is None:
             running = [row for row in containers.ls(self.ledger) if row.ours and row.state == "running"]
-            if running:
-                victim = self.random.choice(running)
+            if running:  # of the oldest, which an attempt is using; the younger ones are booting spares
+                victim = self.random.choice(sorted(running, key=lambda row: row.owner.created)[: self.options.workers])
                 try:
                     self.do(kind, process, victim.container.id)
                 except ENGINE_FAULTS:
@@ -225,9 +226,10 @@ class Bench:
                 self.violations.append(f"{name}: the finished attempt {attempt} of {task} was lost or changed")
         for key, row in made.items():
             self.outcomes[row["outcome"]] += 1
-            self.broken.update(failure["component"] for failure in row["infrastructure"])
+            self.broken.update(f"attempt: {failure['component']}" for failure in row["infrastructure"])
             if row["outcome"] == "graded" and row["score"] != TRUTH[policy]:
                 self.violations.append(f"{folder.name}: false reward {row['score']} for {key} under {policy}")
+        self.broken["spare"] += folder.with_suffix(".log").read_text(errors="replace").count("; booting another one.")
         self.check_none_left(folder, "at its end")
 
     def summary(self) -> dict[str, Any]:
