@@ -49,6 +49,8 @@ TASKS = (
 TRUTH = {"scripted": 1.0, "noop": 0.0}
 RETRIES = 8
 DISK = "size=16m,uid=1000,gid=1000,mode=0755"
+MOST_WITHOUT_PROGRESS = 3
+"""Faults before an attempt must have been finished: what never gets to a score says nothing about false ones."""
 QUIET_SECONDS = 900.0
 """A run that neither ends nor can be hit for so long hangs."""
 
@@ -104,6 +106,9 @@ class Bench:
         self.random = random.Random()
         self.deck: list[str] = []
         self.runs = 0
+        self.in_run = 0
+        self.progress = (0, 0)
+        """Finished attempts of this run, and the faults in it until then."""
         self.injected: Counter[str] = Counter()
         self.outcomes: Counter[str] = Counter()
         self.broken: Counter[str] = Counter()
@@ -151,6 +156,7 @@ class Bench:
 
     # -- one run ---------------------------------------------------------------------------------------------------------------
     def one_run(self, folder: Path, policy: str) -> None:
+        self.in_run, self.progress = 0, (0, 0)
         process = start(folder, policy, self.options.workers)
         try:
             while process.poll() is None:
@@ -171,6 +177,9 @@ class Bench:
         kind = self.next_kind()
         time.sleep(self.random.uniform(0.0, self.options.spacing))
         while process.poll() is None:
+            if self.since_progress(folder) >= MOST_WITHOUT_PROGRESS:
+                time.sleep(1.0)
+                continue
             running = [row for row in containers.ls(self.ledger) if row.ours and row.state == "running"]
             if running:  # of the oldest, which an attempt is using; the younger ones are booting spares
                 victim = self.random.choice(sorted(running, key=lambda row: row.owner.created)[: self.options.workers])
@@ -179,11 +188,18 @@ class Bench:
                 except ENGINE_FAULTS:
                     continue  # the container ended in this moment: no fault was done
                 self.injected[kind] += 1
+                self.in_run += 1
                 print(f"{sum(self.injected.values()):4d} {folder.name} {kind} {victim.name}", flush=True)
                 return True
             time.sleep(0.3)
         self.deck.append(kind)
         return False
+
+    def since_progress(self, folder: Path) -> int:
+        """Faults since an attempt of this run was last finished."""
+        if (finished := len(rows(folder))) > self.progress[0]:
+            self.progress = (finished, self.in_run)
+        return self.in_run - self.progress[1]
 
     def do(self, kind: str, process: subprocess.Popen[bytes], container: str) -> None:
         if kind == RUNNER_KILLED:
