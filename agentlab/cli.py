@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from agentlab import containers_cli, export_cli, fetch_cli, traces_cli
-from envs.errors import LabError
+from envs.errors import InfrastructureError, LabError
 
 if TYPE_CHECKING:
     from agentlab.config import RunConfig
@@ -66,23 +66,27 @@ def run(
     provider: Annotated[
         str | None, typer.Option(help="Where desktops and devices come from, e.g. light, official, ours, upstream, HOST:PORT.")
     ] = None,
-    policy: Annotated[str | None, typer.Option(help="Policy name or checkpoint path. [default: ui-tars-nano]")] = None,
+    policy: Annotated[str | None, typer.Option(help="Policy name or checkpoint path.", show_default="ui-tars-nano")] = None,
     adapt: Annotated[
-        str | None, typer.Option(help="What is learned between attempts, e.g. none, rosa, rosa2. [default: none]")
+        str | None, typer.Option(help="What is learned between attempts, e.g. none, rosa, rosa2.", show_default="none")
     ] = None,
     reward: Annotated[
         str | None,
-        typer.Option(help="What the weights learn from a failure: sparse (-1 per step), critique, or judge. [default: sparse]"),
+        typer.Option(
+            help="What the weights learn from a failure: sparse (-1 per step), critique, or judge.", show_default="sparse"
+        ),
     ] = None,
-    attempts: Annotated[int | None, typer.Option(help="Attempts per task. [default: 5]")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of instances and sampling. [default: 0]")] = None,
-    limit: Annotated[int | None, typer.Option(help="Number of task instances. [default: all of a fixed list, else 100]")] = None,
+    attempts: Annotated[int | None, typer.Option(help="Attempts per task.", show_default="5")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of instances and sampling.", show_default="0")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Number of task instances.", show_default="all of a fixed list, else 100")
+    ] = None,
     tasks: Annotated[str | None, typer.Option(help="Comma-separated task names.")] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Tasks in flight at a time. [default: min(4, 2 x CPUs); one emulator]")
+        int | None, typer.Option(help="Tasks in flight at a time.", show_default="min(4, 2 x CPUs); one emulator")
     ] = None,
     out_dir: Annotated[
-        Path | None, typer.Option("--out", help="Run directory. [default: runs/<suite>-<policy>-<adapt>-s<seed>]")
+        Path | None, typer.Option("--out", help="Run directory.", show_default="runs/<suite>-<policy>-<adapt>-s<seed>")
     ] = None,
     temperature: Annotated[float | None, typer.Option(help="Sampling temperature; 0 is greedy.")] = None,
     config: Annotated[Path | None, typer.Option(help="Settings from a YAML, TOML or JSON file.")] = None,
@@ -142,6 +146,8 @@ def _run(config: RunConfig, retry_infra: bool) -> None:
     out.print(f"Run directory: {runner.folder}", soft_wrap=True)
     if summary.infrastructure_sessions:
         err.print("Some sessions were ended by machinery failures; --retry-infra makes them again.")
+        if all(row["outcome"] == "infrastructure" for row in rows):
+            raise typer.Exit(InfrastructureError.exit_code)  # nothing was attempted
 
 
 @app.command("tasks")
@@ -182,13 +188,17 @@ def setup_miniwob() -> None:
 @app.command()
 def pretrain(
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for the checkpoint and its model card.")],
-    tasks: Annotated[str | None, typer.Option(help="Comma-separated task names. [default: those of the bundled policy]")] = None,
-    work: Annotated[Path | None, typer.Option(help="Folder for screens and state. [default: ~/.cache/agentlab/pretrain]")] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Comma-separated task names.", show_default="those of the bundled policy")
+    ] = None,
+    work: Annotated[
+        Path | None, typer.Option(help="Folder for screens and state.", show_default="~/.cache/agentlab/pretrain")
+    ] = None,
     episodes: Annotated[int | None, typer.Option(min=1, help="Expert episodes per task.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Training batches without guidance.")] = None,
     guided_steps: Annotated[int | None, typer.Option(min=1, help="Training batches with guidance among them.")] = None,
     eval_instances: Annotated[int | None, typer.Option(min=0, help="Held-out instances per task; 0 skips the evaluation.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Training processes. [default: up to 2]")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Training processes.", show_default="up to 2")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights and order.")] = None,
     base: Annotated[Path | None, typer.Option(help="Checkpoint to go on from. [default: from scratch]")] = None,
     plan: Annotated[Path | None, typer.Option(help="JSON file of settings; what is given here wins.")] = None,

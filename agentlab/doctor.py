@@ -54,7 +54,7 @@ def examine() -> Iterator[Finding]:
     yield _tried("OSWorld official machine", _osworld_official, "agentlab fetch osworld --vm", needed=False)
     yield _tried("AndroidWorld image", _android_image, "agentlab fetch androidworld", needed=False)
     yield _tried("disk for AndroidWorld", _android_disk, "free some: docker system df", needed=False)
-    yield Finding("/dev/kvm (OSWorld, AndroidWorld)", Path("/dev/kvm").exists(), _kvm(), "enable virtualisation", needed=False)
+    yield _tried("/dev/kvm (OSWorld, AndroidWorld)", _kvm, "enable virtualisation, or join the group kvm", needed=False)
 
 
 def _tried(what: str, probe: Callable[[], str], mend: str, *, needed: bool = True) -> Finding:
@@ -168,4 +168,6 @@ def _osworld_official() -> str:
 
 
 def _kvm() -> str:
-    return "usable" if os.access("/dev/kvm", os.R_OK | os.W_OK) else "not usable: virtual machines run in emulation"
+    from envs.androidworld.providers import require_kvm
+
+    return f"{require_kvm()} is usable"

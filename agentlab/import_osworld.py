@@ -3,7 +3,7 @@
     <results>/<action space>/<observation type>/<model>/<domain>/<task id>/
         traj.jsonl            a line per action: step_num, action, response, screenshot_file … (upstream's lib_run_single.py)
         result.txt            the score; missing if the task did not get to its end
-        step_<n>_<time>.png   the screen *after* an action; the first screen is saved by some versions only, as step_0.png
+        step_<n>_<time>.png   the screen *after* an action; the first screen is kept by some runners only (:mod:`agentlab.osworld_traj`)
     <results>/…/<model>/args.json   settings
 
 A results directory may come from anybody: it is parsed, nothing in it is executed, links are not followed.  A run made from it says
@@ -26,17 +26,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from agentlab import osworld_traj as traj
 from agentlab import rows
 from agentlab.config import RunConfig
 from agentlab.plain import text
-from agentlab.pyautogui_text import read_actions
 from agentlab.record import AttemptWriter
 from agentlab.runs import inside
 from agentlab.store import RunStore
-from envs import actions as act
 from envs.base import Screenshot, TaskSpec
 from envs.errors import StoreError, UsageError
-from policies.ui_tars.calls import split_reply
 from retrospect.trace import Step, Trace
 
 ENV_ID = "agentlab/osworld-v0"
@@ -46,7 +44,6 @@ LARGEST = 40_000_000
 """Pixels of a screen."""
 PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Names of domains and tasks."""
-NOTHING: Screenshot = np.zeros((0, 0, 3), np.uint8)
 
 
 @dataclass
@@ -143,6 +140,7 @@ class _Task:
         self.session = store.session(self.spec.id)
         self.writer = AttemptWriter(self.session.start_attempt(1))
         self.examples = examples
+        self._notes: list[traj.Entry] = []
 
     def remark(self, what: str) -> None:
         self.done.remarks.append(f"{self.folder.parent.name}/{self.folder.name}: {what}")
@@ -153,18 +151,12 @@ class _Task:
         entries, errors = self._entries()
         instruction = self._instruction()
         self.writer.begin(self.spec, 1, instruction, "", 0.0)
-        before = self._screen("step_0.png", quiet=True)
-        steps: list[Step] = []
-        for _, group in groupby(entries, key=lambda entry: entry.get("step_num")):
-            actions = list(group)
-            steps.append(_step(len(steps) + 1, actions))
-            self.writer.step(steps[-1], before)
-            before = self._screen(actions[-1].get("screenshot_file"))
+        steps, last = self._steps(entries)
         score = self._score()
         if score is not None:
-            ended_by = _ended_by(steps)
-            self.writer.end(before, score, ended_by)
-            attempt = rows.Attempt(Trace(instruction, steps, NOTHING, score, ended_by, attempt=1), started, guidance="")
+            ended_by = traj.ended_by(steps)
+            self.writer.end(last, score, ended_by)
+            attempt = rows.Attempt(Trace(instruction, steps, traj.NOTHING, score, ended_by, attempt=1), started, guidance="")
             row = rows.graded(self.spec, attempt, [], success=score >= 1, over=True)
             row["seconds"] = dict.fromkeys(row["seconds"], 0.0)  # how long it took is not known
             self.session.commit(1, row)
@@ -176,6 +168,20 @@ class _Task:
             self.remark("no result, and an error in its trajectory: counted as ended by the machinery")
         else:
             self.remark("no result: it did not get to its end, or is still being made")
+
+    def _steps(self, entries: Sequence[traj.Entry]) -> tuple[list[Step], str]:
+        """Record the steps; returns them, and the last screen."""
+        steps: list[Step] = []
+        first = traj.first_screen(self.folder)
+        screen = self._screen(first) if first else ""
+        for _, group in groupby(entries, key=lambda entry: entry.get("step_num")):
+            actions = list(group)
+            steps.append(traj.step_of(len(steps) + 1, actions))
+            before, after = traj.screen_before(actions[0]), traj.screen_after(actions[-1])
+            self.writer.step(steps[-1], self._screen(before) if before is not None else screen)
+            screen = self._screen(after) if after != "" else ""
+        final = next((note["final_state"] for note in self._notes if "final_state" in note), None)
+        return steps, screen if final is None else self._screen(final)
 
     def _entries(self) -> tuple[list[dict[str, Any]], list[str]]:
         """Lines of traj.jsonl: actions, and what errors they report."""
@@ -189,10 +195,14 @@ class _Task:
                 entry = None
             if not isinstance(entry, dict):
                 self.remark(f"traj.jsonl, line {number} is torn")
-            elif "action" in entry or "response" in entry:
+            elif traj.is_action(entry):
                 entries.append(entry)
+                if "instruction" in entry:
+                    self._notes.append(entry)
             elif "Error" in entry:
                 errors.append(text(entry["Error"]))
+            elif traj.is_note(entry):
+                self._notes.append(entry)
             else:
                 self.remark(f"traj.jsonl, line {number} is of an unknown kind")
         return entries, errors
@@ -212,8 +222,9 @@ class _Task:
         return score
 
     def _instruction(self) -> str:
-        """From instruction.txt (some versions write it), or from the examples."""
-        written = self._read("instruction.txt", needed=False).strip()
+        """From instruction.txt or the trajectory (some runners write it), or from the examples."""
+        noted = next((text(note["instruction"]) for note in self._notes if note.get("instruction")), "")
+        written = self._read("instruction.txt", needed=False).strip() or noted
         if written or self.examples is None:
             return written
         relative = Path(self.folder.parent.name) / f"{self.folder.name}.json"
@@ -239,7 +250,7 @@ class _Task:
             self.remark(f"{name}: not read ({error})")
             return ""
 
-    def _screen(self, name: Any, *, quiet: bool = False) -> str:
+    def _screen(self, name: Any) -> str:
         """Name of a screen in the run, "" if it cannot be had."""
         if not isinstance(name, str) or Path(name).name != name:
             self.remark("a step without a screen" if name is None else f"{name!r} is not the name of a screen")
@@ -248,8 +259,7 @@ class _Task:
         try:
             if path.is_file():
                 return self.writer.screen(_decode(inside(path, self.folder)))
-            if not quiet:
-                self.remark(f"{name} is missing")
+            self.remark(f"{name} is missing")
         except (OSError, StoreError, Image.DecompressionBombError) as error:
             self.remark(f"{name}: not a screen ({error})")
         return ""
@@ -261,31 +271,6 @@ def _decode(path: Path) -> Screenshot:
         if image.width * image.height > LARGEST:
             raise StoreError(f"it is {image.width}x{image.height}.")
         return np.asarray(image.convert("RGB"))
-
-
-def _step(index: int, entries: Sequence[Mapping[str, Any]]) -> Step:
-    """The actions of one reply."""
-    reply = entries[0].get("response")
-    said = reply if isinstance(reply, str) else json.dumps(reply, ensure_ascii=False) if reply is not None else ""
-    thought, action_text = split_reply(said)
-    written = "\n".join(a if isinstance(a, str) else json.dumps(a) for e in entries if (a := e.get("action")) is not None)
-    return Step(
-        index=index,
-        screenshot=NOTHING,
-        text=said or written,
-        thought=thought,
-        action_text=written or action_text,
-        actions=tuple(read_actions(entry.get("action") for entry in entries)),
-        invalid="",
-        seconds={},
-        tokens=0,
-    )
-
-
-def _ended_by(steps: Sequence[Step]) -> str:
-    """``finished`` or ``fail`` where the agent said so, else the budget."""
-    last = steps[-1].actions[-1] if steps and steps[-1].actions else None
-    return last.kind if isinstance(last, act.TERMINAL) else "budget"
 
 
 def _number(value: Any) -> bool:

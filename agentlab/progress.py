@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable, Iterator
 from types import TracebackType
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -16,6 +18,28 @@ NOTE_INTERVAL = 0.5
 
 PLAIN_INTERVAL = 15.0
 """Seconds between two lines where there is no terminal to redraw."""
+
+T = TypeVar("T")
+
+
+def followed(console: Console, what: str, items: Iterable[T], total: int) -> Iterator[T]:
+    """The items, while the console shows how many of them have been dealt with: a bar, or a line now and then."""
+    printed = time.monotonic()
+    columns = (
+        TextColumn(f"[bold]{what}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        bar = progress.add_task(what, total=total)
+        for done, item in enumerate(items):
+            if not console.is_terminal and time.monotonic() - printed >= PLAIN_INTERVAL:
+                printed = time.monotonic()
+                console.print(f"{done}/{total} {what}")
+            yield item
+            progress.advance(bar)
 
 
 class RunProgress:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from agentlab.config import RunConfig, merge, parse_set
-from agentlab.files import ATTEMPT
-from agentlab.masks import Rectangle, differing_share
-from agentlab.runner import plan
-from agentlab.runs import Attempt, Run, attempt_folders, find_session, read_attempt, read_run, read_screen, session_folders
+from agentlab.masks import differing_share
+from agentlab.runner import plan, refuse
+from agentlab.runs import Attempt, Run, read_screen
+from agentlab.targets import Target, configuration, safe_options, with_suite
 from agentlab.worker import EnvSlot
 from envs import actions as act
-from envs.base import GUIEnv, Screenshot, TaskSpec
+from envs.base import GUIEnv, Rectangle, Screenshot, TaskSpec
 from envs.errors import InfrastructureError, InvalidActionError, StoreError, UsageError
+from envs.suites import choices, lacking, machinery
+
+KEPT_SCREENS = 12
+"""Divergences whose screens are kept, to be drawn; those of a desktop are 12 MB each."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +27,21 @@ class Options:
     """How to replay.
 
     Attributes:
-        masks: Parts of the screen that are not compared (a clock, a cursor).
+        masks: Parts of the screen that are not compared, besides those that the environment knows to change by themselves.
+        whole: Compare those as well.
         tolerance: Difference of a colour channel, 0 … 255, that does not count.
         share: Share of the compared pixels that may differ.
+        patience: Seconds for which a screen that differs is looked at again: a text cursor blinks, a window may come late.
         stop: Give an attempt up at its first divergence, ungraded, instead of going on to the end.
         solved: Only attempts that solved their task.
         retries: How often an attempt that the machinery broke is made again.
     """
 
     masks: tuple[Rectangle, ...] = ()
+    whole: bool = False
     tolerance: int = 0
     share: float = 0.0
+    patience: float = 3.0
     stop: bool = False
     solved: bool = False
     retries: int = 2
@@ -48,13 +54,15 @@ class Divergence:
     Attributes:
         after: Step after which it showed; 0 is the start.
         what: In words.
-        recorded, replayed: The screens, where they are what differs.
+        recorded, replayed: The screens, where they are what differs; None as well where many others have been kept.
+        masks: What was not compared.
     """
 
     after: int
     what: str
     recorded: Screenshot | None = None
     replayed: Screenshot | None = None
+    masks: tuple[Rectangle, ...] = ()
 
 
 @dataclass
@@ -84,94 +92,29 @@ class Replayed:
         return not self.failure and self.divergence is None and self.score == self.recorded
 
 
-# -- what to replay ----------------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Target:
-    """A run, one session of it, or one attempt."""
-
-    run: Run
-    session: Path | None = None
-    attempt: int | None = None
-
-    def sessions(self) -> list[Path]:
-        """Folders of the sessions meant."""
-        return [self.session] if self.session else session_folders(self.run.folder)
-
-    def attempts(self) -> Iterator[tuple[str, Attempt]]:
-        """(session, attempt) of every attempt meant."""
-        for session in self.sessions():
-            for folder in attempt_folders(session):
-                attempt = read_attempt(folder)
-                if self.attempt in (None, attempt.number):
-                    yield session.name, attempt
-
-
-def find_target(path: Path) -> Target:
-    """``RUN``, ``RUN/TASK`` or ``RUN/TASK/ATTEMPT`` (also as the folders are called: ``RUN/sessions/TASK/attempt_01``).
-
-    Raises:
-        StoreError, UsageError: no such run, session or attempt.
-    """
-    folder = next((p for p in (path, *path.parents)[:4] if (p / "config.json").is_file()), path)
-    run = read_run(folder)
-    parts = list(path.parts[len(folder.parts) :])
-    if parts[:1] == ["sessions"]:
-        parts = parts[1:]
-    if not parts:
-        return Target(run)
-    session = find_session(folder, parts[0])
-    if len(parts) == 1:
-        return Target(run, session)
-    there = [int(m[1]) for p in attempt_folders(session) if (m := ATTEMPT.search(p.name))]
-    number = ATTEMPT.fullmatch(parts[1])
-    text = number[1] if number else parts[1]
-    if len(parts) > 2 or not text.isdecimal() or int(text) not in there:
-        raise UsageError(f"{session} has no attempt {'/'.join(parts[1:])!r}.", f"It has {', '.join(map(str, there)) or 'none'}.")
-    return Target(run, session, int(text))
-
-
-def configuration(run: Run) -> RunConfig:
-    """The run's configuration as this version understands it.
-
-    Raises:
-        UsageError: the run was not made here.
-        StoreError: its settings are those of another version.
-    """
-    refuse_imported(run)
-    try:
-        return RunConfig.model_validate(run.config)
-    except ValidationError as error:
-        raise StoreError(f"The settings of {run.folder} are not of this version: {error.errors()[0]['msg']}.") from error
-
-
-def refuse_imported(run: Run) -> None:
-    """Raises UsageError if the run was not made here: its actions and weights are another program's."""
-    if run.imported:
-        raise UsageError(
-            f"{run.folder} was imported from {run.imported}.", "It can be viewed, reported and compared, not made again."
-        )
-
-
-def safe_options(recorded: dict[str, Any], given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Environment options for a replay, and the recorded ones that were left out.
-
-    A run directory may come from a stranger: its switches and numbers are taken over, its texts (a browser's path, an image, an
-    address) only if the user gives them.
-    """
-    harmless = {key: value for key, value in recorded.items() if isinstance(value, bool | int | float)}
-    return harmless | given, sorted(recorded.keys() - harmless.keys() - given.keys())
-
-
-# -- replaying ---------------------------------------------------------------------------------------------------------------------
 class Replayer:
-    """Replays attempts of one run on one environment, made when it is first needed."""
+    """Replays attempts of one run, on an environment and machinery of its own that are made when they are first needed.
 
-    def __init__(self, run: Run, options: Options, env: dict[str, Any] | None = None) -> None:
-        config = configuration(run)
-        self.options = options
-        given, self.ignored = safe_options(config.env, env or {})
-        self._tasks = {task.id: task for task in plan(config)}
-        self._envs = EnvSlot(given)
+    Args:
+        env: Options of the environment that the user gives.
+        suite: The task files, where the run's tasks are the user's own.
+
+    Attributes:
+        ignored: Options that the run has and that are not taken from it.
+        masks: What has not been compared.
+
+    Raises:
+        UsageError, StoreError: the run cannot be replayed.
+    """
+
+    def __init__(self, run: Run, options: Options, env: Mapping[str, Any] | None = None, suite: str | None = None) -> None:
+        config = with_suite(configuration(run), suite)
+        self.options, self.masks = options, options.masks
+        self._suite, tasks = config.suite, plan(config)
+        self._given, self.ignored = safe_options(config.env, env or {}, *choices(tasks[0]))
+        self._tasks = {task.id: task for task in tasks}
+        self._stack = ExitStack()
+        self._envs: EnvSlot | None = None
 
     def replay(self, session: str, attempt: Attempt) -> Replayed | None:
         """Make an attempt again; None if it is not one to replay (unfinished, or not solved where only solved ones are asked for).
@@ -186,15 +129,23 @@ class Replayer:
             done = Replayed(session, attempt.number, recorded=row.get("score"))
             try:
                 self._replay(attempt, done)
-            except (StoreError, InvalidActionError) as error:
+            except (StoreError, InvalidActionError, UsageError) as error:
                 done.failure = error.message
             except InfrastructureError as error:
-                self._envs.renew()
+                self._slot().renew()
                 done.failure, done.machinery = f"{error.component}: {error.message}", True
                 if again:
                     continue
             return done
         raise AssertionError("unreachable")
+
+    def _slot(self) -> EnvSlot:
+        """The environment; before the first one, what it needs is looked for and its machinery started."""
+        if self._envs is None:
+            refuse(list(lacking(self._suite, self._given)))
+            shared = self._stack.enter_context(machinery(self._suite, self._given, run="replay", workers=1))
+            self._envs = EnvSlot(shared)
+        return self._envs
 
     def _replay(self, attempt: Attempt, done: Replayed) -> None:
         task = self._tasks.get(attempt.begin.get("task", ""))
@@ -203,68 +154,110 @@ class Replayer:
         steps = [tuple(act.from_json(a) for a in step.get("actions", [])) for step in attempt.steps]
         if not steps or not all(steps) or not attempt.end:
             raise StoreError("Its record has no end, or steps without actions.")
-        env = self._envs.get(task)
-        self._start(env, task, attempt, done)
-        for index, actions in enumerate(steps, start=1):
-            if done.divergence is not None and self.options.stop:
-                return
-            observation, _, terminated, truncated, info = env.step(actions)
-            over = terminated or truncated
-            recorded = attempt.steps[index - 1]
-            if bool(info.get("invalid")) != bool(recorded.get("invalid")):
-                self._diverged(done, index, f"the action was {'refused' if info.get('invalid') else 'accepted'} this time")
-            name = attempt.steps[index].get("screen") if index < len(steps) else attempt.end.get("screen")
-            self._compare(attempt, name, observation["screenshot"], index, done)
-            if over != (index == len(steps)):
-                self._diverged(done, index, "the episode ended earlier" if over else "the episode did not end")
-            if over:
-                done.score = float(info["score"])
-                return
+        env = self._slot().get(task)
+        try:
+            self._start(env, task, attempt, done)
+            for index, actions in enumerate(steps, start=1):
+                if (done.divergence is not None and self.options.stop) or self._step(env, attempt, index, actions, done):
+                    return
+        finally:
+            env.expect(None)
 
     def _start(self, env: GUIEnv, task: TaskSpec, attempt: Attempt, done: Replayed) -> None:
+        recorded = self._expect(env, attempt, attempt.steps[0].get("screen"), done)
         observation, info = env.reset(options={"task": task})
         if info["instruction"] != attempt.begin.get("instruction"):
-            self._diverged(done, 0, f"the instruction is {info['instruction']!r}")
-        self._compare(attempt, attempt.steps[0].get("screen"), observation["screenshot"], 0, done)
+            _diverged(done, Divergence(0, f"the instruction is {info['instruction']!r}"))
+        self._compare(env, recorded, observation["screenshot"], 0, done)
 
-    def _compare(self, attempt: Attempt, name: Any, screen: Screenshot, after: int, done: Replayed) -> None:
+    def _step(self, env: GUIEnv, attempt: Attempt, index: int, actions: tuple[act.Action, ...], done: Replayed) -> bool:
+        """Make step ``index`` (from 1) again; whether the episode is over."""
+        last = index == len(attempt.steps)
+        recorded = self._expect(env, attempt, (attempt.end if last else attempt.steps[index]).get("screen"), done)
+        observation, _, terminated, truncated, info = env.step(actions)
+        if bool(info.get("invalid")) != bool(attempt.steps[index - 1].get("invalid")):
+            _diverged(done, Divergence(index, f"the action was {'refused' if info.get('invalid') else 'accepted'} this time"))
+        self._compare(env, recorded, observation["screenshot"], index, done)
+        over = terminated or truncated
+        if over != last:
+            _diverged(done, Divergence(index, "the episode ended earlier" if over else "the episode did not end"))
+        if over:
+            done.score = float(info["score"])
+        return over
+
+    def _expect(self, env: GUIEnv, attempt: Attempt, name: Any, done: Replayed) -> Screenshot | None:
+        """The recorded screen that comes next, if it can be read; until something has gone another way, it is waited for."""
         try:
             recorded = read_screen(attempt.folder, name)
         except StoreError:
+            env.expect(None)
+            return None
+        if done.divergence is None:
+            env.expect(lambda screen: self._share(env, recorded, screen) <= self.options.share, self.options.patience)
+        else:
+            env.expect(None)
+        return recorded
+
+    def _share(self, env: GUIEnv, recorded: Screenshot, screen: Screenshot) -> float:
+        if not self.options.whole:
+            self.masks = tuple(dict.fromkeys((*self.options.masks, *env.restless())))
+        return differing_share(recorded, screen, self.masks, self.options.tolerance)
+
+    def _compare(self, env: GUIEnv, recorded: Screenshot | None, screen: Screenshot, after: int, done: Replayed) -> None:
+        if recorded is None:
             done.unseen += 1
             return
         done.compared += 1
-        share = differing_share(recorded, screen, self.options.masks, self.options.tolerance)
+        share = self._share(env, recorded, screen)
         if share > self.options.share:
-            self._diverged(done, after, f"{share:.2%} of the screen differs", recorded, screen)
-
-    @staticmethod
-    def _diverged(
-        done: Replayed, after: int, what: str, recorded: Screenshot | None = None, replayed: Screenshot | None = None
-    ) -> None:
-        if done.divergence is None:
-            done.divergence = Divergence(after, what, recorded, replayed)
+            what = f"{share:.2%} of the screen differs"
+            if recorded.shape != screen.shape:
+                what = "the screen is {1}x{0} instead of {3}x{2}".format(*screen.shape[:2], *recorded.shape[:2])
+            _diverged(done, Divergence(after, what, recorded, screen, self.masks))
 
     def close(self) -> None:
-        """Close the environment.  May be called twice."""
-        self._envs.close()
+        """Close the environment and its machinery.  May be called twice."""
+        try:
+            if self._envs is not None:
+                self._envs.close()
+        finally:
+            self._stack.close()
+
+
+def _diverged(done: Replayed, divergence: Divergence) -> None:
+    if done.divergence is None:
+        done.divergence = divergence
 
 
 def replay_all(
-    target: Target, options: Options, env: dict[str, Any], say: Callable[[str], None]
+    target: Target,
+    options: Options,
+    env: Mapping[str, Any],
+    say: Callable[[str], None],
+    *,
+    suite: str | None = None,
+    follow: Callable[[Iterable[tuple[str, Attempt]]], Iterable[tuple[str, Attempt]]] = iter,
 ) -> tuple[list[Replayed], list[str]]:
-    """Replay what ``target`` means; ``say`` gets a line for each attempt that went another way.  Returns results and notes.
+    """Replay what ``target`` means.  Returns results and notes.
+
+    Args:
+        say: Gets a line for each attempt that went another way.
+        follow: Wraps the attempts, to show how far the replay is.
 
     Raises:
         UsageError: there is nothing to replay.
         SetupError: the environment cannot be had on this machine.
     """
-    replayer, done = Replayer(target.run, options, env), []
+    replayer, done, kept = Replayer(target.run, options, env, suite), [], 0
     try:
-        for session, attempt in target.attempts():
+        for session, attempt in follow(target.attempts()):
             one = replayer.replay(session, attempt)
             if one is None:
                 continue
+            if one.divergence is not None and one.divergence.recorded is not None:
+                kept += 1
+                if kept > KEPT_SCREENS:
+                    one.divergence = dataclasses.replace(one.divergence, recorded=None, replayed=None)
             done.append(one)
             if not one.reproduced:
                 reason = one.failure or (one.divergence.what if one.divergence else "another score")
@@ -273,16 +266,7 @@ def replay_all(
         replayer.close()
     if not done:
         raise UsageError("There is no finished attempt to replay.", "With --solved only those that solved their task count.")
-    return done, [f"Not taken from the run, give them with --set if needed: env.{key}." for key in replayer.ignored]
-
-
-def env_options(sets: Sequence[str]) -> dict[str, Any]:
-    """``env.key=value`` texts as options of an environment.
-
-    Raises:
-        UsageError: another setting.
-    """
-    settings = merge({}, *(parse_set(text) for text in sets))
-    if settings.keys() - {"env"}:
-        raise UsageError("Only env.KEY=VALUE can be set here.", "The rest is as it was recorded.")
-    return dict(settings.get("env", {}))
+    notes = [f"Not taken from the run, give them with --set if needed: env.{key}." for key in replayer.ignored]
+    if replayer.masks:
+        notes.append(f"Not compared (x,y,width,height): {' '.join(','.join(map(str, mask)) for mask in replayer.masks)}.")
+    return done, notes

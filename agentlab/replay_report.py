@@ -11,11 +11,9 @@ import numpy as np
 from PIL import Image
 
 from agentlab.files import write_atomic
+from agentlab.masks import differing
 from agentlab.pages import Section, write_pages
 from agentlab.replay import Divergence, Replayed
-
-PICTURES = 12
-"""Divergences drawn."""
 
 
 def sections(found: Sequence[Replayed], notes: Sequence[str] = ()) -> list[Section]:
@@ -49,7 +47,7 @@ def sections(found: Sequence[Replayed], notes: Sequence[str] = ()) -> list[Secti
             "Attempts that went another way",
             ("attempt", "where", "what", "score then", "score now"),
             others,
-            "Pictures: recorded, replayed, and what differs in black." if pictures else "",
+            "Pictures: recorded, replayed, and what differs outside of the masks in black." if pictures else "",
             pictures,
         ),
         Section("Attempts that could not be replayed", ("attempt", "why"), failed),
@@ -83,7 +81,7 @@ def write(folder: Path, title: str, found: Sequence[Replayed], notes: Sequence[s
 
 def _pictures(found: Sequence[Replayed]) -> dict[str, Callable[[Path], None]]:
     seen = [(r, r.divergence) for r in found if r.divergence is not None and r.divergence.recorded is not None]
-    return {f"{r.session}_{r.attempt}.png": functools.partial(_draw, divergence) for r, divergence in seen[:PICTURES]}
+    return {f"{r.session}_{r.attempt}.png": functools.partial(_draw, divergence) for r, divergence in seen}
 
 
 def _draw(divergence: Divergence, path: Path) -> None:
@@ -92,7 +90,7 @@ def _draw(divergence: Divergence, path: Path) -> None:
     assert a is not None and b is not None
     panels = [a, b]
     if a.shape == b.shape:
-        differs = (a != b).any(axis=2, keepdims=True)
+        differs = differing(a, b, divergence.masks)[:, :, None]
         panels.append(np.where(differs, 0, 255).astype(np.uint8).repeat(3, axis=2))
     width = sum(p.shape[1] for p in panels) + 8 * (len(panels) - 1)
     picture = Image.new("RGB", (width, max(p.shape[0] for p in panels)), "#d9dee5")

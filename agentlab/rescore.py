@@ -18,10 +18,10 @@ from agentlab.config import RunConfig, merge, resolve
 from agentlab.files import write_atomic
 from agentlab.pages import Section, write_pages
 from agentlab.plain import attempt_data, number, text, token_ids
-from agentlab.replay import Target, refuse_imported
 from agentlab.runner import load_policy_of, plan
 from agentlab.runs import Attempt, Run, attempt_folders, read_attempt, read_screen
 from agentlab.session import derive_seed
+from agentlab.targets import Target, refuse_imported
 from envs import actions as act
 from envs.base import Screenshot, TaskSpec
 from envs.errors import AdaptationError, StoreError, UsageError

@@ -192,7 +192,14 @@ def prepare(config: RunConfig, say: Callable[[str], None]) -> None:
             find_browser()
         except SetupError:
             ensure_browser(say)
-    missing = [*lacking(config.suite, config.env), *policy_lacks(config)]
+    refuse([*lacking(config.suite, config.env), *policy_lacks(config)])
+    for line in remarks(config.suite, config.env, plan(config)):
+        say(line)
+    preload(config.adapt.words)
+
+
+def refuse(missing: Sequence[SetupError]) -> None:
+    """Raises SetupError with all that is missing; nothing if nothing is."""
     if len(missing) == 1:
         raise missing[0]
     if missing:
@@ -200,9 +207,6 @@ def prepare(config: RunConfig, say: Callable[[str], None]) -> None:
             "\n".join(["Several things are missing here.", *(f"- {error.message}" for error in missing)]),
             "\n".join(f"- {error.hint}" for error in missing),
         )
-    for line in remarks(config.suite, config.env, plan(config)):
-        say(line)
-    preload(config.adapt.words)
 
 
 @contextmanager

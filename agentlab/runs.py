@@ -7,6 +7,7 @@ layout, links that lead out of it are not followed, and only WebP is decoded.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from PIL import Image
 
 from agentlab.files import ATTEMPT, read_json
 from agentlab.metrics import SPLIT, Row
-from agentlab.store import SCHEMA, read_config, read_rows
+from agentlab.store import SCHEMA, in_order, read_config
 from envs.base import Screenshot
 from envs.errors import StoreError, UsageError
 
@@ -93,26 +94,34 @@ def read_run(folder: Path) -> Run:
     Raises:
         StoreError: no run directory, or one of another version.
     """
-    config = read_config(folder)
-    try:
-        return Run(folder, config, [checked_row(row) for row in read_rows(folder)])
-    except StoreError:
-        rows, problems = [], []
-        for session in session_folders(folder):
-            found, trouble = _session_rows(session)
-            rows += found
-            problems += trouble
-        return Run(folder, config, rows, problems)
+    config, rows, problems = read_run_config(folder), [], []
+    for session in session_folders(folder):
+        found, trouble = session_rows(session)
+        rows += found
+        problems += trouble
+    listed = folder / "results.jsonl"
+    return Run(folder, config, rows if listed.is_symlink() else in_order(rows, listed), problems)
 
 
-def _session_rows(session: Path) -> tuple[list[Row], list[str]]:
-    """The rows of a session up to the first that cannot be read."""
+def read_run_config(folder: Path) -> dict[str, Any]:
+    """The settings of a run that may be somebody else's.
+
+    Raises:
+        StoreError: no run directory, one of another version, or its config.json is a link that leads out of it.
+    """
+    inside(folder / "config.json", folder)
+    return read_config(folder)
+
+
+def session_rows(session: Path) -> tuple[list[Row], list[str]]:
+    """The rows of a session up to the first that is missing or cannot be read, and what was wrong with that one."""
     rows: list[Row] = []
-    for path in attempt_folders(session):
-        if not (path / "result.json").exists():
+    for number, path in enumerate(attempt_folders(session), start=1):
+        result = path / "result.json"
+        if path.name != f"attempt_{number:02d}" or not os.path.lexists(result):
             break
         try:
-            rows.append(checked_row(read_json(path / "result.json")))
+            rows.append(checked_row(read_json(inside(result, path) if result.is_symlink() else result)))
         except StoreError as error:
             return rows, [error.message]
     return rows, []
@@ -132,6 +141,10 @@ def checked_row(row: Row) -> Row:
     if row.get("schema") != SCHEMA or row.get("outcome") not in OUTCOMES or wrong:
         name, number = row.get("task"), row.get("attempt")
         raise StoreError(f"The result of attempt {number} at {name!r} is not of this version ({', '.join(wrong) or 'schema'}).")
+    optional: dict[str, Any] = {"score": (int, float), "update": dict, "words": dict, "feasible": bool}
+    odd = [name for name, kind in optional.items() if row.get(name) is not None and not isinstance(row[name], kind)]
+    if odd:
+        raise StoreError(f"The result of attempt {row['attempt']} at {row['task']!r} has no usable {', '.join(odd)}.")
     numbers = [*row["memory"].values(), *(row["seconds"].get(part) for part in SPLIT)]
     if not all(isinstance(n, int | float) for n in numbers):
         raise StoreError(f"The result of attempt {row['attempt']} at {row['task']!r} has times or memory that are no numbers.")
@@ -148,13 +161,19 @@ def inside(path: Path, folder: Path) -> Path:
     real = path.resolve()
     if not real.is_relative_to(folder.resolve()):
         raise StoreError(f"{path} leads out of {folder}.", "Nothing outside a run directory is read.")
+    if real.exists() and not (real.is_file() or real.is_dir()):
+        raise StoreError(f"{path} is no file.", "Pipes and devices are not read.")
     return real
 
 
 def session_folders(run: Path) -> list[Path]:
     """Folders of the sessions, in alphabetical order."""
     root = run / "sessions"
-    return [p for p in sorted(root.glob("*")) if SESSION.fullmatch(p.name) and not p.is_symlink() and p.is_dir()]
+    if root.is_symlink() or not root.is_dir():
+        return []
+    with os.scandir(root) as entries:
+        names = [e.name for e in entries if SESSION.fullmatch(e.name) and e.is_dir(follow_symlinks=False)]
+    return [root / name for name in sorted(names)]
 
 
 def attempt_folders(session: Path) -> list[Path]:
@@ -171,7 +190,7 @@ def find_session(run: Path, name: str) -> Path:
     """
     if SESSION.fullmatch(name):
         path = run / "sessions" / name
-        if path.is_dir() and not path.is_symlink():
+        if path.is_dir() and not path.is_symlink() and not path.parent.is_symlink():
             return path
     known = [p.name for p in session_folders(run)]
     raise UsageError(f"{run} has no session {name!r}.", f"It has {', '.join(known[:12])}{' …' if len(known) > 12 else ''}.")

@@ -229,7 +229,14 @@ def read_rows(folder: Path) -> list[Row]:
     for session in sorted((folder / "sessions").glob("*")):
         for row in SessionStore(RunStore(folder), session).rows():
             found[(row["task"], row["attempt"])] = row
+    return in_order(found.values(), folder / "results.jsonl")
+
+
+def in_order(rows: Iterable[Row], listed: Path) -> list[Row]:
+    """Rows in the order of the file ``listed``; those that it lacks come last."""
+    found = {(row["task"], row["attempt"]): row for row in rows}
     order: dict[tuple[str, int], None] = {}
     with contextlib.suppress(StoreError):  # the order is a nicety; the result.json files are the truth
-        order = {(r.get("task", ""), r.get("attempt", 0)): None for r in read_lines(folder / "results.jsonl")}
+        keys = ((r.get("task"), r.get("attempt")) for r in read_lines(listed))
+        order = {(task, t): None for task, t in keys if isinstance(task, str) and isinstance(t, int)}
     return [found[key] for key in [*(k for k in order if k in found), *(k for k in found if k not in order)]]

@@ -19,7 +19,7 @@ err = Console(stderr=True)
 def report(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, and write nothing.")] = False,
-    out_dir: Annotated[Path | None, typer.Option("--out", help="Folder to write to. [default: RUN/report]")] = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Folder to write to.", show_default="RUN/report")] = None,
     strips: Annotated[int, typer.Option(help="Also draw this many sessions, those that learned first.", min=0)] = 0,
 ) -> None:
     """Report on a run: tables here; Markdown, a web page and figures in RUN/report."""
@@ -77,21 +77,38 @@ def replay(
     masks: Annotated[
         list[str] | None, typer.Option("--mask", metavar="X,Y,W,H", help="Do not compare this part of the screen; may be repeated.")
     ] = None,
+    whole: Annotated[bool, typer.Option("--whole", help="Also compare what changes by itself, such as a clock.")] = False,
     tolerance: Annotated[int, typer.Option(help="Difference of a colour channel that does not count.", min=0, max=255)] = 0,
     share: Annotated[float, typer.Option(help="Share of the pixels that may differ.", min=0.0, max=1.0)] = 0.0,
+    patience: Annotated[float, typer.Option(help="Seconds for which a screen that differs is looked at again.", min=0.0)] = 3.0,
+    provider: Annotated[
+        str | None,
+        typer.Option(help="Where desktops and devices come from.", show_default="as the run says, if that is no address"),
+    ] = None,
+    suite: Annotated[str | None, typer.Option(help="Path to the tasks, for a run over your own.")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", metavar="ENV.KEY=VALUE", help="Option of the environment.")] = None,
-    out_dir: Annotated[Path | None, typer.Option("--out", help="Folder to write to. [default: RUN/replay]")] = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Folder to write to.", show_default="RUN/replay")] = None,
 ) -> None:
     """Send recorded actions to a fresh environment, compare the screens and grade again; exit code 1 if anything differs."""
     from agentlab import replay_report
     from agentlab.masks import parse_mask
-    from agentlab.replay import Options, env_options, find_target, replay_all
+    from agentlab.progress import followed
+    from agentlab.replay import Options, replay_all
     from agentlab.report import terminal_table
     from agentlab.runs import inside
+    from agentlab.targets import env_options, find_target
 
-    options = Options(tuple(parse_mask(m) for m in masks or []), tolerance, share, stop, solved)
+    options = Options(tuple(parse_mask(m) for m in masks or []), whole, tolerance, share, patience, stop, solved)
     found = find_target(target)
-    done, notes = replay_all(found, options, env_options(sets or []), lambda line: err.print(escape(line), soft_wrap=True))
+    given = env_options([*(f"env.provider={p}" for p in [provider] if p), *(sets or [])])
+    done, notes = replay_all(
+        found,
+        options,
+        given,
+        lambda line: err.print(escape(line), soft_wrap=True),
+        suite=suite,
+        follow=lambda attempts: followed(err, "attempts", attempts, found.count()),
+    )
     folder = out_dir or inside(found.run.folder / "replay", found.run.folder)
     replay_report.write(folder, f"Replay of {target}", done, notes)
     for section in replay_report.sections(done, notes):
@@ -107,18 +124,18 @@ def replay(
 @app.command()
 def rescore(
     target: Annotated[Path, typer.Argument(metavar="RUN[/TASK[/ATTEMPT]]", help="Recorded attempts to learn from again.")],
-    adapt: Annotated[str | None, typer.Option(help="Adaptation to try. [default: the run's own]")] = None,
+    adapt: Annotated[str | None, typer.Option(help="Adaptation to try.", show_default="the run's own")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Any setting; may be repeated.")] = None,
     scores_only: Annotated[
         bool, typer.Option("--scores-only", help="Do not ask what the policy would now do (that costs as much as acting did).")
     ] = False,
-    out_dir: Annotated[Path | None, typer.Option("--out", help="Folder to write to. [default: RUN/rescore]")] = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Folder to write to.", show_default="RUN/rescore")] = None,
 ) -> None:
     """Compute weight updates again from recorded attempts, without an environment, and what the adapted policy would now do."""
     from agentlab import rescore as rescoring
-    from agentlab.replay import find_target
     from agentlab.report import terminal_table
     from agentlab.runs import inside
+    from agentlab.targets import find_target
 
     found = find_target(target)
     done = rescoring.rescore(found, rescoring.settings(found.run, adapt, sets or []), propose=not scores_only)
@@ -134,7 +151,7 @@ def rescore(
 @app.command()
 def view(
     run_dirs: Annotated[
-        list[Path] | None, typer.Argument(metavar="[RUN…]", help="Runs, or folders of runs. [default: runs]")
+        list[Path] | None, typer.Argument(metavar="[RUN…]", help="Runs, or folders of runs.", show_default="runs")
     ] = None,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65535)] = 8321,
     export_dir: Annotated[

@@ -1,17 +1,19 @@
 """Faults injected into OSWorld runs on the light desktop: what they cost, and that they cost nothing else.
 
-    python benchmarks/osworld_faults.py --faults 100 --seed 0
+    python benchmarks/osworld_faults.py --out FOLDER --faults 80
+    python benchmarks/osworld_faults.py --out FOLDER --faults 100 --kinds engine --result benchmarks/results/osworld_faults.json
 
 Runs of two policies whose scores are known (``scripted`` solves its task, ``noop`` does not) go on until so many faults have hit
 them.  Held throughout, and a violation ends with exit code 1:
 
 - no false reward: every graded attempt has the score that it would have had without faults;
 - no lost attempt: what was finished before the runner was killed is there, unchanged, after the run is continued;
-- no orphan: after ``gc`` the engine has no container of a dead run;
+- no orphan: after ``gc`` the engine has no container of a dead run, and after a run that ended none of it, noted or not;
 - nobody else's container is touched: one without our labels, and one with our labels that is not in this ledger.
 
-The daemon is not restarted, because others may be using it.  Needs root (a port is blocked by killing the engine's proxy for it), the
-light desktop's image and ``agentlab fetch osworld --suite light``.
+A command goes on after the last complete run in ``--out``.  ``--kinds engine`` ends the Docker Engine and starts it again, which all
+its users notice; without ``--live-restore`` their containers would end, so it is refused then.  Needs root (a port is
+blocked by killing the engine's proxy for it), the light desktop's image and ``agentlab fetch osworld --suite light``.
 """
 
 from __future__ import annotations
@@ -21,18 +23,17 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
-from docker.models.containers import Container
+from guest_faults import CONTAINER_FAULTS, ENGINE_SIGNALS, restart_engine
 
 from agentlab.config import RunConfig
 from agentlab.runner import Runner
@@ -48,6 +49,8 @@ TASKS = (
 TRUTH = {"scripted": 1.0, "noop": 0.0}
 RETRIES = 8
 DISK = "size=16m,uid=1000,gid=1000,mode=0755"
+MOST_WITHOUT_PROGRESS = 3
+"""Faults before an attempt must have been finished: what never gets to a score says nothing about false ones."""
 QUIET_SECONDS = 900.0
 """A run that neither ends nor can be hit for so long hangs."""
 
@@ -88,49 +91,24 @@ def rows(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
     return found
 
 
-# -- the faults --------------------------------------------------------------------------------------------------------------------
-def kill_guest(container: Container) -> None:
-    container.exec_run(["pkill", "-9", "-f", "guest.server"])
-
-
-def kill_screen(container: Container) -> None:
-    container.exec_run(["pkill", "-9", "Xvfb"])
-
-
-def fill_disk(container: Container) -> None:
-    container.exec_run(["sh", "-c", "head -c 32M /dev/zero > /home/user/Documents/.fill"])
-
-
-def block_port(container: Container) -> None:
-    container.reload()
-    port = container.attrs["NetworkSettings"]["Ports"]["5000/tcp"][0]["HostPort"]
-    for process in psutil.process_iter(["name", "cmdline"]):
-        if process.info["name"] == "docker-proxy" and port in process.info["cmdline"]:
-            process.kill()
-
-
-CONTAINER_FAULTS: dict[str, Callable[[Container], object]] = {
-    "guest killed": kill_guest,
-    "screen killed": kill_screen,
-    "container killed": lambda container: container.kill(),
-    "container paused": lambda container: container.pause(),
-    "container removed": lambda container: container.remove(force=True),
-    "port blocked": block_port,
-    "disk filled": fill_disk,
-}
 RUNNER_KILLED = "runner killed"
 
 
 class Bench:
     """Counts faults and checks what must hold."""
 
-    def __init__(self, faults: int, seed: int, workers: int, spacing: float, folder: Path) -> None:
-        self.wanted, self.workers, self.spacing, self.folder = faults, workers, spacing, folder
-        self.random = random.Random(seed)
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self.options, self.folder = options, folder
         self.client = containers.connect()
         os.environ["AGENTLAB_STATE"] = str(folder / "state")
         self.ledger = Ledger()
+        self.kinds = options.kinds
+        self.random = random.Random()
         self.deck: list[str] = []
+        self.runs = 0
+        self.in_run = 0
+        self.progress = (0, 0)
+        """Finished attempts of this run, and the faults in it until then."""
         self.injected: Counter[str] = Counter()
         self.outcomes: Counter[str] = Counter()
         self.broken: Counter[str] = Counter()
@@ -138,26 +116,51 @@ class Bench:
         self.finished: dict[tuple[str, str, int], dict[str, Any]] = {}
 
     def main(self) -> None:
+        self.restore()
         labels = Owner("foreign", 2**22 - 1, 1, "", 0, 1).labels()
         foreign = [self.client.containers.run(providers.LIGHT_IMAGE, detach=True, labels=found) for found in ({}, labels)]
         try:
-            number = 0
-            while sum(self.injected.values()) < self.wanted:
-                number += 1
-                self.one_run(self.folder / f"run-{number:03d}", ("scripted", "scripted", "noop")[number % 3])
-            for container in foreign:
-                container.reload()
-                if container.status != "running":
-                    self.violations.append(f"the foreign container {container.name} is {container.status}")
+            while sum(self.injected.values()) < self.options.faults:
+                number = self.runs + 1
+                self.random.seed(f"{self.options.seed}/{number}")
+                folder = self.folder / f"run-{number:03d}"
+                shutil.rmtree(folder, ignore_errors=True)  # of a bench that was stopped in the middle of it
+                folder.with_suffix(".log").unlink(missing_ok=True)
+                self.one_run(folder, ("scripted", "scripted", "noop")[number % 3])
+                for container in foreign:
+                    container.reload()
+                    if container.status != "running":
+                        self.violations.append(f"{folder.name}: the foreign container {container.name} is {container.status}")
+                self.runs = number
+                self.save()
         finally:
             for container in foreign:
                 container.remove(force=True)
 
+    # -- going on after a stop -------------------------------------------------------------------------------------------------
+    def save(self) -> None:
+        kept = self.folder / "summary.json"
+        kept.with_suffix(".tmp").write_text(json.dumps(self.summary() | {"deck": self.deck}, indent=2) + "\n")
+        kept.with_suffix(".tmp").replace(kept)
+
+    def restore(self) -> None:
+        kept = self.folder / "summary.json"
+        if not kept.exists():
+            return
+        found = json.loads(kept.read_text())
+        self.runs, self.violations = found["runs"], found["violations"]
+        self.deck = [kind for kind in found["deck"] if kind in self.kinds]
+        self.injected.update(found["faults"])
+        self.outcomes.update(found["attempts"])
+        self.broken.update(found["failures noticed"])
+
+    # -- one run ---------------------------------------------------------------------------------------------------------------
     def one_run(self, folder: Path, policy: str) -> None:
-        process = start(folder, policy, self.workers)
+        self.in_run, self.progress = 0, (0, 0)
+        process = start(folder, policy, self.options.workers)
         try:
             while process.poll() is None:
-                if sum(self.injected.values()) >= self.wanted or not self.inject(process, folder):
+                if sum(self.injected.values()) >= self.options.faults or not self.inject(process, folder):
                     process.wait(QUIET_SECONDS)
                 elif process.poll() == -signal.SIGKILL:
                     process = self.continue_after_kill(folder, policy)
@@ -172,41 +175,61 @@ class Bench:
     def inject(self, process: subprocess.Popen[bytes], folder: Path) -> bool:
         """Wait for a moment drawn from the seed and do the next fault; False when the run ended before."""
         kind = self.next_kind()
-        time.sleep(self.random.uniform(0.0, self.spacing))
+        time.sleep(self.random.uniform(0.0, self.options.spacing))
         while process.poll() is None:
+            if self.since_progress(folder) >= MOST_WITHOUT_PROGRESS:
+                time.sleep(1.0)
+                continue
             running = [row for row in containers.ls(self.ledger) if row.ours and row.state == "running"]
-            if running:
-                victim = self.random.choice(running)
+            if running:  # of the oldest, which an attempt is using; the younger ones are booting spares
+                victim = self.random.choice(sorted(running, key=lambda row: row.owner.created)[: self.options.workers])
                 try:
-                    if kind == RUNNER_KILLED:
-                        os.kill(process.pid, signal.SIGKILL)
-                        process.wait()
-                    else:
-                        CONTAINER_FAULTS[kind](self.client.containers.get(victim.container.id))
+                    self.do(kind, process, victim.container.id)
                 except ENGINE_FAULTS:
                     continue  # the container ended in this moment: no fault was done
                 self.injected[kind] += 1
+                self.in_run += 1
                 print(f"{sum(self.injected.values()):4d} {folder.name} {kind} {victim.name}", flush=True)
                 return True
             time.sleep(0.3)
         self.deck.append(kind)
         return False
 
+    def since_progress(self, folder: Path) -> int:
+        """Faults since an attempt of this run was last finished."""
+        if (finished := len(rows(folder))) > self.progress[0]:
+            self.progress = (finished, self.in_run)
+        return self.in_run - self.progress[1]
+
+    def do(self, kind: str, process: subprocess.Popen[bytes], container: str) -> None:
+        if kind == RUNNER_KILLED:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+        elif kind in ENGINE_SIGNALS:
+            restart_engine(self.client, ENGINE_SIGNALS[kind])
+        else:
+            CONTAINER_FAULTS[kind](self.client.containers.get(container))
+
     def next_kind(self) -> str:
         """All kinds equally often, in an order drawn from the seed."""
         if not self.deck:
-            self.deck = [*CONTAINER_FAULTS, RUNNER_KILLED]
+            self.deck = list(self.kinds)
             self.random.shuffle(self.deck)
         return self.deck.pop()
 
     def continue_after_kill(self, folder: Path, policy: str) -> subprocess.Popen[bytes]:
         before = rows(folder)
         containers.gc(self.ledger)
-        left = [row.name for row in containers.ls(self.ledger) if row.ours]
-        if left:
-            self.violations.append(f"after gc of {folder.name} there are still {left}")
+        self.check_none_left(folder, "after gc")
         self.finished |= {(folder.name, *key): row for key, row in before.items()}
-        return start(folder, policy, self.workers)
+        return start(folder, policy, self.options.workers)
+
+    def check_none_left(self, folder: Path, when: str) -> None:
+        """By name, so that also one that the ledger does not know is found."""
+        found = self.client.containers.list(all=True, filters={"name": f"agentlab-{folder.name}-"}, ignore_removed=True)
+        noted = [row.name for row in containers.ls(self.ledger) if row.ours]
+        if left := sorted({str(container.name) for container in found} | set(noted)):
+            self.violations.append(f"{folder.name}: {when} there are still {left}")
 
     def check(self, folder: Path, policy: str, code: int | None) -> None:
         made = rows(folder)
@@ -219,18 +242,27 @@ class Bench:
                 self.violations.append(f"{name}: the finished attempt {attempt} of {task} was lost or changed")
         for key, row in made.items():
             self.outcomes[row["outcome"]] += 1
-            self.broken.update(failure["component"] for failure in row["infrastructure"])
+            self.broken.update(f"attempt: {failure['component']}" for failure in row["infrastructure"])
             if row["outcome"] == "graded" and row["score"] != TRUTH[policy]:
                 self.violations.append(f"{folder.name}: false reward {row['score']} for {key} under {policy}")
-        left = [row.name for row in containers.ls(self.ledger) if row.ours]
-        if left:
-            self.violations.append(f"{folder.name} left {left}")
+        self.broken["spare"] += folder.with_suffix(".log").read_text(errors="replace").count("; booting another one.")
+        self.check_none_left(folder, "at its end")
 
     def summary(self) -> dict[str, Any]:
         return {
-            "faults": dict(self.injected), "attempts": dict(self.outcomes), "failures noticed": dict(self.broken),
-            "violations": self.violations,
+            "seed": self.options.seed, "runs": self.runs, "faults": dict(self.injected), "attempts": dict(self.outcomes),
+            "failures noticed": dict(self.broken), "violations": self.violations,
         }  # fmt: skip
+
+
+def kinds_of(text: str) -> list[str]:
+    """The kinds of faults that ``--kinds`` names."""
+    groups = {"containers": [*CONTAINER_FAULTS, RUNNER_KILLED], "engine": list(ENGINE_SIGNALS)}
+    chosen = groups.get(text) or text.split(",")
+    known = [kind for group in groups.values() for kind in group]
+    if unknown := set(chosen) - set(known):
+        raise argparse.ArgumentTypeError(f"there is no kind {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    return chosen
 
 
 def main() -> int:
@@ -239,19 +271,24 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--spacing", type=float, default=20.0, help="Most seconds between faults; about as long as two episodes.")
+    parser.add_argument("--kinds", type=kinds_of, default="containers", help="containers, engine, or kinds separated by commas.")
     parser.add_argument("--out", type=Path, help="Where the runs and the summary are kept.")
+    parser.add_argument("--result", type=Path, help="Also write the summary to this file.")
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--policy", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
         run_one(options.run, options.policy, options.workers)
         return 0
+    if set(options.kinds) & set(ENGINE_SIGNALS) and not containers.connect().info().get("LiveRestoreEnabled"):
+        parser.error("it would end everybody's containers: start dockerd with --live-restore")
     folder = options.out or Path(tempfile.mkdtemp(prefix="osworld-faults-"))
     folder.mkdir(parents=True, exist_ok=True)
-    bench = Bench(options.faults, options.seed, options.workers, options.spacing, folder)
+    bench = Bench(options, folder)
     bench.main()
     text = json.dumps(bench.summary(), indent=2)
-    (folder / "summary.json").write_text(text + "\n")
+    if options.result:
+        options.result.write_text(text + "\n")
     print(text)
     return 1 if bench.violations else 0
 

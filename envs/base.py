@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import abc
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NotRequired, TypedDict
+from typing import Any, ClassVar, NotRequired, TypedDict
 
 import gymnasium as gym
 import numpy as np
@@ -21,6 +21,12 @@ from envs.errors import InvalidActionError, UsageError
 
 Screenshot = NDArray[np.uint8]
 """RGB screen, shape [height, width, 3], uint8."""
+
+Rectangle = tuple[int, int, int, int]
+"""x, y, width, height in pixels."""
+
+LOOK_AGAIN_SECONDS = 0.15
+"""Between two looks at a screen that is waited for."""
 
 
 class Observation(TypedDict):
@@ -133,6 +139,10 @@ class GUIEnv(gym.Env[Any, Any], abc.ABC):
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 1}
     oracle_available = False
+    choices: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """Options that are one of a few words, and the words: these a replay takes from a run that may be somebody else's."""
+    withheld: ClassVar[Sequence[str]] = ()
+    """Options that a replay takes only from its user, whatever their value."""
 
     def __init__(self, *, width: int, height: int, kinds: Iterable[type[act.Action]], render_mode: str | None = None) -> None:
         self.render_mode = render_mode
@@ -142,6 +152,7 @@ class GUIEnv(gym.Env[Any, Any], abc.ABC):
         self._observation: Observation | None = None
         self._steps = 0
         self._running = False
+        self._expected: tuple[Callable[[Screenshot], bool], float] | None = None
         self.seconds = 0.0
 
     # -- what a benchmark provides ---------------------------------------------------------------------------------------------
@@ -165,6 +176,10 @@ class GUIEnv(gym.Env[Any, Any], abc.ABC):
         """True when the benchmark itself has ended the episode."""
         return False
 
+    def restless(self) -> tuple[Rectangle, ...]:
+        """Parts of the screen that change by themselves (a clock), in pixels of the current episode's screen."""
+        return ()
+
     def oracle(self) -> tuple[str, tuple[act.Action, ...]] | None:
         """(thought, actions) of a scripted expert for the current state, or None.  For tests, demonstrations and training only."""
         return None
@@ -183,7 +198,7 @@ class GUIEnv(gym.Env[Any, Any], abc.ABC):
         self._running = False
         instruction = self._start(task)
         self._task, self._steps, self._running = task, 0, True
-        self._observation = self._observe()
+        self._observation = self._awaited()
         self.seconds = time.perf_counter() - started
         return self._observation, {"instruction": instruction, "task": task}
 
@@ -200,7 +215,7 @@ class GUIEnv(gym.Env[Any, Any], abc.ABC):
             ended_by = self._apply(last, info)
             if ended_by or "invalid" in info:
                 break
-        observation = self._observe()
+        observation = self._awaited()
         truncated = not ended_by and self._steps >= self._task.max_steps
         if truncated:
             ended_by = "budget"
@@ -212,6 +227,23 @@ class GUIEnv(gym.Env[Any, Any], abc.ABC):
         self._observation = observation
         self.seconds = time.perf_counter() - started
         return observation, reward, bool(ended_by) and not truncated, truncated, info
+
+    def expect(self, same: Callable[[Screenshot], bool] | None, seconds: float = 0.0) -> None:
+        """The next calls of ``reset`` and ``step`` look again, for up to ``seconds``, while ``same`` is false of the screen.
+
+        For replays: a text cursor blinks and a window may be drawn late, so that a screen counts as another one only if it stays so.
+        """
+        self._expected = (same, seconds) if same is not None else None
+
+    def _awaited(self) -> Observation:
+        observation = self._observe()
+        if self._expected is not None:
+            same, seconds = self._expected
+            until = time.monotonic() + seconds
+            while not same(observation["screenshot"]) and time.monotonic() < until:
+                time.sleep(LOOK_AGAIN_SECONDS)
+                observation = self._observe()
+        return observation
 
     def _apply(self, action: act.Action, info: dict[str, Any]) -> str:
         """Execute one action; returns how the episode ended, or an empty string."""

@@ -149,6 +149,12 @@ def check_options(spec: TaskSpec, options: Mapping[str, Any]) -> None:
             raise UsageError(f"The environment {spec.env_id} has no option {name!r}.", did_you_mean(name, known, what="option"))
 
 
+def choices(spec: TaskSpec) -> tuple[Mapping[str, Sequence[str]], Sequence[str]]:
+    """Of the environment of ``spec``: its options that are one of a few words, with the words; and those that only a user may set."""
+    creator = _creator(spec)
+    return getattr(creator, "choices", {}), getattr(creator, "withheld", ())
+
+
 def _creator(spec: TaskSpec) -> Callable[..., Any]:
     entry_point: Any = gym.spec(spec.env_id).entry_point
     creator: Callable[..., Any] = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point

@@ -5,17 +5,18 @@ const LIVE = document.querySelector('meta[name="agentlab"]').content === "live";
 const POLL = 2000; // milliseconds
 const KINDS = ["all", "solved first", "solved later", "not solved", "broken", "running"];
 const $ = (id) => document.getElementById(id);
-const state = { index: null, run: null, session: null, runId: "", name: "", step: 0, kind: "all", filter: "", tokens: false };
+const state = { index: null, run: null, session: null, runId: "", name: "", step: 0, kind: "all", filter: "", tokens: false,
+  shown: [], seen: "" };
 const raw = {}; // key -> what was last loaded, to draw only what changed
 
 // -- data ----------------------------------------------------------------------------------------------------------------
 const waiting = {}, exported = {}; // an exported page never changes: what it loaded once it keeps
 window.agentlabData = (key, data) => waiting[key]?.(data);
 
-async function load(key) {
+async function load(key, query = "") {
   const path = key.split("/").map(encodeURIComponent).join("/");
   if (LIVE) {
-    const answer = await fetch(`api/${path}.json`);
+    const answer = await fetch(`api/${path}.json${query}`);
     if (!answer.ok) throw new Error(await answer.text());
     return answer.json();
   }
@@ -33,6 +34,18 @@ async function fresh(key) {
   return [data, changed];
 }
 
+/** The run of this id, and whether it has changed; once it is known, only the sessions that have changed are sent. */
+async function freshRun(id) {
+  const known = state.run?.id === id ? state.run : null;
+  if (known && !LIVE) return [known, false];
+  const data = await load(id, known ? `?since=${known.version}` : "");
+  if (known && data.version === known.version) return [known, false];
+  const lines = data.whole ? new Map() : new Map(known.sessions.map((s) => [s.name, s]));
+  for (const line of data.sessions) lines.set(line.name, line);
+  data.sessions = [...lines.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+  return [data, true];
+}
+
 const screenUrl = (attempt, screen) =>
   [LIVE ? "api" : "data", ...[state.runId, state.name, String(attempt), screen].map(encodeURIComponent)].join("/");
 
@@ -45,10 +58,15 @@ async function refresh(force = false) {
     if (!line) return say("There are no runs here yet.");
     if (line.problem) { clear(line); return say(line.problem); }
     state.runId = $("runs").value = line.id;
-    const [run, newRun] = await fresh(line.id);
+    const [run, newRun] = await freshRun(line.id);
+    if (line.id !== state.runId) return; // another run has been chosen meanwhile
     state.run = run;
     if (newRun || force) drawList();
-    if (!run.sessions.some((s) => s.name === state.name)) state.name = (shown()[0] || run.sessions[0])?.name || "";
+    if (!run.sessions.some((s) => s.name === state.name)) {
+      state.name = (state.shown[0] || run.sessions[0])?.name || "";
+      state.seen = "";
+    }
+    if (state.seen !== `${run.id}/${state.name}`) reveal();
     if (!state.name) { state.session = null; drawSession(); return say("No attempt has been made yet."); }
     await refreshSession(force);
   } catch (error) {
@@ -66,8 +84,9 @@ async function refreshSession(force = false) {
 
 function clear(line) {
   state.runId = $("runs").value = line.id;
-  Object.assign(state, { run: null, session: null, name: "" });
-  for (const id of ["sessions", "attempts", "steps", "progress", "title", "instruction"]) $(id).replaceChildren();
+  Object.assign(state, { run: null, session: null, name: "", shown: [] });
+  list.show([]);
+  for (const id of ["attempts", "steps", "progress", "title", "instruction"]) $(id).replaceChildren();
 }
 
 const say = (text) => { $("message").textContent = text; };
@@ -79,33 +98,39 @@ function kindOf(session) {
   return session.over ? "not solved" : "running";
 }
 
-const shown = () => state.run.sessions.filter((s) =>
-  (state.kind === "all" || kindOf(s) === state.kind) && `${s.task} ${s.domain}`.toLowerCase().includes(state.filter));
-
 function drawRuns() {
   $("runs").replaceChildren(...state.index.runs.map((r) =>
     element("option", { value: r.id }, `${r.name}: ${r.solved} of ${r.ended} solved`)));
   $("runs").value = state.runId;
 }
 
+const list = makeList($("list"), $("sessions"), (s) => element("li", {
+  "data-name": s.name, "aria-current": String(s.name === state.name), title: s.problem || s.task, onclick: () => choose(s.name),
+}, element("span", {}, s.task), ...s.outcomes.map((o) => element("i", { class: `dot ${o}`, title: o }))));
+
 function drawList() {
-  const counts = {};
+  const counts = {}, chosen = (s) =>
+    (state.kind === "all" || kindOf(s) === state.kind) && `${s.task} ${s.domain}`.toLowerCase().includes(state.filter);
   for (const s of state.run.sessions) counts[kindOf(s)] = (counts[kindOf(s)] || 0) + 1;
+  state.shown = state.run.sessions.filter(chosen);
   counts.all = state.run.sessions.length;
   $("kinds").replaceChildren(...KINDS.filter((k) => counts[k] || k === state.kind).map((k) => element("button", {
     "aria-pressed": String(k === state.kind), onclick: () => { state.kind = k; drawList(); },
   }, `${k} ${counts[k] || 0}`)));
   $("progress").textContent = state.run.title;
-  $("sessions").replaceChildren(...shown().map((s) => element("li", {
-    "data-name": s.name, "aria-current": String(s.name === state.name), title: s.problem || s.task, onclick: () => choose(s.name),
-  }, element("span", {}, s.task), ...s.outcomes.map((o) => element("i", { class: `dot ${o}`, title: o })))));
+  list.show(state.shown);
   $("about").querySelector("div").replaceChildren(table(state.run.summary), table(Object.entries(state.run.settings)));
+}
+
+/** Bring the chosen session's row into sight: once, and not again when somebody scrolls away from it. */
+function reveal() {
+  state.seen = `${state.runId}/${state.name}`;
+  list.reveal(state.shown.findIndex((s) => s.name === state.name));
 }
 
 function choose(name) {
   Object.assign(state, { name, step: 0, session: null });
-  for (const li of $("sessions").children) li.setAttribute("aria-current", String(li.dataset.name === name));
-  $("sessions").querySelector('[aria-current="true"]')?.scrollIntoView({ block: "nearest" });
+  reveal();
   keep();
   refreshSession(true).catch((error) => say(error.message));
 }
@@ -128,8 +153,8 @@ function drawSession() {
 function attemptCard(attempt, previous) {
   const step = attempt.steps[Math.min(state.step, attempt.steps.length - 1)];
   const past = state.step >= attempt.steps.length;
-  const kind = !attempt.finished ? "running" : attempt.outcome !== "graded" ? "broken" : attempt.reward > 0 ? "solved" : "failed";
-  const label = { running: "being made", broken: "machinery failed", solved: "+1 solved", failed: "−1 failed" }[kind];
+  const kind = !attempt.finished ? (attempt.problems.length ? "broken" : "running") : attempt.outcome !== "graded" ? "broken" : attempt.reward > 0 ? "solved" : "failed";
+  const label = { running: "being made", broken: attempt.finished ? "machinery failed" : "damaged", solved: "+1 solved", failed: "−1 failed" }[kind];
   const end = [attempt.score === null ? "" : `score ${attempt.score}`, attempt.ended_by && `ended by ${attempt.ended_by}`,
     attempt.voids ? `${attempt.voids} void tries` : ""].filter(Boolean).join(" · ");
   return element("section", { class: "attempt", "data-attempt": attempt.number },
@@ -148,7 +173,7 @@ function stage(attempt, step, past) {
   const box = element("div", { class: past ? "stage past" : "stage" });
   const name = past ? attempt.final || step.screen : step.screen;
   if (!name) { box.append(element("div", { class: "missing" }, "This screen is missing.")); return box; }
-  const image = element("img", { src: screenUrl(attempt.number, name), alt: past ? "last screen" : `screen before step ${step.index}` });
+  const image = element("img", { loading: "lazy", src: screenUrl(attempt.number, name), alt: past ? "last screen" : `screen before step ${step.index}` });
   image.addEventListener("load", () => {
     document.body.classList.toggle("wide", image.naturalWidth > 400); // a desktop needs more room than a small page
     if (!past) box.append(marks(step.actions, image.naturalWidth, image.naturalHeight));
@@ -201,8 +226,8 @@ const textFold = (title, text) => (text ? element("details", {}, element("summar
 function go(step) { state.step = step; drawSession(); keep(); }
 
 function move(by) {
-  const list = shown(), at = list.findIndex((s) => s.name === state.name);
-  const next = list[Math.max(0, Math.min(list.length - 1, at + by))];
+  const at = state.shown.findIndex((s) => s.name === state.name);
+  const next = state.shown[Math.max(0, Math.min(state.shown.length - 1, at + by))];
   if (next && next.name !== state.name) choose(next.name);
 }
 
@@ -220,10 +245,11 @@ function keep() { history.replaceState(null, "", "#" + [state.runId, state.name,
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target === $("filter")) { if (event.key === "Escape" || event.key === "Enter") $("sessions").focus(); return; }
+  if (event.target === $("filter")) { if (event.key === "Escape" || event.key === "Enter") $("list").focus(); return; }
   if (event.target === $("runs")) return;
   const keys = { ArrowLeft: () => go(state.step - 1), ArrowRight: () => go(state.step + 1), ArrowUp: () => move(-1), ArrowDown: () => move(1),
-    Home: () => go(0), End: () => go(Infinity), "/": () => $("filter").focus(), z: zoom, Z: zoom, r: nextRun, R: nextRun };
+    PageUp: () => move(-list.page()), PageDown: () => move(list.page()), Home: () => go(0), End: () => go(Infinity),
+    "/": () => $("filter").focus(), z: zoom, Z: zoom, r: nextRun, R: nextRun };
   const act = keys[event.key];
   if (act) { event.preventDefault(); act(); }
 });

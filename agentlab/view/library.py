@@ -7,24 +7,15 @@ actions of the vocabulary.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from agentlab.files import read_json
-from agentlab.metrics import summarize
-from agentlab.plain import Data, attempt_data, number, plain, shifts, text
-from agentlab.report import summary_lines
-from agentlab.runs import (
-    Run,
-    attempt_folders,
-    checked_row,
-    find_session,
-    inside,
-    read_attempt,
-    screen_path,
-    session_folders,
-)
-from agentlab.store import flatten, read_config, safe_name
+from agentlab.plain import Data, attempt_data, number, shifts, text
+from agentlab.runs import attempt_folders, find_session, inside, read_attempt, screen_path
+from agentlab.store import safe_name
+from agentlab.view.catalog import Catalog
 from envs.errors import LabError, StoreError, UsageError
 
 
@@ -43,9 +34,8 @@ class Library:
             if not path.is_dir():
                 raise UsageError(f"{path} is not a folder.", "Give run directories, or a folder of them.")
         self.paths = list(paths)
-        self._rows: dict[Path, tuple[tuple[int, int], Data]] = {}
-        self._summaries: dict[Path, tuple[list[Data], list[tuple[str, str]]]] = {}
-        self._over: dict[Path, tuple[int, Data]] = {}
+        self._guard = threading.Lock()
+        self._catalogs: dict[Path, Catalog] = {}
         self._again: dict[Path, tuple[tuple[int, int], dict[tuple[str, int], Data]]] = {}
 
     def runs(self) -> dict[str, Path]:
@@ -63,33 +53,19 @@ class Library:
         lines = []
         for key, folder in self.runs().items():
             try:
-                sessions = self._sessions(folder)
-                title = Run(folder, read_config(folder), []).title
-                lines.append({"id": key, "name": folder.name, "title": title, **_counts(sessions), "problem": ""})
+                counts, problem = self._catalog(folder).counts(), ""
             except LabError as error:
-                lines.append({"id": key, "name": folder.name, "title": folder.name, **_counts([]), "problem": str(error)})
+                counts, problem = {"title": folder.name, "sessions": 0, "ended": 0, "solved": 0}, str(error)
+            lines.append({"id": key, "name": folder.name, **counts, "problem": problem})
         return {"runs": lines}
 
-    def run(self, key: str) -> Data:
-        """One run: its settings, its final table so far and its sessions.
+    def run(self, key: str, since: str = "") -> Data:
+        """One run: its settings, its final table so far and its sessions; of these only what has changed ``since`` that version.
 
         Raises:
             UsageError, StoreError: no such run, or it cannot be read.
         """
-        folder = self._folder(key)
-        config = read_config(folder)
-        sessions = self._sessions(folder)
-        run = Run(folder, config, [row for s in sessions for row in s["rows"]])
-        summary = self._summary(run)
-        settings = {name: plain(value) for name, value in flatten(config).items()}
-        return {
-            "id": key,
-            "title": run.title,
-            "attempts": run.attempts,
-            "summary": summary,
-            "settings": settings,
-            "sessions": [{name: value for name, value in s.items() if name != "rows"} for s in sessions],
-        }
+        return {"id": key, **self._catalog(self._folder(key)).sessions(since)}
 
     def session(self, key: str, name: str) -> Data:
         """One session: its attempts, step by step.
@@ -136,64 +112,9 @@ class Library:
             raise UsageError(f"There is no run {key!r}.")
         return found
 
-    def _summary(self, run: Run) -> list[tuple[str, str]]:
-        """The run's final table so far, made anew only if a row is another one than last time."""
-        rows, lines = self._summaries.get(run.folder, ([], []))
-        if not lines or len(rows) != len(run.rows) or any(a is not b for a, b in zip(rows, run.rows, strict=True)):
-            lines = summary_lines(summarize(run.rows, attempts=run.attempts))
-            self._summaries[run.folder] = (run.rows, lines)
-        return lines
-
-    def _sessions(self, folder: Path) -> list[Data]:
-        return [self._session(path) for path in session_folders(folder)]
-
-    def _session(self, folder: Path) -> Data:
-        """A session's line in the list: an outcome per attempt, and the rows."""
-        stamp = folder.stat().st_mtime_ns  # changes when an attempt is begun or set aside: a session that is over stays as it is
-        known = self._over.get(folder)
-        if known is not None and known[0] == stamp:
-            return known[1]
-        session = self._read_session(folder)
-        if session["over"]:
-            self._over[folder] = (stamp, session)
-        return session
-
-    def _read_session(self, folder: Path) -> Data:
-        rows, outcomes, problem = [], [], ""
-        for path in attempt_folders(folder):
-            try:
-                row = self._row(path / "result.json")
-            except StoreError as error:
-                problem = error.message
-                break
-            if row is None:
-                outcomes.append("running")
-                break
-            rows.append(row)
-            outcomes.append("broken" if row["outcome"] == "infrastructure" else "solved" if row["success"] else "failed")
-        first = rows[0] if rows else {"task": folder.name, "domain": ""}
-        over = bool(rows) and rows[-1]["session_over"]
-        return {
-            "name": folder.name,
-            "task": first["task"],
-            "domain": first["domain"],
-            "outcomes": outcomes,
-            "over": over,
-            "problem": problem,
-            "rows": rows,
-        }
-
-    def _row(self, path: Path) -> Data | None:
-        """A row, read again only if its file has changed; None if there is none yet."""
-        try:
-            stat = path.lstat()
-        except FileNotFoundError:
-            return None
-        stamp = (stat.st_mtime_ns, stat.st_size)
-        known = self._rows.get(path)
-        if known is None or known[0] != stamp:
-            known = self._rows[path] = (stamp, checked_row(read_json(inside(path, path.parent))))
-        return known[1]
+    def _catalog(self, folder: Path) -> Catalog:
+        with self._guard:
+            return self._catalogs.setdefault(folder, Catalog(folder))
 
 
 def _add_rescored(attempt: Data, again: Data) -> None:
@@ -203,11 +124,3 @@ def _add_rescored(attempt: Data, again: Data) -> None:
         line = lines[place] if isinstance(lines, list) and place < len(lines) and isinstance(lines[place], dict) else {}
         step["now"] = text(line.get("now"))
         step["shift"] = step["shift"] or moved.get(place)
-
-
-def _counts(sessions: Sequence[Data]) -> Data:
-    return {
-        "sessions": len(sessions),
-        "ended": sum(s["over"] for s in sessions),
-        "solved": sum("solved" in s["outcomes"] for s in sessions),
-    }

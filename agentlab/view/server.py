@@ -16,7 +16,7 @@ from agentlab.view.library import Library
 from envs.errors import LabError, UsageError
 
 HERE = Path(__file__).parent
-PAGES = {"": "index.html", "app.js": "app.js", "draw.js": "draw.js", "style.css": "style.css"}
+PAGES = {"": "index.html", "app.js": "app.js", "draw.js": "draw.js", "list.js": "list.js", "style.css": "style.css"}
 HEADERS = {
     # The page may load from here and nowhere else, and may run nothing but its own scripts, whatever a run contains.
     "Content-Security-Policy": (
@@ -52,8 +52,8 @@ def make_app(paths: Sequence[Path]) -> FastAPI:
         return _json(library.index())
 
     @app.get("/api/{run}.json")
-    def one_run(run: str) -> Response:
-        return _json(library.run(run))
+    def one_run(run: str, since: str = "") -> Response:
+        return _json(library.run(run, since))
 
     @app.get("/api/{run}/{session}.json")
     def one_session(run: str, session: str) -> Response:

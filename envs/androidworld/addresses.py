@@ -60,7 +60,11 @@ class AddressProvider(Provider):
             InfrastructureError: one does not answer.
         """
         for port in self.ports:
-            device = self._connect(port, 0.0)
+            try:
+                device = self._connect(port, 0.0)
+            except InfrastructureError as error:
+                hint = "Start it there, or give the address of a server that runs: --provider HOST:PORT."
+                raise InfrastructureError(error.message, hint, component=error.component) from error
             device.close()
             if device.limits:
                 logger.warning("%s is upstream's server: %s (docs/androidworld.md).", device.address, "; ".join(device.limits))

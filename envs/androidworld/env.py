@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import gymnasium as gym
 
@@ -15,11 +15,11 @@ from envs.androidworld import tasks
 from envs.androidworld.device import Device, Instance
 from envs.androidworld.gestures import Conventions, compile_action, sendable
 from envs.androidworld.machinery import make_provider
-from envs.androidworld.options import check, read_demonstrations
+from envs.androidworld.options import CHOICES, check, read_demonstrations
 from envs.androidworld.providers import Provider
 from envs.androidworld.suite import make_spec
-from envs.base import ActionSpace, GUIEnv, Observation, TaskSpec
-from envs.errors import InfrastructureError, InvalidActionError
+from envs.base import ActionSpace, GUIEnv, Observation, Rectangle, TaskSpec
+from envs.errors import InfrastructureError, InvalidActionError, UsageError
 from envs.spaces import AnyText
 
 KINDS = (
@@ -28,6 +28,8 @@ KINDS = (
 )  # fmt: skip
 SCREEN = (1080, 2400)
 """Of the Pixel 6 that upstream prescribes."""
+STATUS_BAR = 0.055
+"""Height of the bar with clock, signal and battery, as a share of the screen's longer side."""
 DEFAULT_TASK, DEFAULT_SUITE_SEED = "OpenAppTaskEval", 30
 """The seed is that of upstream's ``run.py``."""
 
@@ -61,6 +63,12 @@ class AndroidWorldEnv(GUIEnv):
         oracle: For the policy ``scripted``.
         render_mode: ``rgb_array`` or None.
     """
+
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {
+        "provider": ("ours", "upstream"), "scroll": ("content", "finger"), "enter": ("asked", "always"), "drag": ("swipe", "pick_up"),
+        **CHOICES,
+    }  # fmt: skip
+    withheld = ("spares",)
 
     def __init__(
         self,
@@ -99,7 +107,7 @@ class AndroidWorldEnv(GUIEnv):
         self._provider = make_provider(provider, image=image, spares=spares) if isinstance(provider, str) else provider
         self._device: Device | None = None
         self._instance: Instance | None = None
-        self._answered = False
+        self._answered = self._seen = False
         if accessibility:
             assert isinstance(self.observation_space, gym.spaces.Dict)
             self.observation_space["accessibility_tree"] = AnyText()
@@ -134,7 +142,8 @@ class AndroidWorldEnv(GUIEnv):
             look = device.look(tree=self._accessibility, settle=self._settle)
             height, width = look.screenshot.shape[:2]
             if (width, height) not in (self._screen, self._screen[::-1]):
-                raise InfrastructureError(f"The device's screen is {width}x{height}, not {self._screen}.", component="emulator")
+                raise self._wrong_screen(width, height)
+            self._seen = True
         if (width, height) != self._bounds:
             self._bounds = (width, height)
             self.action_space = ActionSpace(KINDS, width, height)
@@ -157,6 +166,10 @@ class AndroidWorldEnv(GUIEnv):
             if isinstance(last, act.Finished) and last.text and self._finished_answers and not self._answered:
                 _answer(device, last.text)
             return device.score()
+
+    def restless(self) -> tuple[Rectangle, ...]:
+        """The status bar: upstream sets the device's clock at the start of a task, and it runs."""
+        return ((0, 0, self._bounds[0], round(STATUS_BAR * max(self._bounds))),)
 
     def close(self) -> None:
         self._running = False
@@ -184,6 +197,13 @@ class AndroidWorldEnv(GUIEnv):
     def device(self) -> Device | None:
         """The device of the current episode."""
         return self._device
+
+    def _wrong_screen(self, width: int, height: int) -> UsageError | InfrastructureError:
+        """At first sight the option is wrong; later it is the device."""
+        if not self._seen:
+            hint = f"Say so: --set 'androidworld.screen=[{width},{height}]'."
+            return UsageError(f"The device's screen has {width}x{height} pixels, not {self._screen[0]}x{self._screen[1]}.", hint)
+        return InfrastructureError(f"The device's screen is {width}x{height}, not {self._screen}.", component="emulator")
 
     def _give_back(self, error: InfrastructureError | None) -> None:
         device, self._device = self._device, None

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.androidworld.device import Device, Instance, Look, decode
+from envs.androidworld.device import Device, Instance, Look
 from envs.androidworld.gestures import Operation, sendable
 from envs.base import Screenshot
 from envs.connection import Answer, Connection
@@ -18,8 +18,8 @@ from envs.errors import InfrastructureError, InvalidActionError, UsageError
 HEADER = "X-Agentlab-Guest"
 PROTOCOL = 1
 SECONDS = {
-    "/health": 8.0, "/observation": 35.0, "/step": 70.0, "/task/initialize": 310.0, "/task/score": 130.0, "/task/tear_down": 130.0,
-    "/version": 10.0,
+    "/health": 8.0, "/screenshot": 35.0, "/observation": 35.0, "/step": 70.0, "/task/initialize": 310.0, "/task/score": 130.0,
+    "/task/tear_down": 130.0, "/version": 10.0,
 }  # fmt: skip
 """How long each route may take: a little longer than the server's own bound, so that its reason arrives."""
 BUSY_SECONDS = 60.0
@@ -64,13 +64,15 @@ class OurDevice(Device):
         return goal
 
     def look(self, *, tree: bool, settle: bool) -> Look:
-        query = {"format": "raw", "stable": str(settle).lower(), "tree": str(tree).lower()}
-        reply = self._ask("/observation", query, method="GET")
+        query = {"format": "raw", "stable": str(settle).lower()}
+        route = "/observation" if tree else "/screenshot"
         try:
-            picture = _pixels(reply["screenshot"])
+            if not tree:
+                return Look(_pixels(self._send(route, query, method="GET")))
+            reply = self._ask(route, query | {"tree": "true"}, method="GET")  # both of one moment, the picture in base64
+            return Look(_decoded(reply["screenshot"]), json.dumps(reply.get("ui_elements") or []))
         except (KeyError, TypeError, ValueError) as error:
-            raise self._connection.failed("/observation", f"no picture ({error})") from error
-        return Look(picture, json.dumps(reply.get("ui_elements") or []) if tree else None)
+            raise self._connection.failed(route, f"no picture ({error})") from error
 
     def perform(self, operation: Operation) -> None:
         reply = self._ask("/step", {"actions": [operation], "observe": None, "attempt": self._attempt})
@@ -113,13 +115,17 @@ class OurDevice(Device):
 
     # -- HTTP ------------------------------------------------------------------------------------------------------------------
     def _ask(self, route: str, content: dict[str, Any], *, method: str = "POST") -> dict[str, Any]:
+        """As :meth:`_send`, for a reply that is a JSON object."""
+        return self._connection.json(self._send(route, content, method=method), route)
+
+    def _send(self, route: str, content: dict[str, Any], *, method: str) -> Answer:
         """A reply of status 200; a busy server is asked again until its operation is over."""
         until = time.monotonic() + BUSY_SECONDS
         request = {"params": content} if method == "GET" else {"json": content}
         while True:
             answer = self._connection.send(method, route, seconds=SECONDS.get(route, 30.0), **request)
             if answer.status == 200:
-                return self._connection.json(answer, route)
+                return answer
             code, message = self._error(answer)
             if code != "busy" or time.monotonic() > until:
                 raise self._typed(route, answer.status, code, message)
@@ -141,15 +147,25 @@ class OurDevice(Device):
         return self._connection.failed(route, f"HTTP {status} {code}: {message}", component)
 
 
-def _pixels(screenshot: dict[str, Any]) -> Screenshot:
-    """Pixels of an observation's screenshot: bare bytes, which cost a copy on the loopback interface where PNG costs 0.1 s, or an image.
+def _pixels(answer: Answer) -> Screenshot:
+    """The picture of /screenshot: bare bytes, which cost a copy on the loopback interface where PNG costs 0.1 s.
+
+    Raises:
+        KeyError, ValueError: it is none.
+    """
+    if answer.headers.get("Content-Type") != "application/octet-stream":
+        raise ValueError(f"{answer.headers.get('Content-Type')}: {answer.text(80)!r}")
+    height, width = int(answer.headers["X-Screen-Height"]), int(answer.headers["X-Screen-Width"])
+    return np.frombuffer(answer.body, np.uint8).reshape(height, width, 3)
+
+
+def _decoded(screenshot: dict[str, Any]) -> Screenshot:
+    """The picture of an observation, in base64.
 
     Raises:
         KeyError, TypeError, ValueError: it is none.
     """
     data = base64.b64decode(screenshot["data"], validate=True)
-    if screenshot["format"] != "raw":
-        return decode(data)
     return np.frombuffer(data, np.uint8).reshape(int(screenshot["height"]), int(screenshot["width"]), 3)
 
 

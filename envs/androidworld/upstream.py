@@ -43,7 +43,7 @@ class UpstreamDevice(Device):
     kind = "upstream"
 
     def __init__(self, host: str, port: int, door: SideDoor | None = None) -> None:
-        self._connection = Connection(host, port)
+        self._connection = Connection(host, port, keep_alive=False)  # after each of its 500s it hangs up
         self.address = self._connection.address
         self._door = door
         self._active: dict[str, Any] | None = None
@@ -53,9 +53,10 @@ class UpstreamDevice(Device):
     def missing(self) -> str:
         try:
             answer = self._connection.send("GET", "/health", seconds=SECONDS["/health"])
+            known = answer.status == 200 and self._connection.json(answer, "/health").get("status") == "success"
         except InfrastructureError as error:
             return error.message
-        return "" if answer.status == 200 else f"HTTP {answer.status}: {answer.text()}"
+        return "" if known else f"it does not answer like an AndroidWorld server (HTTP {answer.status}: {answer.text(80)})"
 
     def alive(self) -> str:
         """Its /health answers for a dead emulator too; going home needs a living one."""
@@ -208,4 +209,6 @@ def _input_text(text: str) -> dict[str, Any]:
     if not text.isascii():
         bad = " ".join(sorted({c for c in text if not c.isascii()}))
         raise InvalidActionError(f"Upstream's server cannot type {bad[:60]!r}: it would be dropped.")
+    if "%s" in text:
+        raise InvalidActionError("Upstream's server cannot type '%s': it would be a blank.")
     return {"action_type": "input_text", "text": text}

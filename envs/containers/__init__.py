@@ -3,13 +3,14 @@
 No fixed ports, no lock between processes, and nothing that somebody else started is ever touched.
 """
 
-from envs.containers.engine import build_image, connect, engine_errors, require_image
-from envs.containers.fleet import Container, ContainerSpec, Fleet, Probe, wait_ready
+from envs.containers.container import Container, Probe, wait_ready
+from envs.containers.engine import await_engine, build_image, connect, engine_errors, require_image
+from envs.containers.fleet import ContainerSpec, Fleet
 from envs.containers.housekeeping import Row, find, gc, ls, stop
 from envs.containers.ownership import Ledger, Owner, state_dir
 from envs.containers.pool import SparePool
 
 __all__ = [
     "Container", "ContainerSpec", "Fleet", "Ledger", "Owner", "Probe", "Row", "SparePool",
-    "build_image", "connect", "engine_errors", "find", "gc", "ls", "require_image", "state_dir", "stop", "wait_ready",
+    "await_engine", "build_image", "connect", "engine_errors", "find", "gc", "ls", "require_image", "state_dir", "stop", "wait_ready",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,9 @@ from envs.errors import InfrastructureError, SetupError
 CALL_SECONDS = 60
 """Limit of one call to the engine.  Builds stream and are limited per chunk."""
 CONNECTIONS = 32
+RETURN_SECONDS = 90.0
+"""How long an engine that answered before is waited for: a restart takes seconds, on a busy machine many."""
+POLL_SECONDS = 0.5
 DOCKERFILES = Path(__file__).resolve().parents[2] / "dockerfiles"
 ENGINE_FAULTS = (docker.errors.DockerException, requests.exceptions.RequestException)
 """Both families: a lost daemon shows as an error of requests and not of the SDK."""
@@ -61,6 +65,25 @@ def engine_errors(doing: str) -> Iterator[None]:
 def _reason(error: BaseException) -> str:
     text = error.explanation if isinstance(error, docker.errors.APIError) and error.explanation else str(error)
     return str(text).strip().rstrip(".")
+
+
+def await_engine(client: docker.DockerClient, seconds: float = RETURN_SECONDS) -> None:
+    """Return when the engine answers, which is at once unless it is being restarted.
+
+    Raises:
+        InfrastructureError: it did not within ``seconds``.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            client.ping()
+            return
+        except ENGINE_FAULTS as error:
+            if time.monotonic() > until:
+                raise InfrastructureError(
+                    f"The Docker Engine has not answered for {seconds:g} s ({_reason(error)}).", _how_to_start(), component="docker"
+                ) from error
+        time.sleep(POLL_SECONDS)
 
 
 def require_image(client: docker.DockerClient, image: str, mend: str) -> None:

@@ -6,29 +6,25 @@ import logging
 import os
 import re
 import threading
-import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import docker
 import docker.errors
-from docker.models.containers import Container as EngineContainer
 
-from envs.containers.engine import ENGINE_FAULTS, connect, engine_errors, require_image
+from envs.containers.container import Container, Probe, wait_ready
+from envs.containers.engine import await_engine, connect, engine_errors, require_image
 from envs.containers.ownership import Ledger, Owner, state_dir
 from envs.errors import InfrastructureError
 
 logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
-POLL_SECONDS = 0.1
 RUN_TTL_SECONDS = 7 * 24 * 3600
-LOG_LINES_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -73,76 +69,6 @@ class ContainerSpec:
     init: bool = False
 
 
-class Container:
-    """A started container.  ``ports`` maps its ports to those on the loopback interface."""
-
-    def __init__(self, engine_container: EngineContainer) -> None:
-        self._container = engine_container
-        self.name = str(engine_container.name)
-        self.ports: dict[int, int] = {}
-
-    @property
-    def id(self) -> str:
-        return str(self._container.id)
-
-    def refresh(self) -> str:
-        """Ask the engine anew: returns the state (``running``, ``paused``, ``exited``, ``gone``) and updates ``ports``.
-
-        Ports that the engine chose change whenever a container is started again.
-        """
-        with engine_errors(f"inspect {self.name}"):
-            try:
-                self._container.reload()
-            except docker.errors.NotFound:
-                return "gone"
-        published = self._container.attrs["NetworkSettings"]["Ports"] or {}
-        self.ports = {int(port.split("/")[0]): int(host[0]["HostPort"]) for port, host in published.items() if host}
-        return str(self._container.status)
-
-    def pause(self) -> None:
-        """Freeze all processes: no CPU, memory kept."""
-        with engine_errors(f"pause {self.name}"):
-            self._container.pause()
-
-    def unpause(self) -> None:
-        with engine_errors(f"unpause {self.name}"):
-            self._container.unpause()
-
-    def logs(self, lines: int | None = None) -> str:
-        """What the container wrote; empty when it is gone."""
-        with engine_errors(f"read the logs of {self.name}"):
-            try:
-                return str(self._container.logs(tail=lines or "all").decode(errors="replace"))
-            except docker.errors.NotFound:
-                return ""
-            except docker.errors.APIError as error:
-                if error.status_code != 409:  # 409: it is being removed at this moment
-                    raise
-                return ""
-
-    def execute(self, command: Sequence[str], seconds: int) -> tuple[int, bytes, bytes]:
-        """Run a program inside, no shell in between, for at most ``seconds``; (exit code, output, errors), 124 when it took longer."""
-        with engine_errors(f"run {command[0]} in {self.name}"):
-            ran = self._container.exec_run(["timeout", "-k", "1", str(seconds), *command], demux=True)
-        out, error = ran.output or (None, None)
-        return int(ran.exit_code), out or b"", error or b""
-
-    def remove(self) -> None:
-        """Kill and remove; it is fine when somebody else did."""
-        with engine_errors(f"remove {self.name}"):
-            try:
-                self._container.remove(force=True, v=True)
-            except docker.errors.NotFound:
-                pass
-            except docker.errors.APIError as error:
-                if error.status_code != 409:  # 409: somebody else's removal is under way
-                    raise
-
-
-Probe = Callable[[Container], str]
-"""Asks a container once, within a few seconds: what it still lacks, or an empty string when it is ready."""
-
-
 class Fleet:
     """The containers of one run: every one is labelled, in the ledger, and gone after :meth:`close`.
 
@@ -167,19 +93,20 @@ class Fleet:
         self._client = connect()
         with engine_errors("name its engine"):
             self._engine = str(self._client.info()["ID"])
-        self._mine: dict[str, Container] = {}
+        self._mine: set[str] = set()
         self._lock = threading.Lock()
         self._closed = False
 
     # -- starting --------------------------------------------------------------------------------------------------------------
     def start(self, spec: ContainerSpec, probe: Probe, timeout: float) -> Container:
-        """Start one container and return it when ``probe`` is content.
+        """Start one container and return it when ``probe`` is content.  An engine that is being restarted is waited for.
 
         Raises:
             SetupError: the image is not on this machine.
             InfrastructureError: (``docker``) the engine failed, or (``container``) it ended or was not ready in ``timeout``
                 seconds; it is removed then, and its log kept.
         """
+        await_engine(self._client)
         require_image(self._client, spec.image, spec.mend)
         name = f"agentlab-{self.run}-{uuid.uuid4().hex[:8]}"
         with self._starts:
@@ -206,12 +133,12 @@ class Fleet:
         return [start.result() for start in starts]
 
     def _create(self, name: str, spec: ContainerSpec) -> Container:
+        with self._lock:
+            self._mine.add(name)  # before it exists: an engine that dies now may have created it and not have said so
         self.ledger.add(name, self._engine, self._owner)
         with engine_errors(f"start a container of {spec.image}"):
             created = self._client.containers.create(**_arguments(spec, name, self._owner))
             container = Container(created)
-            with self._lock:
-                self._mine[name] = container
             created.start()
         if self._closed:
             raise InfrastructureError(f"The fleet {self.run} was closed while a container started.", component="container")
@@ -219,18 +146,31 @@ class Fleet:
         return container
 
     def _give_up(self, name: str) -> Path | None:
-        """Keep the log of a container that did not start and remove it.  Where even that fails, the ledger still knows it."""
+        """Keep the log of a container that did not start and remove it.  Where even that fails, ``close`` tries it again."""
         try:
-            container = Container(self._client.containers.get(name))
+            container = self._named(name)
+            if container is None:
+                return None
             kept = self.keep_log(container)
             self.stop(container)
-        except docker.errors.NotFound:
-            self.ledger.discard(name)
-            return None
-        except (InfrastructureError, *ENGINE_FAULTS) as error:
-            logger.warning("%s could not be cleaned up (%s); `agentlab containers gc` will.", name, error)
+        except InfrastructureError as error:
+            logger.warning("%s could not be cleaned up (%s); the end of the run or `agentlab containers gc` will.", name, error)
             return None
         return kept
+
+    def _named(self, name: str) -> Container | None:
+        """Our container of this name; None, and forgotten, when there is none."""
+        with engine_errors(f"look for {name}"):
+            try:
+                return Container(self._client.containers.get(name))
+            except docker.errors.NotFound:
+                self._forget(name)
+                return None
+
+    def _forget(self, name: str) -> None:
+        with self._lock:
+            self._mine.discard(name)
+        self.ledger.discard(name)
 
     # -- stopping --------------------------------------------------------------------------------------------------------------
     def stop(self, container: Container) -> None:
@@ -240,9 +180,7 @@ class Fleet:
             InfrastructureError: the engine failed; the container stays in the ledger for ``gc``.
         """
         container.remove()
-        with self._lock:
-            self._mine.pop(container.name, None)
-        self.ledger.discard(container.name)
+        self._forget(container.name)
 
     def keep_log(self, container: Container) -> Path:
         """Write the container's log to ``log_dir`` and return the file."""
@@ -252,44 +190,32 @@ class Fleet:
         return path
 
     def close(self) -> None:
-        """Remove all containers of this fleet that are left; nothing can be started any more.  Can be called twice."""
+        """Remove all containers of this fleet that are left; nothing can be started any more.  Can be called twice.
+
+        Raises:
+            InfrastructureError: the engine failed, and did not come back; what is left stays in the ledger for ``gc``.
+        """
         self._closed = True
         with self._lock:
-            left = list(self._mine.values())
-        with ThreadPoolExecutor(max_workers=max(len(left), 1)) as threads:
-            stops = [threads.submit(self.stop, container) for container in left]
+            left = list(self._mine)
+        if not left:
+            return
+        await_engine(self._client)
+        with ThreadPoolExecutor(max_workers=len(left)) as threads:
+            stops = [threads.submit(self._stop_named, name) for name in left]
         for stop in stops:
             stop.result()
+
+    def _stop_named(self, name: str) -> None:
+        container = self._named(name)
+        if container is not None:
+            self.stop(container)
 
     def __enter__(self) -> Fleet:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-
-def wait_ready(container: Container, probe: Probe, timeout: float) -> None:
-    """Wait until ``probe`` is content, the container ends, or ``timeout`` seconds have passed.
-
-    Raises:
-        InfrastructureError: (``container``) it ended, or was not ready in time; the message says what was missing.
-    """
-    until = time.monotonic() + timeout
-    while True:
-        state = container.refresh()
-        if state != "running":
-            last = " / ".join(container.logs(LOG_LINES_SHOWN).split("\n")).strip(" /")
-            raise InfrastructureError(f"{container.name} is {state} and not running. It wrote last: {last}", component="container")
-        missing = probe(container)
-        if not missing:
-            return
-        if time.monotonic() > until:
-            raise InfrastructureError(
-                f"{container.name} was not ready in {timeout:g} s: {missing}.",
-                "On a busy machine start fewer at once or allow more time.",
-                component="container",
-            )
-        time.sleep(POLL_SECONDS)
 
 
 def _arguments(spec: ContainerSpec, name: str, owner: Owner) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import docker
 import docker.errors
 
+from envs.containers.container import Container
 from envs.containers.engine import connect, engine_errors
-from envs.containers.fleet import Container
 from envs.containers.ownership import PREFIX, Ledger, Owner
 from envs.errors import UsageError, did_you_mean
 

@@ -10,7 +10,8 @@ import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from envs.containers.fleet import Container, ContainerSpec, Fleet, Probe, wait_ready
+from envs.containers.container import Container, Probe, wait_ready
+from envs.containers.fleet import ContainerSpec, Fleet
 from envs.errors import InfrastructureError
 
 logger = logging.getLogger(__name__)
@@ -38,10 +39,16 @@ class SparePool:
             while not self._closed and len(self._spares) < self.size:
                 self._spares.append(self._threads.submit(self._boot_paused))
 
+    def waiting(self) -> int:
+        """How many spares are booted and paused now."""
+        with self._lock:
+            return sum(spare.done() and spare.exception() is None for spare in self._spares)
+
     def take(self) -> Container:
         """A booted, never used, running container.
 
-        A spare that somebody removed or that does not wake is thrown away; without spares one is booted while the caller waits.
+        A spare that did not boot, that somebody removed or that does not wake is thrown away; without spares one is booted while
+        the caller waits.
 
         Raises:
             SetupError, InfrastructureError: as ``Fleet.start``.
@@ -52,8 +59,9 @@ class SparePool:
             if spare is None:
                 container = self._fleet.start(self._spec, self._probe, self._boot_timeout)
                 break
-            container = spare.result()
-            if self._wake(container):
+            booted = self._booted(spare)
+            if booted is not None and self._wake(booted):
+                container = booted
                 break
         self.fill()
         return container
@@ -84,13 +92,21 @@ class SparePool:
         container.pause()
         return container
 
+    def _booted(self, spare: Future[Container]) -> Container | None:
+        """None when it did not boot: that may have been long ago, and is no reason why the next one should not."""
+        try:
+            return spare.result()
+        except InfrastructureError as error:
+            logger.warning("A spare did not boot (%s); booting another one.", error)
+            return None
+
     def _wake(self, container: Container) -> bool:
         try:
             container.unpause()
             wait_ready(container, self._probe, WAKE_SECONDS)
         except InfrastructureError as error:
             logger.warning("The spare %s does not wake (%s); booting another one.", container.name, error)
-            self._fleet.stop(container)
+            self._remove(container)
             return False
         return True
 
@@ -98,4 +114,6 @@ class SparePool:
         try:
             self._fleet.stop(container)
         except InfrastructureError as error:
-            logger.warning("%s could not be removed (%s); `agentlab containers gc` will.", container.name, error)
+            logger.warning(
+                "%s could not be removed (%s); the end of the run or `agentlab containers gc` will.", container.name, error
+            )

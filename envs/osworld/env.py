@@ -7,17 +7,17 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import gymnasium as gym
 import numpy as np
 
 from envs import actions as act
-from envs.base import GUIEnv, Observation, Screenshot, TaskSpec
+from envs.base import GUIEnv, Observation, Rectangle, Screenshot, TaskSpec
 from envs.errors import InfrastructureError, UsageError, did_you_mean
 from envs.osworld import jobs
 from envs.osworld.grading import OfficialGrader
-from envs.osworld.machinery import make_provider
+from envs.osworld.machinery import NAMES, make_provider
 from envs.osworld.operations import FOREIGN_PROGRAM, compile_action
 from envs.osworld.providers import Guest, Provider
 from envs.osworld.suite import ENV_ID, MAX_STEPS, REFUSED
@@ -55,6 +55,8 @@ OFFICIAL = Timing(after_reset=60.0, after_action=3.0, before_grading=20.0, until
 BRISK = Timing(after_reset=60.0, after_action=15.0, before_grading=20.0, until_rest=True)
 """For guests without animations and clocks, such as our own: waits as long as a busy machine needs, and never in vain."""
 TIMINGS = {"official": OFFICIAL, "brisk": BRISK}
+CLOCK = (240, 32)
+"""Width and height of GNOME's clock with its notification mark, in the middle of the bar on top."""
 
 
 class Grader(Protocol):
@@ -98,6 +100,9 @@ class OSWorldEnv(GUIEnv):
         spares: Booted desktops that wait, for a fast reset.
         render_mode: ``rgb_array`` or None.
     """
+
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"provider": NAMES, "timing": tuple(TIMINGS)}
+    withheld = ("run_agent_code", "spares", "cores")
 
     def __init__(
         self,
@@ -215,6 +220,11 @@ class OSWorldEnv(GUIEnv):
         with self._blaming() as guest:
             self._settle(guest, self._settling.before_grading)
             return self._official().score(job, guest, last)
+
+    def restless(self) -> tuple[Rectangle, ...]:
+        """GNOME's clock; our own desktop has none."""
+        width, height = CLOCK
+        return () if self._provider.name == "light" else (((self._screen[0] - width) // 2, 0, width, height),)
 
     def close(self) -> None:
         self._release()

@@ -26,6 +26,8 @@ from envs.osworld.providers import (
 from envs.osworld.suite import UPSTREAM
 
 GB = 1e9
+CHECK_SECONDS = 5.0
+"""How long a guest at an address may take to be usable, before a run that needs it is refused."""
 LIGHT_IMAGE_GB, GRADER_GB, SOURCE_GB = 1.5, 1.5, 0.02
 IMAGES = {"light": (LIGHT_IMAGE, LIGHT_IMAGE_GB), "official": (OFFICIAL_IMAGE, None)}
 NOT_ON_LIGHT = {"gimp", "libreoffice_impress", "thunderbird", "vlc", "vs_code", "vscode"}
@@ -89,7 +91,7 @@ def _check_guests(addresses: str) -> None:
         host, ports = parse_address(address)
         client = GuestClient(host, ports[SERVER])
         try:
-            missing = client.missing()
+            missing = client.missing_after(CHECK_SECONDS)
         finally:
             client.close()
         if missing:

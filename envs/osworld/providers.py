@@ -28,6 +28,7 @@ OFFICIAL_IMAGE = "happysixd/osworld-docker"
 OFFICIAL_PULL = f"Pull it: `docker pull {OFFICIAL_IMAGE}`."
 OFFICIAL_BOOT_SECONDS = 300.0
 OFFICIAL_BOOT_SECONDS_WITHOUT_KVM = 1800.0
+ADDRESS_SECONDS = 30.0
 KVM = Path("/dev/kvm")
 
 
@@ -92,7 +93,7 @@ class ContainerProvider(Provider):
 
     def __init__(self, run: str = "osworld", *, spares: int = 1, ledger: Ledger | None = None, log_dir: Path | None = None) -> None:
         self._fleet = Fleet(run, ledger=ledger, log_dir=log_dir)
-        self._pool = SparePool(self._fleet, self.spec(), _missing, size=spares, boot_timeout=self.boot_seconds())
+        self._pool = SparePool(self._fleet, self.spec(), probe, size=spares, boot_timeout=self.boot_seconds())
         self._pool.fill()
 
     @abstractmethod
@@ -129,7 +130,8 @@ class ContainerProvider(Provider):
         return InfrastructureError(message, f"Its log is kept in {kept}.", component="container")
 
 
-def _missing(container: Container) -> str:
+def probe(container: Container) -> str:
+    """What the desktop in a container still lacks, or an empty string when it is drawn and answers."""
     client = GuestClient(LOOPBACK, container.ports[SERVER])
     try:
         return client.missing()
@@ -214,13 +216,14 @@ class AddressProvider(Provider):
     Args:
         addresses: ``HOST:PORT`` of each (:func:`parse_address`), separated by commas.
         password: Of the desktop's user.
+        patience: How many seconds a guest may take to become usable: one that somebody works with is not at rest at every moment.
     """
 
     name = "address"
     clean = False
 
-    def __init__(self, addresses: str, *, password: str = "password") -> None:
-        self.password = password
+    def __init__(self, addresses: str, *, password: str = "password", patience: float = ADDRESS_SECONDS) -> None:
+        self.password, self.patience = password, patience
         self.addresses = [parse_address(address) for address in addresses.split(",")]
         self._free = deque(self.addresses)
 
@@ -233,7 +236,7 @@ class AddressProvider(Provider):
                 f"All {many} guests are in use.", f"Use --workers {many}, or name more, separated by commas."
             ) from None
         client = GuestClient(host, ports[SERVER])
-        missing = client.missing()
+        missing = client.missing_after(self.patience)
         if missing:
             client.close()
             self._free.append((host, ports))
@@ -263,4 +266,4 @@ def parse_address(address: str) -> tuple[str, dict[int, int]]:
 def start_light(count: int, *, run: str, ttl: int) -> list[Container]:
     """Start light desktops that outlive this process, until they are stopped or their time to live (seconds) is over."""
     fleet = Fleet(run, ttl=ttl, detached=True)
-    return fleet.start_many(light_spec(), count, _missing, LIGHT_BOOT_SECONDS)
+    return fleet.start_many(light_spec(), count, probe, LIGHT_BOOT_SECONDS)

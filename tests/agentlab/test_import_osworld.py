@@ -12,10 +12,11 @@ from agentlab.compare import compare
 from agentlab.import_osworld import import_osworld
 from agentlab.pyautogui_text import read_actions
 from agentlab.replay import Options as ReplayOptions
-from agentlab.replay import Replayer, find_target
+from agentlab.replay import Replayer
 from agentlab.report import make_report
 from agentlab.rescore import settings
 from agentlab.runs import attempt_folders, find_session, read_attempt, read_run, read_screen
+from agentlab.targets import find_target
 from agentlab.view.library import Library
 from envs import actions as act
 from envs.errors import StoreError, UsageError

@@ -11,14 +11,16 @@ from small_world import DoorEnv, DoorPolicy, door
 from agentlab import cli, replay_report
 from agentlab.config import resolve
 from agentlab.masks import differing_share, parse_mask
-from agentlab.replay import Options, Replayer, find_target, safe_options
+from agentlab.replay import Options, Replayer
 from agentlab.runs import read_run
 from agentlab.session import Session
 from agentlab.store import RunStore
+from agentlab.targets import find_target, safe_options
 from agentlab.worker import EnvSlot
 from envs import suites
-from envs.base import TaskSuite
+from envs.base import TaskSpec, TaskSuite
 from envs.errors import StoreError, UsageError
+from envs.suites import choices
 
 
 class Doors(TaskSuite):
@@ -51,7 +53,7 @@ def run(tmp_path, monkeypatch):
 
 def replayed(path, **options):
     target = find_target(path)
-    replayer = Replayer(target.run, Options(**options))
+    replayer = Replayer(target.run, Options(**{"patience": 0.0} | options))
     try:
         found = [replayer.replay(session, attempt) for session, attempt in target.attempts()]
     finally:
@@ -140,6 +142,72 @@ def test_the_machinery_is_given_a_second_chance_and_then_named(run):
     DoorEnv.faults = ["observe", "grade", "start"]
     (one,) = replayed(run / "door_0")
     assert one.machinery and "door" in one.failure and one.divergence is None
+
+
+def test_what_changes_by_itself_does_not_count(run, monkeypatch):
+    """A cursor blinks at the left edge, a clock runs in the corner; of a cursor that stays different the step is told."""
+    seen, real = [0], DoorEnv._observe
+
+    def observe(env):
+        seen[0] += 1
+        observation = real(env)
+        if seen[0] % 2:
+            observation["screenshot"][2:8, 1] = 77  # the cursor blinks
+        observation["screenshot"][:3, 70:] = seen[0] % 250 + 1  # tells the time
+        return observation
+
+    monkeypatch.setattr(DoorEnv, "_observe", observe)
+    (clock,) = replayed(run / "door_0", patience=5.0)
+    assert clock.divergence is not None and clock.divergence.after == 0
+    monkeypatch.setattr(DoorEnv, "restless", lambda env: ((70, 0, 10, 3),))
+    (masked,) = replayed(run / "door_0", patience=5.0)
+    assert masked.reproduced and masked.compared == 3
+    (hasty,) = replayed(run / "door_0", masks=((0, 0, 0, 0),))
+    assert hasty.divergence is not None
+    (whole,) = replayed(run / "door_0", whole=True, patience=0.5)
+    assert whole.divergence is not None and whole.divergence.masks == ()
+
+
+def test_tasks_in_files_are_taken_only_from_the_user(run):
+    path = run / "config.json"
+    config = json.loads(path.read_text())
+    config["config"]["suite"] = "osworld:/somewhere/of/a/stranger"
+    path.write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="tasks of this run are files") as refused:
+        replayed(run)
+    assert "--suite" in refused.value.hint
+    with pytest.raises(UsageError, match="no such file"):
+        Replayer(find_target(run).run, Options(), suite=str(run / "nothing"))
+    config["config"]["suite"] = "doors"
+    path.write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="which has its tasks"):
+        Replayer(find_target(run).run, Options(), suite="mine")
+
+
+def test_what_a_stranger_may_not_switch_on():
+    recorded = {
+        "provider": "official",
+        "screen": [800, 600],
+        "run_agent_code": True,
+        "spares": 999,
+        "timing": "brisk",
+        "disk": None,
+    }
+    assert safe_options(recorded, {}, *choices(TaskSpec("agentlab/osworld-v0", "x", 0, 1))) == (
+        {"provider": "official", "screen": [800, 600], "timing": "brisk", "disk": None},
+        ["run_agent_code", "spares"],
+    )
+    phone = {
+        "provider": "10.0.0.1:5000",
+        "scroll": "finger",
+        "settle": "none",
+        "demonstrations": "/etc/passwd",
+        "wait_seconds": 0.5,
+    }
+    assert safe_options(phone, {}, *choices(TaskSpec("agentlab/androidworld-v0", "x", 0, 1))) == (
+        {"scroll": "finger", "settle": "none", "wait_seconds": 0.5},
+        ["demonstrations", "provider"],
+    )
 
 
 def test_options_of_a_strangers_run_cannot_name_programs():

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from agentlab.config import resolve
-from agentlab.replay import Options, find_target, replay_all
+from agentlab.replay import Options, replay_all
 from agentlab.runner import Runner
+from agentlab.targets import find_target
 from envs.errors import SetupError
 from envs.miniwob.browser import find_browser
 

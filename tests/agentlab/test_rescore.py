@@ -9,11 +9,11 @@ from PIL import Image
 from small_world import door
 
 from agentlab.config import resolve
-from agentlab.replay import find_target
 from agentlab.rescore import rescore, sections, settings, write
 from agentlab.runs import read_run
 from agentlab.session import Session
 from agentlab.store import RunStore
+from agentlab.targets import find_target
 from agentlab.worker import EnvSlot
 from envs import actions as act
 from envs.errors import UsageError

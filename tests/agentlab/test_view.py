@@ -1,6 +1,8 @@
 """The viewer: what it serves of damaged, hostile and unfinished runs, and what a person sees of it in a real browser."""
 
 import json
+import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -11,6 +13,7 @@ import uvicorn
 from made_runs import Made, make_attempt, make_run, task
 from playwright.sync_api import expect
 
+from agentlab.runs import read_run
 from agentlab.store import RunStore, read_config
 from agentlab.view.export import export
 from agentlab.view.library import Library
@@ -148,7 +151,9 @@ def test_another_host_name_is_refused(client):
 def test_a_damaged_run_is_shown_and_says_what_is_missing(client):
     key = key_of(client, "damaged")
     sessions = {s["name"]: s for s in client.get(f"/api/{key}.json").json()["sessions"]}
-    assert "corrupt" in sessions["u_1"]["problem"] and sessions["t_1"]["outcomes"] == ["failed", "solved"]
+    assert sessions["t_1"]["outcomes"] == ["failed", "solved"]
+    (damaged,) = client.get(f"/api/{key}/u_1.json").json()["attempts"]
+    assert any("corrupt" in p for p in damaged["problems"]) and not damaged["finished"]
     (one, two) = client.get(f"/api/{key}/t_1.json").json()["attempts"]
     assert one["steps"][0]["screen"] is None and two["steps"][0]["screen"] == "000.webp"
     assert any("torn" in p for p in one["problems"])
@@ -166,6 +171,69 @@ def test_a_changed_result_is_seen(tmp_path):
     store.close()
     assert library.index()["runs"][0]["solved"] == 1 and library.run(key)["sessions"][0]["outcomes"] == ["failed", "solved"]
     assert dict(library.run(key)["summary"])["success@3"] == "100.0%"
+
+
+def test_only_what_has_changed_is_sent_again(tmp_path):
+    run = make_run(tmp_path / "run", [(task("t"), [Made()]), (task("u"), [Made(True)])])
+    library = Library([run])
+    (key,) = library.runs()
+    first = library.run(key)
+    assert first["whole"] and [s["name"] for s in first["sessions"]] == ["t_1", "u_1"]
+    again = library.run(key, first["version"])
+    assert (again["version"], again["whole"], again["sessions"]) == (first["version"], False, [])
+    store = RunStore.open(run, read_config(run))
+    make_attempt(store.session("t_1"), task("t"), 2, Made(True), "", True)
+    store.session("v_1").start_attempt(1)
+    later = library.run(key, first["version"])
+    assert {s["name"]: s["outcomes"] for s in later["sessions"]} == {"t_1": ["failed", "solved"], "v_1": ["running"]}
+    store.session("t_1").set_aside(2)  # results.jsonl becomes another file
+    store.close()
+    assert {s["name"]: s["outcomes"] for s in library.run(key, later["version"])["sessions"]} == {"t_1": ["failed"]}
+    shutil.rmtree(run / "sessions/u_1")
+    gone = library.run(key, later["version"])
+    assert gone["whole"] and [s["name"] for s in gone["sessions"]] == ["t_1", "v_1"]
+    assert library.run(key, "somebody.else")["whole"]
+
+
+def test_a_list_without_a_usable_results_file_is_made_from_the_attempts(tmp_path):
+    run = make_run(tmp_path / "run", [(task("t"), [Made(), Made(True)]), (task("u"), [Made(True)])])
+    (run / "sessions/u_1/attempt_01/result.json").write_text("{")
+    results = run / "results.jsonl"
+    lines = results.read_text().splitlines()
+    for damaged in (None, "{\n" + lines[0] + "\n", "[]\n", json.dumps(json.loads(lines[0]) | {"score": "high"}) + "\n"):
+        results.unlink(missing_ok=True)
+        if damaged is not None:
+            results.write_text(damaged)
+        library = Library([run])
+        found = {s["name"]: s for s in library.run(*library.runs())["sessions"]}
+        assert found["t_1"]["outcomes"] == ["failed", "solved"] and "corrupt" in found["u_1"]["problem"], damaged
+    results.write_text(lines[0] + "\n" + lines[1][:40])  # torn: the rest is still to come
+    (key,) = library.runs()
+    assert library.run(key)["sessions"][0]["outcomes"] == ["failed", "running"]
+    with results.open("a") as file:
+        file.write(lines[1][40:] + "\n")
+    assert library.run(key)["sessions"][0]["outcomes"] == ["failed", "solved"]
+    assert dict(library.run(key)["summary"])["success@3"] == "100.0%"
+
+
+def test_rows_of_sessions_that_are_not_there_and_links_are_not_shown(tmp_path):
+    run = make_run(tmp_path / "run", [(task("t"), [Made(True)])])
+    other = make_run(tmp_path / "other", [(task("secret"), [Made(True)])])
+    shutil.rmtree(run / "sessions")
+    (run / "sessions").symlink_to(other / "sessions")
+    library = Library([run])
+    (key,) = library.runs()
+    assert library.run(key)["sessions"] == [] and read_run(run).rows == []
+    with pytest.raises(UsageError):
+        library.session(key, "secret_1")
+    (run / "sessions").unlink()
+    (run / "sessions/t_1/attempt_01").mkdir(parents=True)
+    (run / "sessions/t_1/attempt_01/result.json").symlink_to(other / "sessions/secret_1/attempt_01/result.json")
+    found = read_run(run)
+    assert found.rows == [] and "leads out" in found.problems[0]
+    (run / "sessions/t_1/attempt_01/result.json").unlink()
+    os.mkfifo(run / "sessions/t_1/attempt_01/events.jsonl")  # would be waited for
+    assert "no file" in library.session(key, "t_1")["attempts"][0]["problems"][0]
 
 
 def test_what_rescore_wrote_is_shown_beside_the_step(tmp_path):
@@ -270,7 +338,7 @@ def look_around(page):
     page.locator("#filter").fill("")
     page.get_by_role("button", name="solved later 1").click()
     expect(page.locator("#sessions li")).to_have_text(["click-a_1"])  # the list is drawn anew
-    assert page.evaluate("window.owned") is None and page.locator("script").count() == 2 and page.locator("main b").count() == 0
+    assert page.evaluate("window.owned") is None and page.locator("script").count() == 3 and page.locator("main b").count() == 0
 
 
 @pytest.mark.browser

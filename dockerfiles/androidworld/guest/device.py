@@ -70,7 +70,7 @@ class Device:
         """The reply of /observation: picture (base64, as bytes), size, foreground and, when asked for, UI elements."""
         started = time.monotonic()
         with_tree = look.tree and self._ui_tree != "none"
-        pixels, elements, stable = self._at_rest(with_tree) if look.stable else (*self._read(with_tree), None)
+        pixels, elements, stable = self.at_rest(with_tree) if look.stable else (*self._read(with_tree), None)
         height, width = pixels.shape[:2]
         screenshot = None
         if look.image_format != "none":
@@ -93,7 +93,7 @@ class Device:
             raise GuestError("tree_failed", f"The phone's accessibility service gives no UI elements: {error}") from error
         return self._remember(state.pixels), state.ui_elements
 
-    def _at_rest(self, with_tree: bool) -> tuple[Any, list[Any] | None, bool]:
+    def at_rest(self, with_tree: bool) -> tuple[Any, list[Any] | None, bool]:
         """(pixels, elements or None, whether the screen came to rest): reads until several in a row are equal."""
         deadline = time.monotonic() + STABLE_TIMEOUT_S
         by_tree = self._ui_tree != "none"
@@ -103,7 +103,7 @@ class Device:
             try:
                 pixels, elements = self._read(by_tree)
             except GuestError:
-                if with_tree:
+                if with_tree or not by_tree:  # without the tree it was the picture that failed
                     raise
                 by_tree, before = False, None  # a picture is all that is asked for: compare pictures
                 continue

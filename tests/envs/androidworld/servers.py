@@ -1,7 +1,8 @@
-"""The two real servers over the stand-in phone, each in a process and a virtual environment of its own.
+"""The two servers over the stand-in phone, each in a process of its own.
 
 ``AGENTLAB_ANDROID_PYTHON`` names the Python of an environment in which upstream's ``android_world`` (with its ``server`` package)
-and the requirements of its server are installed; ours has none of that.
+and the requirements of its server are installed; ours has none of that.  With ``AGENTLAB_ANDROID=1`` the tests run over that, both
+servers being the real ones; without, over ``lite``: our guest server, and a server with upstream's routes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -62,7 +64,8 @@ class StandinServer:
     def start(self, ready: bool = True) -> StandinServer:
         """Start the process on the same port; with ``ready``, wait until it answers that it is."""
         width, height = (str(number) for number in self.size)
-        command = [python(), "-m", "standin.serve", self.kind, "--port", str(self.port), "--directory", str(self.directory)]
+        program = [python(), "-m", "standin.serve"] if python() else [sys.executable, "-m", "lite.serve"]
+        command = [*program, self.kind, "--port", str(self.port), "--directory", str(self.directory)]
         # Nothing of our environment leaks into upstream's.
         environment = {
             "PATH": os.environ["PATH"], "HOME": str(self.directory), "PYTHONPATH": f"{HERE}{os.pathsep}{GUEST}", "OMP_NUM_THREADS": "1",
@@ -120,6 +123,13 @@ class StandinServer:
         partial = self.directory / "control.partial"
         partial.write_text(json.dumps(faults))
         partial.replace(self.directory / "control.json")
+
+    def inputs(self) -> list[str]:
+        """The ``input`` commands that have reached the phone, in order."""
+        try:
+            return (self.directory / "input.log").read_text().splitlines()
+        except FileNotFoundError:
+            return []
 
     def events(self) -> list[str]:
         """What was installed and started, in order."""

@@ -1,4 +1,4 @@
-"""Fifty ways for the machinery to fail, over both real servers: no reward from a failure, no wait without end, nothing lost."""
+"""Fifty ways for the machinery to fail, over both servers: no reward from a failure, no wait without end, nothing lost."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ from envs.androidworld.env import AndroidWorldEnv
 from envs.androidworld.suite import make_spec
 from envs.errors import InfrastructureError, UsageError
 
-pytestmark = pytest.mark.android
-
 TASK = "SystemWifiTurnOff"
 WIFI_OFF = ((18, 24), (50, 16), (50, 18))
 STALL = 3600.0
 PATIENCE = 2.0
 """What the stalled route is given in these tests, instead of a minute or more."""
 
-OUR_ROUTES = ("/task/initialize", "/observation", "/step", "/task/score")
+OUR_ROUTES = ("/task/initialize", "/screenshot", "/step", "/task/score")
 UPSTREAM_FAULTS = (
     ("/suite/reinitialize", "error500"), ("/suite/reinitialize", "refuse"), ("/suite/reinitialize", "html"),
     ("/task/initialize", "error500"), ("/task/initialize", "refuse"), ("/task/initialize", "stall"),

@@ -120,6 +120,9 @@ def test_json_actions_of_upstream():
 def test_what_upstreams_server_would_drop_silently_is_refused():
     with pytest.raises(InvalidActionError, match="é"):
         to_json_action(compiled(act.Type("café")))
+    with pytest.raises(InvalidActionError, match="%s"):
+        to_json_action(compiled(act.Type("100%sure")))
+    assert to_json_action(compiled(act.Type("100% sure")))["text"] == "100% sure"
     with pytest.raises(InvalidActionError, match="no action"):
         to_json_action(compiled(act.Hotkey(("ctrl", "a"))))
     with pytest.raises(InvalidActionError, match="no action"):

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytestmark = pytest.mark.android
-
 WIFI_SWITCH = [{"type": "open_app", "name": "Settings"}, {"type": "tap", "x": 90, "y": 64}, {"type": "tap", "x": 90, "y": 72}]
 """Settings, its first row, its switch, on a screen of 180x400."""
 

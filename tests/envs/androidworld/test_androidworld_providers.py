@@ -7,25 +7,21 @@ import itertools
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 
-import numpy as np
 import pytest
+from fake_devices import FakeDevice, FakeProvider
 from PIL import Image
 
-from envs import actions as act
 from envs.androidworld import addresses, providers, setup, tasks
 from envs.androidworld.adb import SideDoor
 from envs.androidworld.addresses import AddressProvider, parse_address
-from envs.androidworld.device import Device, Instance, Look
+from envs.androidworld.device import Instance
 from envs.androidworld.env import AndroidWorldEnv
 from envs.androidworld.machinery import default_workers, make_provider, shared_options
-from envs.androidworld.providers import ContainerProvider
 from envs.androidworld.suite import AndroidWorldSuite, make_spec
 from envs.androidworld.upstream import UpstreamDevice
 from envs.connection import Connection
-from envs.containers import ContainerSpec
 from envs.errors import InfrastructureError, SetupError, UsageError
 
 
@@ -109,168 +105,19 @@ def test_what_is_no_answer_is_a_failure_of_the_machinery(peer, reply):
     assert caught.value.component == "guest"
 
 
-# -- devices from containers -------------------------------------------------------------------------------------------------------
-class FakeDevice(Device):
-    """A device whose health, goal and score a test sets."""
+def test_upstreams_server_hangs_up_after_an_error_and_is_asked_on_another_connection(peer):
+    """A request that is sent while the server closes its side is lost: each has a connection of its own."""
+    talks = []
 
-    kind = "ours"
+    def fail(client: socket.socket) -> None:
+        talks.append(client)  # left open: whoever uses it again waits for ever
+        client.sendall(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 21\r\n\r\nInternal Server Error")
 
-    def __init__(self, address: str = "fake:1") -> None:
-        self.address, self.sick, self.begun, self.closed, self.done, self.ended = address, "", 0, False, False, 0
-        self.fails: InfrastructureError | None = None
-        self.scored = 0.0
-        self.answers: list[str] = []
-
-    def missing(self) -> str:
-        return self.sick
-
-    def begin(self, instance: Instance, *, restore: bool) -> str:
-        self.begun += 1
-        if self.fails:
-            raise self.fails
-        return f"Do {instance.name}"
-
-    def look(self, *, tree: bool, settle: bool) -> Look:
-        return Look(np.zeros((40, 20, 3), np.uint8))
-
-    def perform(self, operation) -> None: ...
-
-    def answer(self, text: str) -> None:
-        self.answers.append(text)
-
-    def over(self) -> bool:
-        return self.done
-
-    def score(self) -> float:
-        return self.scored
-
-    def end(self) -> None:
-        self.ended += 1
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class FakeContainer:
-    name = "agentlab-fake"
-    state = "running"
-
-    def refresh(self) -> str:
-        return self.state
-
-
-class FakePool:
-    def __init__(self) -> None:
-        self.booted, self.removed = 0, 0
-
-    def take(self) -> FakeContainer:
-        self.booted += 1
-        return FakeContainer()
-
-    def give_back(self, container) -> None:
-        self.removed += 1
-
-
-class FakeFleet:
-    def keep_log(self, container) -> str:
-        return "/kept.log"
-
-    def close(self) -> None: ...
-
-
-class FakeProvider(ContainerProvider):
-    """A container provider whose engine is not there."""
-
-    name = "fake"
-
-    def __init__(self) -> None:
-        providers.Provider.__init__(self)
-        self._fleet, self._pool = FakeFleet(), FakePool()
-        self._idle, self._containers, self._strikes, self._lock = deque(), {}, {}, threading.Lock()
-
-    def spec(self) -> ContainerSpec:
-        raise NotImplementedError
-
-    def connect(self, container) -> Device:
-        return FakeDevice()
-
-
-def environment(provider) -> AndroidWorldEnv:
-    return AndroidWorldEnv(provider=provider, screen=(20, 40), settle="none")
-
-
-def reset(env, name="SystemWifiTurnOff", family="android_world"):
-    return env.reset(options={"task": make_spec(family, name, 30)})
-
-
-def test_an_emulator_is_used_again_and_outlives_the_environment():
-    provider = FakeProvider()
-    for _ in range(3):
-        env = environment(provider)
-        reset(env)
-        env.close()
-        env.close()
-    assert provider._pool.booted == 1 and provider._pool.removed == 0
-
-
-def test_a_task_that_cannot_be_initialised_does_not_cost_the_emulator():
-    provider = FakeProvider()
-    env = environment(provider)
-    reset(env)
-    env.device.fails = InfrastructureError("no such table", component="task")
-    for _ in range(5):
-        with pytest.raises(InfrastructureError, match=r"no such table.*kept"):
-            reset(env)
-    assert provider._pool.booted == 1
-
-
-@pytest.mark.parametrize("how", ["sick", "worn", "container"])
-def test_an_emulator_that_failed_is_replaced(how, monkeypatch):
-    provider = FakeProvider()
-    env = environment(provider)
-    reset(env)
-    device = env.device
-    device.fails = InfrastructureError("stalled", component="emulator")
-    if how == "sick":
-        device.sick = "it does not answer"
-    if how == "container":
-        monkeypatch.setattr(FakeContainer, "state", "exited")
-    for _ in range(providers.STRIKES if how == "worn" else 1):
-        with pytest.raises(InfrastructureError):
-            reset(env)
-    monkeypatch.setattr(FakeContainer, "state", "running")
-    reset(env)
-    assert env.device is not device and device.closed and (provider._pool.booted, provider._pool.removed) == (2, 1)
-
-
-def test_a_page_of_the_miniwob_family_ends_the_episode_itself():
-    env = environment(FakeProvider())
-    reset(env, "click-test", "miniwob")
-    assert env.step(act.Click(1, 1))[2] is False
-    env.device.done, env.device.scored = True, 1.0
-    _, reward, terminated, _, info = env.step(act.Click(1, 1))
-    assert (reward, terminated, info["ended_by"]) == (1.0, True, "environment")
-
-
-def test_only_a_declared_end_is_scored_and_an_infeasible_one_is_declared():
-    env = environment(FakeProvider())
-    for last, expected in ((act.Finished(), 1.0), (act.Fail("cannot"), 1.0), (act.Wait(), 0.0)):
-        reset(env)
-        env.device.scored = 1.0
-        for _ in range(9):
-            env.step(act.Wait())
-        assert env.step(last)[1] == expected
-
-
-def test_a_turned_screen_turns_the_bounds_of_actions():
-    env = environment(FakeProvider())
-    reset(env)
-    env.device.look = lambda **asked: Look(np.zeros((20, 40, 3), np.uint8))
-    env.step(act.Wait())
-    assert env.step(act.Click(39, 19))[4] == {} and "invalid" in env.step(act.Click(19, 39))[4]
-    env.device.look = lambda **asked: Look(np.zeros((21, 40, 3), np.uint8))
-    with pytest.raises(InfrastructureError, match="40x21"):
-        env.step(act.Wait())
+    device = UpstreamDevice("127.0.0.1", peer(fail))
+    for number in range(1, 4):
+        with pytest.raises(InfrastructureError, match="HTTP 500"):
+            device.perform({"type": "tap", "x": 1, "y": 1})
+        assert len(talks) == number
 
 
 # -- the side door -----------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Whole runs over both real servers and the stand-in phone, by the command that users type."""
+"""Whole runs over both servers and the stand-in phone, by the command that users type."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import sys
 
 import faults
 import pytest
-
-pytestmark = pytest.mark.android
 
 DEMONSTRATED = {
     "SystemWifiTurnOff": ((18, 24), (50, 16), (50, 18)),
@@ -109,17 +107,3 @@ def test_a_run_through_twenty_faults_loses_nothing_and_invents_nothing(server, t
 def test_more_workers_than_servers_are_refused_before_anything_is_started(ours, tmp_path):
     code, printed, rows = run(ours, tmp_path / "run", "--policy", "noop", "--limit", "2", "--workers", "2", "--set", "max_steps=1")
     assert code == 2 and "Use --workers 1." in printed and not rows
-
-
-@pytest.mark.parametrize(
-    ("setting", "said"),
-    [
-        ("androidworld.scroll=sideways", "androidworld.scroll"),
-        ("androidworld.skroll=finger", "Did you mean 'scroll'"),
-        ("androidworld.screen=[0,1]", "androidworld.screen"),
-        ("androidworld.demonstrations=/nowhere.json", "no file of demonstrations"),
-    ],
-)
-def test_bad_settings_are_told_without_a_traceback(ours, tmp_path, setting, said):
-    code, printed, rows = run(ours, tmp_path / "run", "--policy", "noop", "--limit", "1", "--set", setting)
-    assert code == 2 and said in printed and "Traceback" not in printed and not rows

@@ -26,6 +26,7 @@ class Standin:
 
     Attributes:
         files: Path -> content.
+        draw: The screen now, as PNG.
         execute: Called with the command of ``/execute``; its answer is the command's output.
         fail: Route -> ``drop`` (no answer), ``hang`` (silence until the end) or a status, for the next requests to it.
         asked: Routes in the order of the requests.
@@ -35,6 +36,7 @@ class Standin:
 
     files: dict[str, bytes] = field(default_factory=dict)
     execute: Callable[[Any], str] = lambda command: ""
+    draw: Callable[[], bytes] = PICTURE.getvalue
     fail: dict[str, list[str | int]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     launched: list[Any] = field(default_factory=list)
@@ -71,7 +73,7 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, route: str, body: bytes) -> None:
         guest = self.standin
         if route == "/screenshot":
-            self.say(200, PICTURE.getvalue(), "image/png")
+            self.say(200, guest.draw(), "image/png")
         elif route in ("/setup/execute", "/execute"):
             output = guest.execute(json.loads(body)["command"])
             self.json(status="success", output=output, error="", returncode=0)

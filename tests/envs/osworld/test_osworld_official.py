@@ -15,6 +15,8 @@ from envs.osworld.grading import OfficialGrader
 from envs.osworld.providers import CHROMIUM, SERVER, VLC, Guest
 from envs.osworld.suite import LIGHT, OSWorldSuite
 
+pytestmark = pytest.mark.grader
+
 TASKS = os.environ.get("AGENTLAB_OSWORLD_TASKS")
 """A copy of OSWorld's ``evaluation_examples``; by default the fetched one."""
 

@@ -11,7 +11,8 @@ import shlex
 import shutil
 from pathlib import Path
 
-from standin.phone import APPS, LAUNCHER, Phone
+from standin.phone import Phone
+from standin.state import APPS, LAUNCHER
 
 KEYCODES = {
     "3": "HOME",
@@ -24,6 +25,9 @@ KEYCODES = {
     "113": "CTRL_LEFT",
     "29": "A",
 }
+
+VIEWERS = {"media": APPS["Gallery"], "contacts": APPS["Contacts"]}
+"""Part of an address -> application that shows it."""
 
 
 def _commands(script: str) -> list[list[str]]:
@@ -160,8 +164,8 @@ class Adb:
             return f"  taskId=7: {activity} bounds=[0,0][1,1] userId=0 visible=true topActivity=ComponentInfo{{{activity}}}\n"
         elif words[0] == "start" and "-n" in words:
             return self._start(words[words.index("-n") + 1])
-        elif words[0] == "start":
-            self.phone.open(APPS["Gallery"] if "media" in words[-1] else LAUNCHER)
+        elif words[0] == "start":  # by what is to be shown
+            self.phone.open(next((app for part, app in VIEWERS.items() if part in words[-1]), LAUNCHER))
         elif words[0] == "broadcast":
             return self._broadcast(words)
         return ""

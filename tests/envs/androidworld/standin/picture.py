@@ -6,10 +6,15 @@ import dataclasses
 import functools
 from typing import Any
 
-import cv2
 import numpy as np
 
-from standin.phone import LAUNCHER, Node, Phone
+from standin.phone import Phone
+from standin.state import LAUNCHER, Node
+
+try:
+    import cv2
+except ImportError:  # only upstream's environment has it
+    from lite import cv2
 
 COLOURS = {"button": (66, 133, 244), "switch": (52, 168, 83), "slider": (251, 188, 5), "field": (232, 234, 237)}
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
-import time
+import sys
 from pathlib import Path
 from typing import Any
 
-from standin.simulator import StandinForwarder, StandinSimulator, World, serve_clipboard
+from standin.world import StandinEmulator, World
 
 
 def replace_the_phone(world: World) -> None:
@@ -22,6 +22,8 @@ def replace_the_phone(world: World) -> None:
     from android_world.env import adb_utils, android_world_controller
     from android_world.env.setup_device import setup
     from android_world.utils import app_snapshot
+
+    from standin.simulator import StandinForwarder, StandinSimulator
 
     def simulator(config: Any) -> StandinSimulator:
         return StandinSimulator(config, world)
@@ -44,49 +46,6 @@ def replace_the_phone(world: World) -> None:
     setup.setup_apps = install
 
 
-class StandinEmulator:
-    """What the guest's own emulator class has, over the stand-in."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def acceleration(self) -> str:
-        return "off"
-
-    def start(self, snapshot: str | None = None) -> None:
-        self._world.event(f"start {snapshot or 'cold'}")
-        if snapshot is not None:
-            self._world.phone.load(snapshot)
-
-    def wait_until_booted(self, timeout_s: float) -> None: ...
-
-    def exit_code(self) -> int | None:
-        return 1 if self._world.control().get("gone") else None
-
-    def answers(self, timeout_s: float) -> bool:
-        control = self._world.control()
-        if control.get("stall_s") and control.get("adb_too"):
-            time.sleep(timeout_s)
-            return False
-        return not control.get("dead")
-
-    def snapshots(self) -> list[str]:
-        return self._world.phone.snapshots()
-
-    def save(self, name: str) -> None:
-        self._world.phone.save(name)
-
-    def load(self, name: str) -> None:
-        from guest.errors import GuestError
-
-        if name not in self.snapshots():
-            raise GuestError("unknown_snapshot", f"There is no snapshot {name!r}.", known=self.snapshots())
-        self._world.phone.load(name)
-
-    def stop(self, timeout_s: float = 60.0) -> None:
-        self._world.event("stop")
-
-
 def serve_upstream(world: World, port: int) -> int:
     """Upstream's own server script, as it is, on another port of the loopback interface."""
     import uvicorn
@@ -96,37 +55,46 @@ def serve_upstream(world: World, port: int) -> int:
     return 0
 
 
-def serve_ours(world: World, port: int, only_prepare: bool = False) -> int:
+def run_guest(world: World, arguments: argparse.Namespace, grpc_port: int) -> int:
     """Our guest server with its real boot, over the stand-in's emulator."""
     from guest.__main__ import serve
     from guest.machine import Machine
     from guest.real import RealPhone
     from guest.settings import Settings
 
-    _, grpc_port = serve_clipboard(world.phone)
-    avd_home = world.directory / "avd"
     settings = dataclasses.replace(
-        Settings.from_environment(), port=port, grpc_port=grpc_port, avd_home=avd_home, prepared=world.directory / "prepared"
-    )
-    (avd_home / f"{settings.avd}.avd").mkdir(parents=True, exist_ok=True)
-    return serve(Machine(RealPhone(settings, StandinEmulator(world)).parts(), settings.patience), settings, only_prepare)
+        Settings.from_environment(), port=arguments.port, grpc_port=grpc_port,
+        avd_home=world.directory / "avd", prepared=world.directory / "prepared",
+    )  # fmt: skip
+    (settings.avd_home / f"{settings.avd}.avd").mkdir(parents=True, exist_ok=True)
+    machine = Machine(RealPhone(settings, StandinEmulator(world)).parts(), settings.patience)
+    return serve(machine, settings, only_prepare=arguments.server == "prepare")
 
 
-def main() -> int:
+def arguments_of(given: list[str]) -> argparse.Namespace:
+    """The command line, with the directory made."""
     parser = argparse.ArgumentParser()
     parser.add_argument("server", choices=("upstream", "ours", "prepare"))
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--width", type=int, default=1080)
     parser.add_argument("--height", type=int, default=2400)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     arguments.directory.mkdir(parents=True, exist_ok=True)
+    return arguments
+
+
+def main(given: list[str]) -> int:
+    from standin.simulator import serve_clipboard
+
+    arguments = arguments_of(given)
     world = World(arguments.directory, arguments.width, arguments.height)
     replace_the_phone(world)
     if arguments.server == "upstream":
         return serve_upstream(world, arguments.port)
-    return serve_ours(world, arguments.port, only_prepare=arguments.server == "prepare")
+    _, grpc_port = serve_clipboard(world.phone)
+    return run_guest(world, arguments, grpc_port)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(sys.argv[1:]))

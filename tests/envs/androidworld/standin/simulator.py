@@ -1,19 +1,10 @@
-"""The stand-in where upstream expects an emulator: a simulator of android_env, its adb, its accessibility service and its clipboard.
-
-``control.json`` in the stand-in's directory makes it misbehave while it runs:
-``{"dead": true}`` nothing answers any more; ``{"stall_s": 40}`` every command and picture takes that long; ``{"blank": true}`` a black
-screen; ``{"fail": "<regular expression>"}`` adb commands that match fail; ``{"no_tree": true}`` the accessibility service is silent.
-"""
+"""The stand-in where upstream expects an emulator: a simulator of android_env, its adb, its accessibility service and its clipboard."""
 
 from __future__ import annotations
 
-import json
-import re
 import threading
-import time
 from collections.abc import Iterator
 from concurrent import futures
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -26,36 +17,16 @@ from android_env.wrappers import a11y_grpc_wrapper
 from google.protobuf import empty_pb2
 
 from standin import picture
-from standin.adb import Adb, UnknownCommandError
 from standin.phone import Phone
+from standin.world import CommandError, World
 
 
-class World:
-    """One stand-in phone in a directory: its files, its snapshots, its faults and a log of what was installed."""
-
-    def __init__(self, directory: Path, width: int, height: int) -> None:
-        self.directory = directory
-        self.phone = Phone(width, height, directory / "files")
-        self.adb = Adb(self.phone)
-
-    def control(self) -> dict[str, Any]:
-        try:
-            return json.loads((self.directory / "control.json").read_text())
-        except (OSError, ValueError):
-            return {}
-
-    def event(self, what: str) -> None:
-        with (self.directory / "events.log").open("a") as log:
-            log.write(what + "\n")
-
-    def misbehave(self) -> None:
-        """Waits as long as it is told to, and fails if it is dead."""
-        control = self.control()
-        deadline = time.monotonic() + control.get("stall_s", 0)
-        while time.monotonic() < deadline and self.control().get("stall_s"):
-            time.sleep(0.05)
-        if self.control().get("dead"):
-            raise errors.AdbControllerError("stand-in: device 'emulator-5554' not found")
+def misbehave(world: World) -> None:
+    """As :meth:`World.misbehave`, with android_env's error."""
+    try:
+        world.misbehave()
+    except CommandError as error:
+        raise errors.AdbControllerError(str(error)) from error
 
 
 class StandinAdbController(adb_controller.AdbController):
@@ -66,15 +37,10 @@ class StandinAdbController(adb_controller.AdbController):
         self._world = world
 
     def execute_command(self, args: list[str], timeout: float | None = None, device_specific: bool = True) -> bytes:
-        self._world.misbehave()
-        command = " ".join(args)
-        pattern = self._world.control().get("fail")
-        if pattern and re.search(pattern, command):
-            raise errors.AdbControllerError(f"stand-in: told to fail {command!r}")
         try:
-            return self._world.adb.run(args).encode()
-        except (UnknownCommandError, OSError, KeyError, IndexError, ValueError) as error:
-            raise errors.AdbControllerError(f"stand-in: {command!r}: {type(error).__name__}: {error}") from error
+            return self._world.execute(args).encode()
+        except CommandError as error:
+            raise errors.AdbControllerError(str(error)) from error
 
 
 class SilentLog(log_stream.LogStream):
@@ -109,7 +75,7 @@ class StandinSimulator(base_simulator.BaseSimulator):
         return SilentLog()
 
     def _launch_impl(self) -> None:
-        self._world.misbehave()
+        misbehave(self._world)
 
     def send_touch(self, touches: list[tuple[int, int, bool, int]]) -> None: ...
 
@@ -118,7 +84,7 @@ class StandinSimulator(base_simulator.BaseSimulator):
     def _get_screenshot_impl(self) -> Any:
         try:
             self._world.misbehave()
-        except errors.AdbControllerError as error:
+        except CommandError as error:
             raise errors.ReadObservationError("stand-in: no picture") from error
         if self._world.control().get("blank"):
             return np.zeros((self._world.phone.height, self._world.phone.width, 3), dtype=np.uint8)
@@ -141,7 +107,7 @@ class StandinForwarder(a11y_grpc_wrapper.A11yGrpcWrapper):
     def attempt_enable_networking(self) -> None: ...
 
     def accumulate_new_extras(self) -> dict[str, Any]:
-        self._world.misbehave()
+        misbehave(self._world)
         if self._world.control().get("no_tree"):
             raise KeyError("accessibility_tree")
         return {"accessibility_tree": [forest(self._world.phone)]}

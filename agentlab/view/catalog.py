@@ -1,0 +1,237 @@
+"""The list of a run's sessions, kept between requests: what a request costs does not grow with the attempts already known.
+
+``results.jsonl`` is followed as it grows, and read as a whole only if it has become another file.  Where it is missing or damaged the
+list is made once from the result.json files that it is derived from.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from agentlab.files import disk_errors
+from agentlab.metrics import Row, summarize
+from agentlab.plain import Data, plain
+from agentlab.report import summary_lines
+from agentlab.runs import Run, checked_row, inside, read_run_config, session_folders, session_rows
+from agentlab.store import flatten, safe_name
+from envs.errors import StoreError
+
+Stamp = tuple[int, int, int]
+"""Inode, size and time of change of a file."""
+ABSENT: Stamp = (0, 0, 0)
+TAIL = 256
+"""Bytes before the place read up to that must still be what they were."""
+
+
+class Catalog:
+    """One run's settings, rows and session lines, as of the last :meth:`refresh`.  Threads may share it.
+
+    A session's line has ``name``, ``task``, ``domain``, ``outcomes`` (one per attempt: solved, failed, broken, running), ``over`` and
+    ``problem``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._guard = threading.RLock()
+        self._epoch, self._revision = secrets.token_hex(4), 0
+        self._config: tuple[Stamp, Data] = (ABSENT, {})
+        self._settings: Data = {}
+        self._results: Stamp | None = None
+        self._read, self._tail, self._rows_revision = 0, b"", 0
+        self._folders: tuple[Stamp, set[str]] = (ABSENT, set())
+        self._rows: dict[str, dict[int, Row]] = {}
+        self._problems: dict[str, str] = {}
+        self._lines: dict[str, Data] = {}
+        self._changed: dict[str, int] = {}
+        self._unfinished: set[str] = set()
+        self._summary: tuple[int, list[tuple[str, str]]] = (-1, [])
+        self._counts: tuple[int, Data] = (-1, {})
+
+    # -- asking ----------------------------------------------------------------------------------------------------------------
+    def counts(self) -> Data:
+        """``title``, and how many ``sessions`` there are, have ``ended`` and were ``solved``.
+
+        Raises:
+            StoreError: the run cannot be read.
+        """
+        with self._guard:
+            self.refresh()
+            if self._counts[0] != self._revision:
+                lines = self._lines.values()
+                solved = sum("solved" in line["outcomes"] for line in lines)
+                numbers = {"sessions": len(lines), "ended": sum(line["over"] for line in lines), "solved": solved}
+                self._counts = (self._revision, numbers)
+            return {"title": self._run().title, **self._counts[1]}
+
+    def sessions(self, since: str = "") -> Data:
+        """The run, and its sessions' lines: those that have changed ``since`` that ``version`` of it, or all (``whole``).
+
+        Raises:
+            StoreError: the run cannot be read.
+        """
+        with self._guard:
+            self.refresh()
+            epoch, _, revision = since.partition(".")
+            known = int(revision) if epoch == self._epoch and revision.isdecimal() else -1
+            run = self._run()
+            return {
+                "title": run.title,
+                "attempts": run.attempts,
+                "settings": self._settings,
+                "summary": self._table(run),
+                "version": f"{self._epoch}.{self._revision}",
+                "whole": known < 0,
+                "sessions": [self._lines[name] for name in sorted(self._lines) if self._changed[name] > known],
+            }
+
+    def _run(self) -> Run:
+        return Run(self.folder, self._config[1], [])
+
+    def _table(self, run: Run) -> list[tuple[str, str]]:
+        """The final table so far, made anew only when something has changed."""
+        if self._summary[0] != self._rows_revision:
+            rows = [row for name in sorted(self._rows) for _, row in sorted(self._rows[name].items())]
+            self._summary = (self._rows_revision, summary_lines(summarize(rows, attempts=run.attempts)))
+        return self._summary[1]
+
+    # -- following the files ---------------------------------------------------------------------------------------------------
+    def refresh(self) -> None:
+        """Take over what has changed on disk.
+
+        Raises:
+            StoreError: the run cannot be read.
+        """
+        with self._guard:
+            self._refresh_config()
+            touched = self._refresh_rows() | self._refresh_folders() | self._unfinished
+            lines = {name: line for name in touched if (line := self._line(name)) is not None}
+            changed = {name: line for name, line in lines.items() if line != self._lines.get(name)}
+            if not changed:
+                return
+            self._revision += 1
+            self._lines |= changed
+            self._changed |= dict.fromkeys(changed, self._revision)
+            self._unfinished = {n for n in self._unfinished | changed.keys() if not self._lines[n]["over"]}
+
+    def _refresh_config(self) -> None:
+        stamp = _stamp(self.folder / "config.json")
+        if stamp != self._config[0] or stamp == ABSENT:
+            config = read_run_config(self.folder)
+            self._config = (stamp, config)
+            self._settings = {name: plain(value) for name, value in flatten(config).items()}
+            self._revision += 1
+
+    def _refresh_folders(self) -> set[str]:
+        """Names of the sessions that are new."""
+        stamp, known = _stamp(self.folder / "sessions"), self._folders[1]
+        if stamp == self._folders[0]:
+            return set()
+        found = {path.name for path in session_folders(self.folder)}
+        self._folders = (stamp, found)
+        if known - found:
+            self._forget(found)
+        return found - known
+
+    def _forget(self, left: set[str]) -> None:
+        """Sessions have gone: whoever has the list must get it anew."""
+        self._epoch = secrets.token_hex(4)
+        for kept in (self._lines, self._changed, self._problems):
+            for name in kept.keys() - left:
+                del kept[name]  # type: ignore[attr-defined]
+        self._unfinished &= left
+
+    def _refresh_rows(self) -> set[str]:
+        """Names of the sessions that have other rows than before."""
+        path = self.folder / "results.jsonl"
+        stamp = _stamp(path)
+        if stamp == self._results:
+            return set()
+        try:
+            grown = self._grown(path, stamp)
+            touched = self._take(grown) if grown is not None else self._reread(path)
+        except (StoreError, ValueError):
+            touched = self._from_files()
+            self._read, self._tail = 0, b""
+        self._results = stamp
+        self._rows_revision += 1
+        return touched
+
+    def _grown(self, path: Path, stamp: Stamp) -> list[Row] | None:
+        """The rows that were appended; None if the file is another one than it was."""
+        if not self._read or self._results is None or stamp[0] != self._results[0] or stamp[1] < self._read:
+            return None
+        with disk_errors(path), inside(path, self.folder).open("rb") as file:
+            file.seek(self._read - len(self._tail))
+            if file.read(len(self._tail)) != self._tail:
+                return None
+            return self._parse(file.read())
+
+    def _reread(self, path: Path) -> set[str]:
+        if not path.is_file():
+            return self._from_files()
+        self._read, self._tail = 0, b""
+        with disk_errors(path):
+            rows = self._parse(inside(path, self.folder).read_bytes())
+        before, self._rows, self._problems = self._rows.keys(), {}, {}
+        return before | self._take(rows)
+
+    def _parse(self, data: bytes) -> list[Row]:
+        """The rows of whole lines; what follows the last line's end is read when it is whole."""
+        whole = data[: data.rfind(b"\n") + 1]
+        rows = [checked_row(_object(line)) for line in whole.split(b"\n") if line.strip()]
+        self._read += len(whole)
+        self._tail = (self._tail + whole)[-TAIL:]
+        return rows
+
+    def _take(self, rows: Iterable[Row]) -> set[str]:
+        touched = set()
+        for row in rows:
+            name = safe_name(row["task"])
+            self._rows.setdefault(name, {})[row["attempt"]] = row
+            touched.add(name)
+        return touched
+
+    def _from_files(self) -> set[str]:
+        """Read every result.json."""
+        before, self._rows, self._problems = self._rows.keys(), {}, {}
+        for folder in session_folders(self.folder):
+            rows, trouble = session_rows(folder)
+            self._rows[folder.name] = {row["attempt"]: row for row in rows}
+            if trouble:
+                self._problems[folder.name] = trouble[0]
+        return before | self._rows.keys()
+
+    def _line(self, name: str) -> Data | None:
+        """The session's line in the list; None where there is no such folder, whatever results.jsonl says."""
+        if name not in self._folders[1]:
+            return None
+        rows = self._rows.get(name, {})
+        outcomes: list[str] = []
+        while (row := rows.get(len(outcomes) + 1)) is not None:
+            outcomes.append("broken" if row["outcome"] == "infrastructure" else "solved" if row["success"] else "failed")
+        first, last = rows.get(1, {"task": name, "domain": ""}), rows.get(len(outcomes))
+        over, problem = last is not None and last["session_over"], self._problems.get(name, "")
+        if not over and not problem and (self.folder / f"sessions/{name}/attempt_{len(outcomes) + 1:02d}").is_dir():
+            outcomes.append("running")
+        line = {"task": first["task"], "domain": first["domain"], "outcomes": outcomes, "over": over, "problem": problem}
+        return {"name": name, **line}
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    data = json.loads(line)
+    if not isinstance(data, dict):
+        raise ValueError("a JSON object was expected")
+    return data
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        stat = path.stat()
+    except OSError:
+        return ABSENT
+    return (stat.st_ino, stat.st_size, stat.st_mtime_ns)

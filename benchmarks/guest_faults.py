@@ -1,0 +1,59 @@
+"""What can befall a desktop in a container, and the engine below it: for ``osworld_faults.py``."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Callable
+
+import docker
+import psutil
+from docker.models.containers import Container
+
+from envs import containers
+
+
+def kill_guest(container: Container) -> None:
+    container.exec_run(["pkill", "-9", "-f", "guest.server"])
+
+
+def kill_screen(container: Container) -> None:
+    container.exec_run(["pkill", "-9", "Xvfb"])
+
+
+def fill_disk(container: Container) -> None:
+    container.exec_run(["sh", "-c", "head -c 32M /dev/zero > /home/user/Documents/.fill"])
+
+
+def block_port(container: Container) -> None:
+    container.reload()
+    port = container.attrs["NetworkSettings"]["Ports"]["5000/tcp"][0]["HostPort"]
+    for process in psutil.process_iter(["name", "cmdline"]):
+        if process.info["name"] == "docker-proxy" and port in process.info["cmdline"]:
+            process.kill()
+
+
+CONTAINER_FAULTS: dict[str, Callable[[Container], object]] = {
+    "guest killed": kill_guest,
+    "screen killed": kill_screen,
+    "container killed": lambda container: container.kill(),
+    "container paused": lambda container: container.pause(),
+    "container removed": lambda container: container.remove(force=True),
+    "port blocked": block_port,
+    "disk filled": fill_disk,
+}
+ENGINE_SIGNALS = {"engine restarted": signal.SIGTERM, "engine killed": signal.SIGKILL}
+ENGINE_SECONDS = 120.0
+
+
+def restart_engine(client: docker.DockerClient, number: signal.Signals) -> None:
+    """End dockerd by this signal, start it again as it was started, and wait until it answers."""
+    (engine,) = (process for process in psutil.process_iter(["name"]) if process.info["name"] == "dockerd")
+    command, nice = engine.cmdline(), engine.nice()
+    engine.send_signal(number)
+    engine.wait(ENGINE_SECONDS)
+    subprocess.Popen(
+        ["nice", "-n", str(nice), *command],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    containers.await_engine(client, ENGINE_SECONDS)
