@@ -263,7 +263,10 @@ def replay_all(
                 reason = one.failure or (one.divergence.what if one.divergence else "another score")
                 say(f"{session}/{attempt.number}: {reason}")
     finally:
-        replayer.close()
+        try:
+            replayer.close()
+        except InfrastructureError as error:  # what was found out must not be lost with it
+            say(str(error))
     if not done:
         raise UsageError("There is no finished attempt to replay.", "With --solved only those that solved their task count.")
     notes = [f"Not taken from the run, give them with --set if needed: env.{key}." for key in replayer.ignored]

@@ -49,9 +49,10 @@ class Report:
         write_pages(folder, "report", self.title, self.sections, self.figures)
 
 
-def make_report(run: Run) -> Report:
-    """The report of a run, finished or not."""
+def make_report(run: Run, strips: int = 0) -> Report:
+    """The report of a run, finished or not, with pictures of ``strips`` sessions."""
     found, rows = ended_sessions(run.rows), run.rows
+    shown, pictures = _strips(run, found, strips)
     sections = [
         Section("Summary", ("metric", "value"), summary_lines(summarize(rows, attempts=run.attempts))),
         _success(found, run.attempts),
@@ -61,6 +62,7 @@ def make_report(run: Run) -> Report:
         _updates(rows),
         _words(rows),
         _failures(rows),
+        shown,
         Section("Could not be read", ("what",), [(problem,) for problem in run.problems]),
     ]
     drawn: dict[str, Callable[[Path], None]] = {}
@@ -72,15 +74,18 @@ def make_report(run: Run) -> Report:
             "newly_solved.png": partial(figures.newly_solved_bars, newly, title="Sessions solved at each attempt"),
             "time.png": partial(figures.time_split_bar, seconds, title="Where time goes"),
         }
-    return Report(run.title, [s for s in sections if s.rows], drawn)
+    return Report(run.title, [s for s in sections if s.rows], drawn | pictures)
 
 
-def draw_sessions(run: Run, folder: Path, count: int) -> None:
-    """Draw up to ``count`` sessions as strips into ``folder``: first those solved after a failure, then in the order of the run."""
-    found = sorted(ended_sessions(run.rows), key=lambda s: not (s.failed_first and s.solved_at is not None))
-    for session in found[:count]:
-        name = safe_name(session.task)
-        figures.attempt_strip(run.folder, name, folder / f"session_{name}.png")
+def _strips(run: Run, found: Sequence[SessionSummary], count: int) -> tuple[Section, dict[str, Callable[[Path], None]]]:
+    """Up to ``count`` sessions, and their pictures: first those solved after a failure, then in the order of the run."""
+    chosen = sorted(found, key=lambda s: not (s.failed_first and s.solved_at is not None))[:count]
+    drawn: dict[str, Callable[[Path], None]] = {
+        f"session_{safe_name(s.task)}.png": partial(figures.attempt_strip, run.folder, safe_name(s.task)) for s in chosen
+    }
+    lines = [(s.task, str(s.solved_at) if s.solved_at is not None else "–") for s in chosen]
+    note = "A row per attempt, a column per step: guidance, the action on the screen, thought and action, and at the end reward and update."
+    return Section("Sessions", ("session", "solved at attempt"), lines, note, tuple(drawn)), drawn
 
 
 # -- sections ----------------------------------------------------------------------------------------------------------------------

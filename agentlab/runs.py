@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from agentlab.files import ATTEMPT, read_json
+from agentlab.files import ATTEMPT, read_json, read_lines
 from agentlab.metrics import SPLIT, Row
 from agentlab.store import SCHEMA, in_order, read_config
 from envs.base import Screenshot
@@ -100,7 +100,11 @@ def read_run(folder: Path) -> Run:
         rows += found
         problems += trouble
     listed = folder / "results.jsonl"
-    return Run(folder, config, rows if listed.is_symlink() else in_order(rows, listed), problems)
+    try:
+        read_lines(inside(listed, folder))
+    except StoreError as error:
+        return Run(folder, config, rows, [*problems, f"{error.message} The rows are those of the attempts."])
+    return Run(folder, config, in_order(rows, listed), problems)
 
 
 def read_run_config(folder: Path) -> dict[str, Any]:

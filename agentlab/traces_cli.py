@@ -28,13 +28,12 @@ def report(
     from agentlab.runs import inside, read_run
 
     run = read_run(run_dir)
-    made = reports.make_report(run)
+    made = reports.make_report(run, strips)
     if markdown:
         sys.stdout.write(as_markdown(made.title, made.sections))
         return
     folder = out_dir or inside(run_dir / "report", run_dir)
     made.write(folder)
-    reports.draw_sessions(run, folder, strips)
     out.print(escape(made.title), highlight=False)
     for section in made.sections:
         out.print(reports.terminal_table(section))

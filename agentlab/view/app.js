@@ -117,7 +117,7 @@ function drawList() {
   $("kinds").replaceChildren(...KINDS.filter((k) => counts[k] || k === state.kind).map((k) => element("button", {
     "aria-pressed": String(k === state.kind), onclick: () => { state.kind = k; drawList(); },
   }, `${k} ${counts[k] || 0}`)));
-  $("progress").textContent = state.run.title;
+  $("progress").textContent = [state.run.title, state.run.note].filter(Boolean).join(" · ");
   list.show(state.shown);
   $("about").querySelector("div").replaceChildren(table(state.run.summary), table(Object.entries(state.run.settings)));
 }

@@ -44,6 +44,7 @@ class Catalog:
         self._results: Stamp | None = None
         self._read, self._tail, self._rows_revision = 0, b"", 0
         self._folders: tuple[Stamp, set[str]] = (ABSENT, set())
+        self._note = ""
         self._rows: dict[str, dict[int, Row]] = {}
         self._problems: dict[str, str] = {}
         self._lines: dict[str, Data] = {}
@@ -84,6 +85,7 @@ class Catalog:
                 "attempts": run.attempts,
                 "settings": self._settings,
                 "summary": self._table(run),
+                "note": self._note,
                 "version": f"{self._epoch}.{self._revision}",
                 "whole": known < 0,
                 "sessions": [self._lines[name] for name in sorted(self._lines) if self._changed[name] > known],
@@ -154,9 +156,11 @@ class Catalog:
         try:
             grown = self._grown(path, stamp)
             touched = self._take(grown) if grown is not None else self._reread(path)
+            self._note = ""
         except (StoreError, ValueError):
             touched = self._from_files()
             self._read, self._tail = 0, b""
+            self._note = f"results.jsonl is {'missing' if stamp == ABSENT else 'damaged'}; this list is made from the attempts"
         self._results = stamp
         self._rows_revision += 1
         return touched
@@ -172,8 +176,6 @@ class Catalog:
             return self._parse(file.read())
 
     def _reread(self, path: Path) -> set[str]:
-        if not path.is_file():
-            return self._from_files()
         self._read, self._tail = 0, b""
         with disk_errors(path):
             rows = self._parse(inside(path, self.folder).read_bytes())

@@ -11,7 +11,7 @@ from small_world import DoorEnv, DoorPolicy, door
 from agentlab import cli, replay_report
 from agentlab.config import resolve
 from agentlab.masks import differing_share, parse_mask
-from agentlab.replay import Options, Replayer
+from agentlab.replay import Options, Replayer, replay_all
 from agentlab.runs import read_run
 from agentlab.session import Session
 from agentlab.store import RunStore
@@ -19,7 +19,7 @@ from agentlab.targets import find_target, safe_options
 from agentlab.worker import EnvSlot
 from envs import suites
 from envs.base import TaskSpec, TaskSuite
-from envs.errors import StoreError, UsageError
+from envs.errors import InfrastructureError, StoreError, UsageError
 from envs.suites import choices
 
 
@@ -208,6 +208,16 @@ def test_what_a_stranger_may_not_switch_on():
         {"scroll": "finger", "settle": "none", "wait_seconds": 0.5},
         ["demonstrations", "provider"],
     )
+
+
+def test_machinery_that_cannot_be_closed_does_not_lose_the_report(run, monkeypatch):
+    def stuck(env):
+        raise InfrastructureError("The door is stuck.", component="door")
+
+    monkeypatch.setattr(DoorEnv, "close", stuck)
+    said = []
+    done, _ = replay_all(find_target(run / "door_0"), Options(), {}, said.append)
+    assert [one.reproduced for one in done] == [True] and said == ["The door is stuck."]
 
 
 def test_options_of_a_strangers_run_cannot_name_programs():

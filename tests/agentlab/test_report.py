@@ -177,6 +177,20 @@ def test_a_strip_shows_every_attempt_and_the_actions(run, tmp_path):
     assert len(magenta(one)) > 50
 
 
+def test_strips_are_on_the_page_and_a_link_in_their_place_is_not_followed(run, tmp_path):
+    mine = tmp_path / "mine.txt"
+    mine.write_text("mine")
+    (run / "report").mkdir()
+    (run / "report/session_click-a_2.png").symlink_to(mine)
+    made = make_report(read_run(run), strips=2)
+    made.write(run / "report")
+    assert mine.read_text() == "mine"
+    page = Tables((run / "report/report.html").read_text())
+    assert page.tables["Sessions"][1:] == [["click-a_2", "2"], ["click-a_1", "1"]]  # what was learned first
+    assert sum(tag == "img" for tag, _ in page.tags) == 5 and "(session_click-a_2.png)" in (run / "report/report.md").read_text()
+    assert Image.open(run / "report/session_click-a_2.png").size[0] > 400
+
+
 def test_a_strip_of_a_damaged_session_shows_the_rest(run, tmp_path):
     folder = run / "sessions/click-b_1"
     (folder / "attempt_01/screens/000.webp").unlink()

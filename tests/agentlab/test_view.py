@@ -205,11 +205,15 @@ def test_a_list_without_a_usable_results_file_is_made_from_the_attempts(tmp_path
         if damaged is not None:
             results.write_text(damaged)
         library = Library([run])
-        found = {s["name"]: s for s in library.run(*library.runs())["sessions"]}
+        shown = library.run(*library.runs())
+        found = {s["name"]: s for s in shown["sessions"]}
+        assert shown["note"].startswith(f"results.jsonl is {'missing' if damaged is None else 'damaged'}"), damaged
         assert found["t_1"]["outcomes"] == ["failed", "solved"] and "corrupt" in found["u_1"]["problem"], damaged
+    results.write_text("{\n" + lines[0] + "\n")
+    assert any("results.jsonl, line 1 is corrupt" in p for p in read_run(run).problems) and len(read_run(run).rows) == 2
     results.write_text(lines[0] + "\n" + lines[1][:40])  # torn: the rest is still to come
     (key,) = library.runs()
-    assert library.run(key)["sessions"][0]["outcomes"] == ["failed", "running"]
+    assert library.run(key)["sessions"][0]["outcomes"] == ["failed", "running"] and library.run(key)["note"] == ""
     with results.open("a") as file:
         file.write(lines[1][40:] + "\n")
     assert library.run(key)["sessions"][0]["outcomes"] == ["failed", "solved"]
