@@ -43,7 +43,7 @@ CONTAINER_FAULTS: dict[str, Callable[[Container], object]] = {
     "disk filled": fill_disk,
 }
 ENGINE_SIGNALS = {"engine restarted": signal.SIGTERM, "engine killed": signal.SIGKILL}
-ENGINE_SECONDS = 120.0
+ENGINE_SECONDS = 600.0
 
 
 def restart_engine(client: docker.DockerClient, number: signal.Signals) -> None:

@@ -33,7 +33,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from guest_faults import CONTAINER_FAULTS, ENGINE_SIGNALS, restart_engine
+from guest_faults import CONTAINER_FAULTS, ENGINE_SECONDS, ENGINE_SIGNALS, restart_engine
 
 from agentlab.config import RunConfig
 from agentlab.runner import Runner
@@ -117,6 +117,7 @@ class Bench:
 
     def main(self) -> None:
         self.restore()
+        containers.gc(self.ledger)  # of a bench that was stopped
         labels = Owner("foreign", 2**22 - 1, 1, "", 0, 1).labels()
         foreign = [self.client.containers.run(providers.LIGHT_IMAGE, detach=True, labels=found) for found in ({}, labels)]
         try:
@@ -180,6 +181,7 @@ class Bench:
             if self.since_progress(folder) >= MOST_WITHOUT_PROGRESS:
                 time.sleep(1.0)
                 continue
+            containers.await_engine(self.client, ENGINE_SECONDS)
             running = [row for row in containers.ls(self.ledger) if row.ours and row.state == "running"]
             if running:  # of the oldest, which an attempt is using; the younger ones are booting spares
                 victim = self.random.choice(sorted(running, key=lambda row: row.owner.created)[: self.options.workers])
@@ -255,6 +257,12 @@ class Bench:
         }  # fmt: skip
 
 
+def table(bench: Bench) -> str:
+    """The lines for docs/osworld.md."""
+    lines = ["| fault | times |", "|---|---|", *(f"| {kind} | {count} |" for kind, count in sorted(bench.injected.items()))]
+    return "\n".join([*lines, f"| **all** | **{sum(bench.injected.values())}** |"])
+
+
 def kinds_of(text: str) -> list[str]:
     """The kinds of faults that ``--kinds`` names."""
     groups = {"containers": [*CONTAINER_FAULTS, RUNNER_KILLED], "engine": list(ENGINE_SIGNALS)}
@@ -289,7 +297,7 @@ def main() -> int:
     text = json.dumps(bench.summary(), indent=2)
     if options.result:
         options.result.write_text(text + "\n")
-    print(text)
+    print(text, table(bench), sep="\n")
     return 1 if bench.violations else 0
 
 
