@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import signal
 import subprocess
 from collections.abc import Callable
@@ -42,8 +43,9 @@ CONTAINER_FAULTS: dict[str, Callable[[Container], object]] = {
     "port blocked": block_port,
     "disk filled": fill_disk,
 }
+RUNNER_KILLED = "runner killed"
 ENGINE_SIGNALS = {"engine restarted": signal.SIGTERM, "engine killed": signal.SIGKILL}
-ENGINE_SECONDS = 120.0
+ENGINE_SECONDS = 600.0
 
 
 def restart_engine(client: docker.DockerClient, number: signal.Signals) -> None:
@@ -52,8 +54,18 @@ def restart_engine(client: docker.DockerClient, number: signal.Signals) -> None:
     command, nice = engine.cmdline(), engine.nice()
     engine.send_signal(number)
     engine.wait(ENGINE_SECONDS)
-    subprocess.Popen(
-        ["nice", "-n", str(nice), *command],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+    started = subprocess.Popen(
+        command, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    psutil.Process(started.pid).nice(nice)
     containers.await_engine(client, ENGINE_SECONDS)
+
+
+def kinds_of(text: str) -> list[str]:
+    """The kinds of faults that ``--kinds`` names."""
+    groups = {"containers": [*CONTAINER_FAULTS, RUNNER_KILLED], "engine": list(ENGINE_SIGNALS)}
+    chosen = groups.get(text) or text.split(",")
+    known = [kind for group in groups.values() for kind in group]
+    if unknown := set(chosen) - set(known):
+        raise argparse.ArgumentTypeError(f"there is no kind {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    return chosen

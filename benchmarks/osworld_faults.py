@@ -33,7 +33,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from guest_faults import CONTAINER_FAULTS, ENGINE_SIGNALS, restart_engine
+from docker.models.containers import Container
+from guest_faults import CONTAINER_FAULTS, ENGINE_SECONDS, ENGINE_SIGNALS, RUNNER_KILLED, kinds_of, restart_engine
 
 from agentlab.config import RunConfig
 from agentlab.runner import Runner
@@ -91,9 +92,6 @@ def rows(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
     return found
 
 
-RUNNER_KILLED = "runner killed"
-
-
 class Bench:
     """Counts faults and checks what must hold."""
 
@@ -117,9 +115,12 @@ class Bench:
 
     def main(self) -> None:
         self.restore()
+        containers.gc(self.ledger)  # of a bench that was stopped
         labels = Owner("foreign", 2**22 - 1, 1, "", 0, 1).labels()
-        foreign = [self.client.containers.run(providers.LIGHT_IMAGE, detach=True, labels=found) for found in ({}, labels)]
+        foreign: list[Container] = []
         try:
+            for found in ({}, labels):
+                foreign.append(self.client.containers.run(providers.LIGHT_IMAGE, detach=True, labels=found))
             while sum(self.injected.values()) < self.options.faults:
                 number = self.runs + 1
                 self.random.seed(f"{self.options.seed}/{number}")
@@ -180,6 +181,7 @@ class Bench:
             if self.since_progress(folder) >= MOST_WITHOUT_PROGRESS:
                 time.sleep(1.0)
                 continue
+            containers.await_engine(self.client, ENGINE_SECONDS)
             running = [row for row in containers.ls(self.ledger) if row.ours and row.state == "running"]
             if running:  # of the oldest, which an attempt is using; the younger ones are booting spares
                 victim = self.random.choice(sorted(running, key=lambda row: row.owner.created)[: self.options.workers])
@@ -255,14 +257,10 @@ class Bench:
         }  # fmt: skip
 
 
-def kinds_of(text: str) -> list[str]:
-    """The kinds of faults that ``--kinds`` names."""
-    groups = {"containers": [*CONTAINER_FAULTS, RUNNER_KILLED], "engine": list(ENGINE_SIGNALS)}
-    chosen = groups.get(text) or text.split(",")
-    known = [kind for group in groups.values() for kind in group]
-    if unknown := set(chosen) - set(known):
-        raise argparse.ArgumentTypeError(f"there is no kind {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    return chosen
+def table(bench: Bench) -> str:
+    """The lines for docs/osworld.md."""
+    lines = ["| fault | times |", "|---|---|", *(f"| {kind} | {count} |" for kind, count in sorted(bench.injected.items()))]
+    return "\n".join([*lines, f"| **all** | **{sum(bench.injected.values())}** |"])
 
 
 def main() -> int:
@@ -289,7 +287,7 @@ def main() -> int:
     text = json.dumps(bench.summary(), indent=2)
     if options.result:
         options.result.write_text(text + "\n")
-    print(text)
+    print(text, table(bench), sep="\n")
     return 1 if bench.violations else 0
 
 

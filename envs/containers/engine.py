@@ -19,7 +19,7 @@ from envs.errors import InfrastructureError, SetupError
 CALL_SECONDS = 60
 """Limit of one call to the engine.  Builds stream and are limited per chunk."""
 CONNECTIONS = 32
-RETURN_SECONDS = 90.0
+RETURN_SECONDS = 180.0
 """How long an engine that answered before is waited for: a restart takes seconds, on a busy machine many."""
 POLL_SECONDS = 0.5
 DOCKERFILES = Path(__file__).resolve().parents[2] / "dockerfiles"

@@ -94,6 +94,8 @@ class Fleet:
         with engine_errors("name its engine"):
             self._engine = str(self._client.info()["ID"])
         self._mine: set[str] = set()
+        self._abandoned: set[str] = set()
+        """Of mine, those that nobody uses and that could not be removed while the engine was away."""
         self._lock = threading.Lock()
         self._closed = False
 
@@ -107,6 +109,7 @@ class Fleet:
                 seconds; it is removed then, and its log kept.
         """
         await_engine(self._client)
+        self._remove_abandoned()
         require_image(self._client, spec.image, spec.mend)
         name = f"agentlab-{self.run}-{uuid.uuid4().hex[:8]}"
         with self._starts:
@@ -146,7 +149,7 @@ class Fleet:
         return container
 
     def _give_up(self, name: str) -> Path | None:
-        """Keep the log of a container that did not start and remove it.  Where even that fails, ``close`` tries it again."""
+        """Keep the log of a container that did not start and remove it.  Where even that fails, it is tried again later."""
         try:
             container = self._named(name)
             if container is None:
@@ -154,9 +157,17 @@ class Fleet:
             kept = self.keep_log(container)
             self.stop(container)
         except InfrastructureError as error:
-            logger.warning("%s could not be cleaned up (%s); the end of the run or `agentlab containers gc` will.", name, error)
+            logger.warning("%s could not be cleaned up now (%s).", name, error)
+            with self._lock:
+                self._abandoned.add(name)
             return None
         return kept
+
+    def _remove_abandoned(self) -> None:
+        with self._lock:
+            names, self._abandoned = self._abandoned, set()
+        for name in names:
+            self._give_up(name)
 
     def _named(self, name: str) -> Container | None:
         """Our container of this name; None, and forgotten, when there is none."""
@@ -170,6 +181,7 @@ class Fleet:
     def _forget(self, name: str) -> None:
         with self._lock:
             self._mine.discard(name)
+            self._abandoned.discard(name)
         self.ledger.discard(name)
 
     # -- stopping --------------------------------------------------------------------------------------------------------------
@@ -177,9 +189,15 @@ class Fleet:
         """Remove the container; it is fine when it is gone already.
 
         Raises:
-            InfrastructureError: the engine failed; the container stays in the ledger for ``gc``.
+            InfrastructureError: the engine failed; it is tried again when the next one starts and when the fleet is closed, and
+                until then it stays in the ledger for ``gc``.
         """
-        container.remove()
+        try:
+            container.remove()
+        except InfrastructureError:
+            with self._lock:
+                self._abandoned.add(container.name)
+            raise
         self._forget(container.name)
 
     def keep_log(self, container: Container) -> Path:

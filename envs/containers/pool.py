@@ -114,6 +114,4 @@ class SparePool:
         try:
             self._fleet.stop(container)
         except InfrastructureError as error:
-            logger.warning(
-                "%s could not be removed (%s); the end of the run or `agentlab containers gc` will.", container.name, error
-            )
+            logger.warning("%s could not be removed now (%s).", container.name, error)

@@ -113,6 +113,17 @@ def test_a_container_whose_creation_was_not_heard_of_is_removed_with_the_rest(en
         monkeypatch.setattr(ContainerCollection, "get", get)
         assert engine.containers.get(made[0].id), "it is there"
         assert made[0].name in Ledger(ledger.folder)
+        fleet.start(SPEC, lambda container: "", 30.0)
+        with pytest.raises(docker.errors.NotFound):
+            engine.containers.get(made[0].id)
+        assert made[0].name not in ledger
+
+        monkeypatch.setattr(ContainerCollection, "create", lost)
+        made.clear()
+        monkeypatch.setattr(ContainerCollection, "get", away)
+        with pytest.raises(InfrastructureError, match="the engine ended"):
+            fleet.start(SPEC, lambda container: "", 5.0)
+        monkeypatch.setattr(ContainerCollection, "get", get)
     with pytest.raises(docker.errors.NotFound):
         engine.containers.get(made[0].id)
     assert made[0].name not in ledger
