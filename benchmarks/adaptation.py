@@ -29,6 +29,7 @@ METHODS = [
     Method("rl", "rl"),
     Method("rosa-paper", "rosa-paper"),
     Method("rosa", "rosa"),
+    Method("rosa-replay", "rosa", ("adapt.weights.replay=true",)),
     Method("rosa-no-repeat", "rosa", ("sampling.temperature=1.0", "sampling.no_repeat=true")),
     Method("reflexion", "reflexion"),
     Method("textgrad", "textgrad"),
@@ -37,7 +38,7 @@ METHODS = [
     Method("switch-weights-first", "switch", ("adapt.switch_first=weights",)),
 ]
 REFERENCES = ("best-of-k", "no-repeat", "rosa", "textgrad")
-WEIGHTS = {"rosa": ("rosa", "rosa-no-repeat", "rosa2", "switch-words-first", "switch-weights-first")}
+WEIGHTS = {"rosa": ("rosa", "rosa-replay", "rosa-no-repeat", "rosa2", "switch-words-first", "switch-weights-first")}
 """What is tuned once and holds for all methods that use it."""
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from formats import markdown_table, number, points, share, span
+from options import fingerprint
 
 from agentlab import figures
 
@@ -147,6 +148,7 @@ def adaptation(data: Json) -> str:
         f"{first['made']} first attempts, greedy, {share(first['success'])} % solved; {n}, and from each of them every method goes on: "
         f"the recorded attempt 1 is the same for all. Seeds {', '.join(map(str, data['seeds']))}. Percent; in brackets 95 % bootstrap "
         "intervals that resample whole tasks; p: exact McNemar test.\n",
+        *_of_other_weights(data),
         _command(data),
         "![Solved within k attempts](img/adaptation.png)\n",
         "Solved within k attempts, of the failing first attempts (ROSA Table 1, ROSA2 Tables 1 and 3):\n",
@@ -186,6 +188,17 @@ def _error_figure(data: Json) -> list[str]:
 
 
 # -- the other results -------------------------------------------------------------------------------------------------------------
+def _of_other_weights(data: Json) -> list[str]:
+    """Says so where a result was measured on weights that the bundled policy no longer has."""
+    now = fingerprint(data["policy"])
+    if data["weights"] == now:
+        return []
+    return [
+        f"**Measured on earlier weights of this policy** (`{data['weights']}`; the bundled ones are `{now}`, trained further, on more "
+        "tasks): not repeated on them yet.\n"
+    ]
+
+
 def sweep(data: Json) -> str:
     """The sweep that chose the settings."""
     ks = _ks(data)
@@ -200,6 +213,7 @@ def sweep(data: Json) -> str:
         "## The sweep\n",
         f"{data['population']} failing first attempts, seeds {', '.join(map(str, data['seeds']))}, which no other figure "
         "uses. Percent solved within k; mean: over k, what settings are chosen by.\n",
+        *_of_other_weights(data),
         _command(data),
         markdown_table(("setting", "set", *(f"≤{k}" for k in ks), "mean", "unparsable"), rows),
     ])  # fmt: skip

@@ -163,7 +163,7 @@ class GuestClient:
     def download(self, path: str) -> bytes | None:
         """A file of the guest, or None when there is none."""
         answer = self._connection.send("POST", "/file", data={"file_path": path}, seconds=TRANSFER_SECONDS)
-        return None if answer.status == 404 else self._good(answer, "/file").body
+        return None if answer.status == 404 else bytes(self._good(answer, "/file").body)
 
     # -- HTTP ------------------------------------------------------------------------------------------------------------------
     def close(self) -> None:
