@@ -53,7 +53,7 @@ def _command(config: PretrainConfig) -> str:
     if plan:
         text = textwrap.fill("plan.json: " + json.dumps(plan), 116, break_long_words=False, break_on_hyphens=False)
         lines += ["", *text.splitlines()]
-    return "\n    ".join(lines)
+    return "\n".join(f"    {line}".rstrip() for line in lines).lstrip()
 
 
 def _results(config: PretrainConfig, results: dict[str, Any], episodes: dict[str, int], screens: dict[str, int]) -> str:
