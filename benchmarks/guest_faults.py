@@ -52,7 +52,8 @@ ENGINE_SECONDS = 600.0
 
 def restart_engine(client: docker.DockerClient, number: signal.Signals) -> None:
     """End dockerd by this signal, start it again as it was started, and wait until it answers."""
-    (engine,) = (process for process in psutil.process_iter(["name"]) if process.info["name"] == "dockerd")
+    found = (process for process in psutil.process_iter(["name", "status"]) if process.info["name"] == "dockerd")
+    (engine,) = (process for process in found if process.info["status"] != psutil.STATUS_ZOMBIE)
     command, nice = engine.cmdline(), engine.nice()
     engine.send_signal(number)
     engine.wait(ENGINE_SECONDS)
