@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 
 import docker
@@ -12,6 +13,7 @@ import psutil
 from docker.models.containers import Container
 
 from envs import containers
+from envs.containers.engine import ENGINE_FAULTS
 
 
 def kill_guest(container: Container) -> None:
@@ -50,15 +52,33 @@ ENGINE_SECONDS = 600.0
 
 def restart_engine(client: docker.DockerClient, number: signal.Signals) -> None:
     """End dockerd by this signal, start it again as it was started, and wait until it answers."""
-    (engine,) = (process for process in psutil.process_iter(["name"]) if process.info["name"] == "dockerd")
+    found = (process for process in psutil.process_iter(["name", "status"]) if process.info["name"] == "dockerd")
+    (engine,) = (process for process in found if process.info["status"] != psutil.STATUS_ZOMBIE)
     command, nice = engine.cmdline(), engine.nice()
     engine.send_signal(number)
     engine.wait(ENGINE_SECONDS)
-    started = subprocess.Popen(
-        command, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    psutil.Process(started.pid).nice(nice)
-    containers.await_engine(client, ENGINE_SECONDS)
+    until = time.monotonic() + ENGINE_SECONDS
+    started = None
+    while not _answers(client) and time.monotonic() < until:
+        if started is None or started.poll() is not None:  # on a busy machine it gives its containerd up after 15 s, and ends
+            started = subprocess.Popen(
+                command,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            psutil.Process(started.pid).nice(nice)
+        time.sleep(0.5)
+    containers.await_engine(client, 1.0)
+
+
+def _answers(client: docker.DockerClient) -> bool:
+    try:
+        return bool(client.ping())
+    except ENGINE_FAULTS:
+        return False
 
 
 def kinds_of(text: str) -> list[str]:
