@@ -1,7 +1,8 @@
 """Faults injected into OSWorld runs on the light desktop: what they cost, and that they cost nothing else.
 
-    python benchmarks/osworld_faults.py --out FOLDER --faults 80
-    python benchmarks/osworld_faults.py --out FOLDER --faults 100 --kinds engine --result benchmarks/results/osworld_faults.json
+    python benchmarks/osworld_faults.py --out FOLDER --faults 65 --spacing 12
+    python benchmarks/osworld_faults.py --out FOLDER --faults 69 --spacing 15 --kinds engine
+    python benchmarks/osworld_faults.py --out FOLDER --faults 100 --spacing 12 --result benchmarks/results/osworld_faults.json
 
 Runs of two policies whose scores are known (``scripted`` solves its task, ``noop`` does not) go on until so many faults have hit
 them.  Held throughout, and a violation ends with exit code 1:

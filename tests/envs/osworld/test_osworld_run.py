@@ -22,6 +22,7 @@ def config(engine, ledger, tmp_path):
 
     def make(policy: str, attempts: int):
         flags = {"suite": "osworld-light", "policy": policy, "attempts": attempts, "workers": 2, "tasks": list(TASKS)}
+        flags |= {"max_steps": 2} if policy == "noop" else {}
         return resolve(flags | {"out": tmp_path / policy, "env": {"provider": "light"}})
 
     return make
