@@ -1,6 +1,6 @@
 """Takes docs/img/viewer.png: one session of a run, as `agentlab view` shows it in headless Chromium.
 
-agentlab run miniwob --adapt rosa2 --attempts 5 --limit 12 --seed 0
+agentlab run miniwob --adapt rosa2 --attempts 5 --limit 100 --seed 0
 python docs/take_picture.py runs/miniwob-ui-tars-nano-rosa2-s0 [SESSION]
 """
 
@@ -40,8 +40,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=str(find_browser()), args=["--no-sandbox"])
         page = browser.new_page(viewport=SIZE)
         page.set_default_timeout(120_000)
-        page.goto((Path(folder) / "view/index.html").as_uri())
-        page.locator(f'li[data-name="{session}"]').click()
+        page.goto(f"{(Path(folder) / 'view/index.html').as_uri()}#{run_dir.name}/{session}")
         page.locator("#title", has_text=session).wait_for()
         page.locator(".attempt .stage svg").first.wait_for()
         for summary in page.locator(".attempt .tokens summary").all()[:FIT]:
