@@ -14,7 +14,7 @@ PAGES = sorted([*DOCS.glob("*.md"), ROOT / "README.md"])
 COMMAND = re.compile(r"agentlab ((?:[a-z]+ ?)+)([^`\n│]*)")
 OPTION = re.compile(r"(?<![\w-])(--[a-z][a-z-]*)")
 FOREIGN = re.compile(
-    r"^\W*(?:\w+=\S+ )*(?:\S*python\S*|pip|docker|mmdebstrap|apt\S*) .*$|`(?:\S*python\S*|pip|docker) [^`]*`", re.MULTILINE
+    r"^\W*(?:\w+=\S+ )*(?:\S*python\S*|pip|docker|mmdebstrap|apt\S*) .*$|`(?:\S*python\S*|pip|dockerd?) [^`]*`", re.MULTILINE
 )
 """Commands of other programs."""
 OUTPUT = re.compile(r"^    (?!\$ |agentlab ).*$", re.MULTILINE)
