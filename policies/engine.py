@@ -8,6 +8,7 @@ b rows of a batch · L prompt length after left padding · T tokens generated ·
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -49,6 +50,8 @@ class Engine:
     ) -> None:
         self.model, self.processor = model, processor
         self.vision = VisionCache(model, vision_cache_mb)
+        # Newer versions of transformers renamed the argument, and warn of the old name.
+        self._cache_argument = "cache" if "cache" in inspect.signature(type(model).forward).parameters else "past_key_values"
         processor.tokenizer.padding_side = "left"
         self.patch_size: int = processor.image_processor.patch_size
         self.stop_ids = _stop_ids(model, processor)
@@ -159,7 +162,7 @@ class Engine:
                         **step_inputs,
                         position_ids=positions,
                         attention_mask=mask if padded else None,
-                        past_key_values=cache,
+                        **{self._cache_argument: cache},
                         use_cache=True,
                         logits_to_keep=1,
                     )
