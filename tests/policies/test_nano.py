@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from envs import actions as act
 from policies.nano.build import NanoConfig, build_model, build_processor, load_processor, save_checkpoint
@@ -197,9 +197,13 @@ def test_bundled_checkpoint_answers_the_same_twice():
     from policies.registry import load_policy
 
     assert sum(path.stat().st_size for path in bundled_checkpoint().glob("*.safetensors")) <= 40 * 2**20
-    pixels = np.full((SCREEN_HEIGHT, SCREEN_WIDTH, 3), 255, np.uint8)
-    pixels[120:140, 40:80] = (200, 200, 200)
-    texts = []
+    picture = Image.new("RGB", (SCREEN_WIDTH, SCREEN_HEIGHT), "white")
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((0, 0, 160, 50), fill="yellow")
+    draw.text((3, 3), "Click the button.", fill="black")
+    draw.rectangle((40, 120, 110, 142), fill=(239, 239, 239), outline=(118, 118, 118))
+    draw.text((50, 125), "Click Me!", fill="black")
+    pixels, texts = np.array(picture), []
     for _ in range(2):
         policy = load_policy("ui-tars-nano")
         session = policy.open(TaskSpec("agentlab/miniwob-v0", "click-test", 0, 10), seed=0)
