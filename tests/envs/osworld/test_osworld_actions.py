@@ -16,6 +16,17 @@ TEXT = "Hello a < b > c & \"q\" 'x' \\ ~ ^ `\nsecond line\ttab é ß € При�
 WAIT_SECONDS = 120.0
 ACTIVE_TITLE = "xprop -id $(xprop -root _NET_ACTIVE_WINDOW | grep -o '0x[0-9a-f]*' | head -1) _NET_WM_NAME"
 XEV = (100, 150, 700, 500)  # x, y, width, height
+HOLD_A = """
+import time
+from Xlib import X, XK, display
+from Xlib.ext import xtest
+d = display.Display()
+code = d.keysym_to_keycode(XK.XK_a)
+for event in (X.KeyPress, X.KeyRelease):
+    xtest.fake_input(d, event, code)
+    d.sync()
+    time.sleep(1.5)
+"""
 
 
 def shell(client, line):
@@ -129,6 +140,14 @@ def test_text_reaches_an_application_exactly(env, client, own_route):
     finally:
         client._takes_operations = None
         close_all(client)
+
+
+def test_a_key_that_a_busy_machine_lets_go_late_is_typed_once(env, client):
+    open_editor(client, "held.txt")
+    assert client.execute(["python3", "-c", HOLD_A]).returncode == 0
+    save(env, client, "held.txt")
+    assert saved(client, "/home/user/held.txt", "a") == "a"
+    close_all(client)
 
 
 def test_more_exotic_characters_than_spare_keys(env, client):
