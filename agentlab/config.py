@@ -160,6 +160,9 @@ def resolve(flags: Settings, *, file: Path | None = None, sets: Sequence[str] = 
     adapt = chosen.get("adapt", {})
     suite = str(chosen.get("suite", RunConfig.model_fields["suite"].default))
     layers.insert(0, {"limit": default_limit(suite), "env": default_options(suite)})
+    sampling = chosen.get("sampling", {})
+    if isinstance(sampling, Mapping) and sampling.get("temperature") == 0 and "no_repeat" not in sampling:
+        layers.insert(0, {"sampling": {"no_repeat": False}})  # who asks for greedy replies has asked for that too
     preset = adapt.get("preset", "none") if isinstance(adapt, Mapping) else adapt
     if preset not in PRESETS:
         raise UsageError(f"Unknown adaptation {preset!r}.", _nearest(str(preset), PRESETS))

@@ -19,25 +19,29 @@ class Preset:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def _pair(words: str, weights: str, **more: Any) -> dict[str, Any]:
+SAMPLED = {"temperature": 1.0, "no_repeat": True, "first_greedy": True}
+"""How this project's own pairs draw: attempt 1 greedily, later ones sampled, no action twice on one screen (``docs/results.md``)."""
+
+
+def _pair(words: str, weights: str, sampling: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
     """Settings of a pair: a words method and a preset of the weights."""
     adapt: dict[str, Any] = {"words": {"method": words}, "weights": {"method": "rosa", **adapt_config.PRESETS[weights]}, **more}
-    return {"adapt": adapt}
+    return {"adapt": adapt, "sampling": sampling or {}}
 
 
 PRESETS: dict[str, Preset] = {
     "none": Preset("frozen prompt and weights, retries (the papers' baseline)"),
-    "best-of-k": Preset("frozen, every attempt sampled anew", {"sampling": {"temperature": 1.0}}),
+    "best-of-k": Preset("frozen, every attempt sampled anew", {"sampling": {"temperature": 0.7}}),
     "no-repeat": Preset(
         "frozen, sampled, but never again an action already tried on the same screen",
-        {"sampling": {"temperature": 1.5, "no_repeat": True}},
+        {"sampling": {"temperature": 0.7, "no_repeat": True}},
     ),
-    "textgrad": Preset("words: a textual gradient revises the guidance", _pair("textgrad", "none")),
+    "textgrad": Preset("words: a textual gradient revises the guidance", _pair("textgrad", "none", SAMPLED)),
     "reflexion": Preset("words: a memory of the last three attempts", _pair("reflexion", "none")),
-    "rosa": Preset("weights: ROSA on the LM head, this project's default setting", _pair("none", "rosa")),
+    "rosa": Preset("weights: ROSA on the LM head, this project's default setting", _pair("none", "rosa", SAMPLED)),
     "rosa-paper": Preset("weights: ROSA with the paper's own settings", _pair("none", "rosa-paper")),
     "rl": Preset("weights: one policy-gradient step (the paper's RL baseline)", _pair("none", "rl")),
     "slot": Preset("weights: likelihood steps on one vector before the head, no reward (control)", _pair("none", "slot")),
-    "rosa2": Preset("words, then weights, after every failure (ROSA2)", _pair("textgrad", "rosa")),
-    "switch": Preset("one axis until attempt adapt.switch_at, then the other", _pair("textgrad", "rosa", switch_at=3)),
+    "rosa2": Preset("words, then weights, after every failure (ROSA2)", _pair("textgrad", "rosa", SAMPLED)),
+    "switch": Preset("one axis until attempt adapt.switch_at, then the other", _pair("textgrad", "rosa", SAMPLED, switch_at=3)),
 }

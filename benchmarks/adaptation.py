@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from options import RESULTS, Method, arguments, command_line, setup_of
+from options import GREEDY, RESULTS, Method, arguments, command_line, setup_of
 from paired import Outcome, compare, save, table
 from pool import reported
 
@@ -28,31 +28,35 @@ METHODS = [
     Method("slot", "slot"),
     Method("rl", "rl"),
     Method("rosa-paper", "rosa-paper"),
+    Method("rosa-greedy", "rosa", GREEDY),
     Method("rosa", "rosa"),
     Method("rosa-replay", "rosa", ("adapt.weights.replay=true",)),
-    Method("rosa-no-repeat", "rosa", ("sampling.temperature=1.0", "sampling.no_repeat=true")),
     Method("reflexion", "reflexion"),
+    Method("textgrad-greedy", "textgrad", GREEDY),
     Method("textgrad", "textgrad"),
+    Method("rosa2-greedy", "rosa2", ("adapt.score_under=refined", *GREEDY)),
     Method("rosa2", "rosa2", ("adapt.score_under=refined",)),
     Method("switch-words-first", "switch", ("adapt.switch_first=words",)),
     Method("switch-weights-first", "switch", ("adapt.switch_first=weights",)),
 ]
 REFERENCES = ("best-of-k", "no-repeat", "rosa", "textgrad")
-WEIGHTS = {"rosa": ("rosa", "rosa-replay", "rosa-no-repeat", "rosa2", "switch-words-first", "switch-weights-first")}
-"""What is tuned once and holds for all methods that use it."""
+LIKE = {
+    "rosa-replay": "rosa",
+    "rosa-greedy": "rosa",
+    "rosa2-greedy": "rosa2",
+    "textgrad-greedy": "textgrad",
+    "switch-words-first": "rosa2",
+    "switch-weights-first": "rosa2",
+}
+"""Methods at the settings that were chosen for another one."""
 
 
 def tuned(methods: list[Method], path: Path | None) -> list[Method]:
-    """The methods at the settings of a sweep: ``{"method or preset": ["key=value", …]}``; more special ones come last and win."""
+    """The methods at the settings of a sweep: ``{"preset": ["key=value", …]}``; a method's own settings come last and win."""
     if path is None:
         return methods
     chosen = json.loads(path.read_text(encoding="utf-8"))["chosen"]
-    out = []
-    for m in methods:
-        shared = [s for of, users in WEIGHTS.items() if m.name in users and m.name != of for s in chosen.get(of, ())]
-        weights = [s for s in shared if s.startswith("adapt.weights.")]  # a temperature is chosen for each method by itself
-        out.append(Method(m.name, m.preset, (*weights, *m.sets, *chosen.get(m.name, ())), m.attempts))
-    return out
+    return [Method(m.name, m.preset, (*chosen.get(LIKE.get(m.name, m.name), ()), *m.sets), m.attempts) for m in methods]
 
 
 def error_terms(rows: list[Row], attempts: int) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from agentlab.config import RunConfig, resolve
 from policies.registry import BUNDLED, bundled_checkpoint
 
 RESULTS = Path(__file__).parent / "results"
+GREEDY = ("sampling.temperature=0", "sampling.no_repeat=false")
+"""Of an adaptation alone, without the sampling that the preset adds."""
 
 
 @dataclass(frozen=True)

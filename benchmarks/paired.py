@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 from meter import console
-from options import Method, Setup
+from options import GREEDY, Method, Setup
 from pool import ContinuedSession, FirstSession, Job, Pool
 
+from agentlab.config import RunConfig
 from agentlab.metrics import Row, exact_repeats, mcnemar, paired_bootstrap, sessions
 from agentlab.runner import plan
 from envs.base import TaskSpec
@@ -37,6 +38,11 @@ class Pair:
     first: Path
 
 
+def _first(setup: Setup, seed: int, limit: int) -> RunConfig:
+    """Of the first attempts.  Any adaptation will do, for the head to be listened to; with one attempt nothing is adapted."""
+    return setup.config("first", seed, "rosa", 1, GREEDY, limit)
+
+
 # -- running -----------------------------------------------------------------------------------------------------------------------
 def failing_first(pool: Pool, setup: Setup) -> tuple[list[Pair], list[Row]]:
     """Instances that the greedy first attempt fails, seeds taking turns, and the rows of all first attempts made.
@@ -49,8 +55,7 @@ def failing_first(pool: Pool, setup: Setup) -> tuple[list[Pair], list[Row]]:
     for limit in itertools.count(CHUNK, CHUNK):
         limit = min(limit, setup.limit)
         open_seeds = [seed for seed in setup.seeds if len(found[seed]) < share]
-        # Any adaptation will do, for the head to be listened to; with one attempt nothing is adapted.
-        configs = {seed: setup.config("first", seed, "rosa", 1, (), limit) for seed in open_seeds}
+        configs = {seed: _first(setup, seed, limit) for seed in open_seeds}
         plans = {seed: plan(config) for seed, config in configs.items()}
         pool.run("first attempts", [Job(FirstSession, configs[s], task) for s in open_seeds for task in plans[s]], keep=True)
         for seed in open_seeds:
@@ -61,9 +66,7 @@ def failing_first(pool: Pool, setup: Setup) -> tuple[list[Pair], list[Row]]:
         if limit == setup.limit or all(len(pairs) >= share for pairs in found.values()):
             break
     for seed in setup.seeds:
-        rows += [
-            {**row, "task": f"{seed}/{row['task']}"} for row in pool.store(setup.config("first", seed, "rosa", 1, (), limit)).rows()
-        ]
+        rows += [{**row, "task": f"{seed}/{row['task']}"} for row in pool.store(_first(setup, seed, limit)).rows()]
     turns = itertools.zip_longest(*found.values())
     return [pair for turn in turns for pair in turn if pair is not None], rows
 

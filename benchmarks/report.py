@@ -136,13 +136,9 @@ def _lines(data: Json, names: Sequence[str]) -> dict[str, list[figures.Band]]:
 
 def adaptation(data: Json) -> str:
     """The page's part about adaptation."""
+    n = _population(data)
+    figures.success_curve(_lines(data, MAIN), _image("adaptation.png"), title=f"MiniWoB++, {Path(data['policy']).name}, {n}")
     first = data["first_attempts"]
-    n = f"{data['population']} failing first attempts of {data['task_names']} tasks"
-    title = f"MiniWoB++, {Path(data['policy']).name}, {n}"
-    figures.success_curve(_lines(data, MAIN), _image("adaptation.png"), title=title)
-    switched = any(m["preset"] == "switch" for m in data["methods"])
-    if switched:
-        figures.success_curve(_lines(data, SWITCH), _image("switch.png"), title="One axis until attempt 3, then the other")
     parts = [
         "## Does adaptation help?\n",
         f"{first['made']} first attempts, greedy, {share(first['success'])} % solved; {n}, and from each of them every method goes on: "
@@ -151,21 +147,42 @@ def adaptation(data: Json) -> str:
         *_of_other_weights(data),
         _command(data),
         "![Solved within k attempts](img/adaptation.png)\n",
-        "Solved within k attempts, of the failing first attempts (ROSA Table 1, ROSA2 Tables 1 and 3):\n",
-        success_table(data),
+        *_comparison(data, ("best-of-k", "no-repeat", "rosa", "textgrad")),
     ]
-    for reference in ("best-of-k", "no-repeat", "rosa", "textgrad"):
+    if text := theorem(data):
+        parts += ["Error terms of `rosa2` (ROSA2 Figure 3, Theorem 4.1):\n", text, *_error_figure(data)]
+    return "\n".join([*parts, "Per task:\n", by_task(data)])
+
+
+def controls(data: Json) -> str:
+    """All methods and controls, on as many of the pairs as there was time for."""
+    return "\n".join([
+        "## Every method and control\n",
+        f"As above, on {_population(data)} of the same ones; seeds {', '.join(map(str, data['seeds']))}. `…-greedy`: the adaptation "
+        "with greedy retries, without the sampling that suits it best.\n",
+        *_of_other_weights(data),
+        _command(data),
+        *_comparison(data, ("best-of-k", "rosa")),
+    ])  # fmt: skip
+
+
+def _population(data: Json) -> str:
+    return f"{data['population']} failing first attempts of {data['task_names']} tasks"
+
+
+def _comparison(data: Json, references: Sequence[str]) -> list[str]:
+    """Success, differences, corrections, switching, updates, settings."""
+    parts = ["Solved within k attempts, of the failing first attempts (ROSA Table 1, ROSA2 Tables 1 and 3):\n", success_table(data)]
+    for reference in references:
         if any(reference in m["against"] for m in data["methods"]):
             parts += [f"Against `{reference}`:\n", versus_table(data, reference)]
     parts += ["Corrections and attempts (ROSA2 Table 2):\n", uplift_table(data)]
-    if switched:
+    if any(m["preset"] == "switch" for m in data["methods"]):
+        figures.success_curve(_lines(data, SWITCH), _image("switch.png"), title="One axis until attempt 3, then the other")
         parts += ["Switching axes (ROSA2 Figure 2a):\n", "![Switching axes](img/switch.png)\n"]
-    parts += ["The updates:\n", updates_table(data)]
-    if text := theorem(data):
-        parts += ["Error terms of `rosa2` (ROSA2 Figure 3, Theorem 4.1):\n", text, *_error_figure(data)]
     settings = [(f"`{m['method']}`", f"`{m['preset']}`", " ".join(f"`{s}`" for s in m["sets"])) for m in data["methods"]]
-    parts += ["Settings:\n", markdown_table(("method", "preset", "set"), settings), "Per task:\n", by_task(data)]
-    return "\n".join(parts)
+    parts += ["The updates:\n", updates_table(data)] if any(m["updates"] for m in data["methods"]) else []
+    return [*parts, "Settings:\n", markdown_table(("method", "preset", "set"), settings)]
 
 
 def _error_figure(data: Json) -> list[str]:
@@ -320,7 +337,8 @@ def _image(name: str) -> Path:
 
 
 PARTS: tuple[tuple[str, Callable[[Json], str]], ...] = (
-    ("adaptation", adaptation), ("sweep", sweep), ("transfer", transfer), ("costs", costs), ("rosa_cost", rosa_cost),
+    ("adaptation", adaptation), ("adaptation-controls", controls), ("sweep", sweep), ("sweep-weights", sweep),
+    ("transfer", transfer), ("costs", costs), ("rosa_cost", rosa_cost),
 )  # fmt: skip
 
 

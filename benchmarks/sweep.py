@@ -1,4 +1,4 @@
-"""Which settings?  One factor at a time around each method's default, on seeds that no reported figure uses.
+"""Which settings?  One factor at a time around greedy retries, on seeds that no reported figure uses.
 
     python benchmarks/sweep.py --pairs 60 --minutes 35                         # every group
     python benchmarks/sweep.py --groups default,sampling,beta,rank --pairs 100
@@ -15,27 +15,32 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from options import RESULTS, Method, arguments, command_line, setup_of
+from options import GREEDY, RESULTS, Method, arguments, command_line, setup_of
 from paired import compare, save, table
 from pool import reported
 
 
 def _weights(preset: str, name: str, *sets: str) -> Method:
-    return Method(name, preset, tuple(s if s.startswith(("sampling.", "adapt.")) else f"adapt.weights.{s}" for s in sets))
+    full = [s if s.startswith(("sampling.", "adapt.")) else f"adapt.weights.{s}" for s in sets]
+    return Method(name, preset, (*_greedy_unless(full), *full))
+
+
+def _greedy_unless(sets: Sequence[str]) -> list[str]:
+    """Lines start from greedy retries, whatever sampling the presets have been given since: what ``sets`` leaves unsaid of that."""
+    return [s for s in GREEDY if not any(other.partition("=")[0] == s.partition("=")[0] for other in sets)]
 
 
 def _sampled(preset: str, *temperatures: float) -> list[Method]:
-    return [Method(f"{preset}-T{t}", preset, (f"sampling.temperature={t}",)) for t in temperatures]
+    frozen = preset in {"best-of-k", "no-repeat"}
+    sets = [f"sampling.temperature={t}" for t in temperatures]
+    return [Method(f"{preset}-T{s.partition('=')[2]}", preset, (*([] if frozen else _greedy_unless([s])), s)) for s in sets]
 
 
 NO_REPEAT = "sampling.no_repeat=true"
 CRITIQUE = "adapt.words.credit=critique"
 GROUPS: dict[str, list[Method]] = {
     "default": [
-        Method("rosa", "rosa"),
-        Method("rosa2", "rosa2"),
-        Method("textgrad", "textgrad"),
-        Method("rosa-paper", "rosa-paper"),
+        *(_weights(preset, preset) for preset in ("rosa", "rosa2", "textgrad", "rosa-paper")),
     ],
     "sampling": _sampled("best-of-k", 0.5, 0.7, 1.0, 1.5, 2.0),
     "no-repeat": _sampled("no-repeat", 0.7, 1.0, 1.5, 2.0),
@@ -65,6 +70,12 @@ GROUPS: dict[str, list[Method]] = {
     "granularity": [_weights("rosa", "sequence", "granularity=sequence")],
     "damping": [_weights("rosa", f"damping-{d}", f"damping={d}") for d in (0.0, 0.01, 1.0)],
     "mode": [_weights("rosa", "hidden", "mode=hidden"), _weights("rosa", "hidden-beta-0.1", "mode=hidden", "beta=0.1")],
+    "mode-temperature": [
+        _weights("rosa", "hidden-no-repeat-T1.0", "mode=hidden", "sampling.temperature=1.0", NO_REPEAT),
+        _weights("rosa", "hidden-T1.0", "mode=hidden", "sampling.temperature=1.0"),
+        _weights("rosa2", "rosa2-hidden", "mode=hidden"),
+        _weights("rosa2", "rosa2-hidden-no-repeat-T1.0", "mode=hidden", "sampling.temperature=1.0", NO_REPEAT),
+    ],
     "decay": [_weights("rosa", "decay-0.5", "decay=0.5"), _weights("rosa", "decay-0", "decay=0")],
     # A judge needs a model that can write, which the bundled policy cannot: the credit read off the evidence stands for it.
     "credit": [
@@ -73,12 +84,14 @@ GROUPS: dict[str, list[Method]] = {
     ],
     "temperature": [
         *(_weights("rosa", f"rosa-T{t}", f"sampling.temperature={t}") for t in (0.5, 1.0)),
-        *(_weights("rosa", f"rosa-no-repeat-T{t}", f"sampling.temperature={t}", NO_REPEAT) for t in (0.5, 1.0, 1.5)),
+        *(_weights("rosa", f"rosa-no-repeat-T{t}", f"sampling.temperature={t}", NO_REPEAT) for t in (0.5, 0.7, 1.0, 1.5)),
+        _weights("rosa", "rosa-no-repeat-beta-2.0", "beta=2.0", "sampling.temperature=0.7", NO_REPEAT),
     ],
     "words-temperature": [
         *_sampled("textgrad", 0.5, 1.0),
         *_sampled("rosa2", 0.5, 1.0),
-        _weights("rosa2", "rosa2-no-repeat-T1.0", "sampling.temperature=1.0", NO_REPEAT),
+        *(_weights("textgrad", f"textgrad-no-repeat-T{t}", f"sampling.temperature={t}", NO_REPEAT) for t in (0.7, 1.0)),
+        *(_weights("rosa2", f"rosa2-no-repeat-T{t}", f"sampling.temperature={t}", NO_REPEAT) for t in (0.5, 0.7, 1.0)),
         *_sampled("reflexion", 0.5, 1.0),
     ],
     "slot": [_weights("slot", f"slot-lr{lr}", f"slot_lr={lr}") for lr in (0.003, 0.01, 0.03, 0.1)],
@@ -87,18 +100,13 @@ GROUPS: dict[str, list[Method]] = {
 }
 
 
-def method_of(line: dict[str, Any]) -> str:
-    """Which row of ``adaptation.py`` a setting is for: its preset, or rosa-no-repeat."""
-    return "rosa-no-repeat" if line["preset"] == "rosa" and NO_REPEAT in line["sets"] else str(line["preset"])
-
-
 def best(lines: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
-    """The best setting of each method; defaults come first, so that a tie leaves them."""
+    """The best setting of each preset; defaults come first, so that a tie leaves them."""
     chosen: dict[str, dict[str, Any]] = {}
     for line in sorted(lines, key=lambda line: len(line["sets"])):
-        now = chosen.get(method_of(line))
+        now = chosen.get(line["preset"])
         if now is None or line["area"] > now["area"]:
-            chosen[method_of(line)] = line
+            chosen[line["preset"]] = line
     return {name: line["sets"] for name, line in chosen.items()}
 
 

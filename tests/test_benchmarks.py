@@ -72,20 +72,31 @@ def test_the_sweep_takes_the_best_setting_of_each_method_and_keeps_a_tied_defaul
         line("rosa", 0.5),
         line("slot", 0.1),
         line("slot", 0.2, "lr=1"),
-        line("rosa", 0.9, "T=1", repeat),
+        line("rosa2", 0.5),
+        line("rosa2", 0.9, "T=1", repeat),
     ]
-    assert sweep.best(lines) == {"rosa": [], "slot": ["lr=1"], "rosa-no-repeat": ["T=1", repeat]}
+    assert sweep.best(lines) == {"rosa": [], "slot": ["lr=1"], "rosa2": ["T=1", repeat]}
 
 
-def test_what_is_tuned_for_rosa_holds_wherever_rosa_is_used(tmp_path: Path) -> None:
+def test_lines_of_the_sweep_are_greedy_unless_they_say_otherwise(tmp_path: Path) -> None:
+    setup = options.Setup("ui-tars-nano", 5, (1,), 10, 100, tmp_path, 2)
+    lines = {m.name: setup.config(m.name, 1, m.preset, 5, m.sets).sampling for group in sweep.GROUPS.values() for m in group}
+    assert (lines["rosa"].temperature, lines["rosa"].no_repeat) == (lines["hidden"].temperature, False) == (0, False)
+    assert (lines["rosa2-T0.5"].temperature, lines["rosa2-T0.5"].no_repeat) == (0.5, False)
+    assert (lines["rosa-no-repeat-T0.7"].temperature, lines["rosa-no-repeat-T0.7"].no_repeat) == (0.7, True)
+    assert lines["no-repeat-T2.0"].no_repeat and not lines["best-of-k-T2.0"].no_repeat
+
+
+def test_methods_that_are_like_another_take_its_settings_and_keep_their_own(tmp_path: Path) -> None:
     path = tmp_path / "tuned.json"
     path.write_text(
-        '{"chosen": {"rosa": ["adapt.weights.beta=0.25", "sampling.temperature=0.5"], "best-of-k": ["sampling.temperature=2.0"]}}'
+        '{"chosen": {"rosa": ["adapt.weights.beta=0.25", "sampling.temperature=0.5"], "best-of-k": ["temperature=2.0"]}}'
     )
     found = {m.name: m.sets for m in adaptation.tuned(adaptation.METHODS, path)}
     assert found["rosa"] == ("adapt.weights.beta=0.25", "sampling.temperature=0.5")
-    assert found["rosa2"] == ("adapt.weights.beta=0.25", "adapt.score_under=refined")
-    assert found["best-of-k"] == ("sampling.temperature=2.0",) and found["textgrad"] == found["rl"] == ()
+    assert found["rosa-greedy"] == (*found["rosa"], *options.GREEDY)
+    assert found["rosa2"] == ("adapt.score_under=refined",)
+    assert found["best-of-k"] == ("temperature=2.0",) and found["textgrad"] == found["rl"] == ()
 
 
 def test_every_method_and_every_setting_of_the_sweep_resolves(tmp_path: Path) -> None:
