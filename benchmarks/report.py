@@ -216,8 +216,8 @@ def _of_other_weights(data: Json) -> list[str]:
     ]
 
 
-def sweep(data: Json) -> str:
-    """The sweep that chose the settings."""
+def sweep(data: Json, title: str = "The sweep") -> str:
+    """A sweep that chose settings."""
     ks = _ks(data)
     rows = [
         (
@@ -227,13 +227,18 @@ def sweep(data: Json) -> str:
         for m in sorted(data["methods"], key=lambda m: -m["area"])
     ]  # fmt: skip
     return "\n".join([
-        "## The sweep\n",
+        f"## {title}\n",
         f"{data['population']} failing first attempts, seeds {', '.join(map(str, data['seeds']))}, which no other figure "
         "uses. Percent solved within k; mean: over k, what settings are chosen by.\n",
         *_of_other_weights(data),
         _command(data),
         markdown_table(("setting", "set", *(f"≤{k}" for k in ks), "mean", "unparsable"), rows),
     ])  # fmt: skip
+
+
+def earlier_sweep(data: Json) -> str:
+    """The one that chose β and which tokens, on few pairs."""
+    return sweep(data, "An earlier sweep of the weights' settings")
 
 
 def transfer(data: Json) -> str:
@@ -337,7 +342,7 @@ def _image(name: str) -> Path:
 
 
 PARTS: tuple[tuple[str, Callable[[Json], str]], ...] = (
-    ("adaptation", adaptation), ("adaptation-controls", controls), ("sweep", sweep), ("sweep-weights", sweep),
+    ("adaptation", adaptation), ("adaptation-controls", controls), ("sweep", sweep), ("sweep-weights", earlier_sweep),
     ("transfer", transfer), ("costs", costs), ("rosa_cost", rosa_cost),
 )  # fmt: skip
 
