@@ -177,6 +177,7 @@ def test_all_methods_go_on_from_the_same_failure_and_nothing_is_made_twice(tmp_p
 
     monkeypatch.setattr(report, "DOCS", tmp_path)
     page = report.adaptation(adaptation.result(outcomes, facts, 3))
+    assert "2 failing first attempts" in report.controls(adaptation.result(outcomes, facts, 3))
     assert "Theorem 4.1" in page and "| `rosa2` |" in page and (tmp_path / "img/adaptation.png").stat().st_size > 1000
 
     common = [
