@@ -107,12 +107,11 @@ def setup_of(args: argparse.Namespace) -> Setup:
 
 
 def command_line() -> str:
-    """The command that makes this result: without the folder that it worked in, and without ``--minutes 0``, which pairs what is there."""
+    """The command that this process was started with, without the folder that it worked in."""
     words = sys.argv[1:]
-    for option, value in (("--work", None), ("--minutes", "0")):
-        if option in words and value in (None, words[words.index(option) + 1]):
-            at = words.index(option)
-            words = words[:at] + words[at + 2 :]
+    if "--work" in words:
+        at = words.index("--work")
+        words = words[:at] + words[at + 2 :]
     return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])
 
 

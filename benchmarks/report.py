@@ -10,16 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from formats import markdown_table, number, points, share, span
+from formats import markdown_table, number, points, share
 from options import fingerprint
+from tables import Json, attempts_of, by_task, success_table, theorem, updates_table, uplift_table, versus_table
 
 from agentlab import figures
 
 HERE = Path(__file__).parent
 RESULTS, DOCS = HERE / "results", HERE.parent / "docs"
-Json = dict[str, Any]
 
 MAIN = ("best-of-k", "no-repeat", "rosa-paper", "rosa", "textgrad", "rosa2")
 """Of the success figure: more lines than six cannot be told apart."""
@@ -27,100 +26,6 @@ SWITCH = ("textgrad", "rosa", "switch-words-first", "switch-weights-first", "ros
 
 
 # -- adaptation --------------------------------------------------------------------------------------------------------------------
-def success_table(data: Json) -> str:
-    """ROSA Table 1/3: solved within k, of failing first attempts and of all instances."""
-    ks, first = _ks(data), data["first_attempts"]["success"]
-    rows = [
-        (
-            f"`{m['method']}`",
-            *(span(m["within"][k]) for k in ks),
-            share(first + (1 - first) * m["within"][ks[-1]]["mean"]),
-            share(m["exact_repeats"]),
-            share(m["unparsable"]),
-        )
-        for m in data["methods"]
-    ]
-    return markdown_table(("method", *(f"≤{k}" for k in ks), f"all instances, ≤{ks[-1]}", "repeats", "unparsable"), rows)
-
-
-def versus_table(data: Json, reference: str) -> str:
-    """Paired differences to one method."""
-    ks = _ks(data)
-    rows = []
-    for m in data["methods"]:
-        versus = m["against"].get(reference)
-        if versus:
-            saving = versus["attempts_per_solved"]
-            rows.append((
-                f"`{m['method']}`",
-                points(versus[ks[0]]),
-                points(versus[ks[-1]]),
-                "–" if saving is None else f"{100 * saving['change']:+.0f} % ({100 * saving['low']:+.0f}…{100 * saving['high']:+.0f})",
-            ))  # fmt: skip
-    return markdown_table(("method", f"success@{ks[0]}", f"success@{ks[-1]}", "attempts per solved"), rows)
-
-
-def uplift_table(data: Json) -> str:
-    """ROSA2 Table 2: uplift, average attempts."""
-    last = _ks(data)[-1]
-    rows = [
-        (
-            f"`{m['method']}`", f"{m['solved']}/{m['n']}", share(m["within"][last]["mean"]),
-            number(m["average_attempts"]), number(m["attempts_per_solved"]),
-        )
-        for m in data["methods"]
-    ]  # fmt: skip
-    return markdown_table(("method", "corrected", "uplift %", "average attempts", "attempts per solved"), rows)
-
-
-def updates_table(data: Json) -> str:
-    """What the weight updates did to the policy."""
-    rows = [
-        (
-            f"`{m['method']}`", f"{u['accepted']}/{u['made']}", str(u["fallback"]), number(u["rank"], 1),
-            number(u["residual_ratio"], 3), number(u["log_odds_shift"]), number(u["kl_mean"], 3),
-        )
-        for m in data["methods"]
-        if (u := m["updates"])
-    ]  # fmt: skip
-    return markdown_table(("method", "accepted", "no token undecided", "rank", "‖R‖ after/before", "log-odds", "KL"), rows)
-
-
-def theorem(data: Json) -> str:
-    """ROSA2 Figure 3 as a table, and how often Theorem 4.1's inequality held."""
-    terms = data.get("error_terms")
-    if not terms or not terms["theorem"]["n"]:
-        return ""
-    rows = [
-        (
-            t, str(e["n"]), f"{e['residual']:.4g}", f"{e['residual_refined']:.4g}",
-            f"{e['delta_norm2']:.4g}", f"{e['delta_norm2_refined']:.4g}", number(e["distance"]),
-        )
-        for t, e in terms["by_attempt"].items()
-    ]  # fmt: skip
-    held = terms["theorem"]
-    n = held["n"]
-    return (
-        markdown_table(("after attempt", "updates", "‖R‖", "‖R‖ refined", "‖Δθ‖²", "‖Δθ‖² refined", "‖Δx‖²"), rows)
-        + f"\nMedians; *refined*: under the guidance written after the attempt. Theorem 4.1 says that both are smaller there: ‖R‖ was "
-        f"in {held['residual_smaller']} of {n} updates ({share(held['residual_smaller'] / n)} %), ‖Δθ‖² in {held['step_smaller']} "
-        f"({share(held['step_smaller'] / n)} %).\n"
-    )
-
-
-def by_task(data: Json) -> str:
-    """Solved of failing, per task."""
-    names = [m["method"] for m in data["methods"]]
-    rows = [
-        (task, str(next(iter(found.values()))[1]), *(str(found[n][0]) for n in names)) for task, found in data["by_task"].items()
-    ]
-    return markdown_table(("task", "failing", *(f"`{n}`" for n in names)), rows)
-
-
-def _ks(data: Json) -> list[str]:
-    return sorted(data["methods"][0]["within"], key=int)
-
-
 def _lines(data: Json, names: Sequence[str]) -> dict[str, list[figures.Band]]:
     """Success bands from attempt 1 (nobody has solved anything) on."""
     lines = {m["method"]: m["within"] for m in data["methods"]}
@@ -146,6 +51,7 @@ def adaptation(data: Json) -> str:
         "intervals that resample whole tasks; p: exact McNemar test.\n",
         *_of_other_weights(data),
         _command(data),
+        *_stopped(data),
         "![Solved within k attempts](img/adaptation.png)\n",
         *_comparison(data, ("best-of-k", "no-repeat", "rosa", "textgrad")),
     ]
@@ -162,12 +68,23 @@ def controls(data: Json) -> str:
         "with greedy retries, without the sampling that suits it best.\n",
         *_of_other_weights(data),
         _command(data),
+        *_stopped(data),
         *_comparison(data, ("best-of-k", "rosa")),
     ])  # fmt: skip
 
 
 def _population(data: Json) -> str:
     return f"{data['population']} failing first attempts of {data['task_names']} tasks"
+
+
+def _stopped(data: Json) -> list[str]:
+    """Says so where the clock ended a comparison before all of its instances."""
+    if data["population"] == data["population_found"]:
+        return []
+    return [
+        f"Stopped at {data['population']} of the {data['population_found']} failing first attempts found: zero minutes pair what earlier "
+        "runs of the command have left; without the limit it goes on.\n"
+    ]
 
 
 def _comparison(data: Json, references: Sequence[str]) -> list[str]:
@@ -218,7 +135,7 @@ def _of_other_weights(data: Json) -> list[str]:
 
 def sweep(data: Json, title: str = "The sweep") -> str:
     """A sweep that chose settings."""
-    ks = _ks(data)
+    ks = attempts_of(data)
     rows = [
         (
             f"`{m['method']}`", " ".join(f"`{s}`" for s in m["sets"]),
