@@ -112,8 +112,6 @@ class RunConfig(Section):
             raise ValueError("top_p must be in (0, 1]")
         if value.max_new_tokens < 1:
             raise ValueError("max_new_tokens must be at least 1")
-        if value.no_repeat and value.temperature == 0:
-            raise ValueError("no_repeat needs a temperature above 0: a greedy policy has nothing else to draw")
         return value
 
     @property
@@ -160,9 +158,6 @@ def resolve(flags: Settings, *, file: Path | None = None, sets: Sequence[str] = 
     adapt = chosen.get("adapt", {})
     suite = str(chosen.get("suite", RunConfig.model_fields["suite"].default))
     layers.insert(0, {"limit": default_limit(suite), "env": default_options(suite)})
-    sampling = chosen.get("sampling", {})
-    if isinstance(sampling, Mapping) and sampling.get("temperature") == 0 and "no_repeat" not in sampling:
-        layers.insert(0, {"sampling": {"no_repeat": False}})  # who asks for greedy replies has asked for that too
     preset = adapt.get("preset", "none") if isinstance(adapt, Mapping) else adapt
     if preset not in PRESETS:
         raise UsageError(f"Unknown adaptation {preset!r}.", _nearest(str(preset), PRESETS))

@@ -62,6 +62,7 @@ class Summary:
     seconds_per_session: float | None
     exact_repeats: float | None
     unparsable: float | None
+    unparsable_draws: float | None
     infrastructure_sessions: int
     infrastructure_failures: int
     updates: int
@@ -164,6 +165,7 @@ def summarize(rows: Sequence[Row], *, attempts: int, planned: int | None = None)
         seconds_per_session=sum(sum(r["seconds"].values()) for r in rows) / len(done) if done else None,
         exact_repeats=exact_repeats(rows),
         unparsable=sum(r["unparsable"] for r in graded) / steps if steps else None,
+        unparsable_draws=unparsable_draws(graded),
         infrastructure_sessions=sum(s.infrastructure for s in done),
         infrastructure_failures=sum(len(r["infrastructure"]) for r in rows),
         updates=len(updates),
@@ -179,6 +181,13 @@ def summarize(rows: Sequence[Row], *, attempts: int, planned: int | None = None)
 def _mean_score(found: Sequence[SessionSummary]) -> float | None:
     """Mean score of attempt 1: what OSWorld's tables call the success rate; sessions that the machinery ended count as 0."""
     return statistics.fmean(s.first_score for s in found) if found else None
+
+
+def unparsable_draws(rows: Iterable[Row]) -> float | None:
+    """Share of the drawn replies that were no action: those acted on and those drawn again (``sampling.no_repeat``) together."""
+    drawn = [(r["unparsable"] + r.get("redrawn_unparsable", 0), r["steps"] + r.get("redrawn", 0)) for r in rows]
+    total = sum(draws for _, draws in drawn)
+    return sum(bad for bad, _ in drawn) / total if total else None
 
 
 def peak_memory(rows: Iterable[Row]) -> dict[str, float]:

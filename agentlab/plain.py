@@ -60,6 +60,7 @@ def _step(attempt: Attempt, step: Data, place: int, credit: Any) -> Data:
         "actions": _actions(step.get("actions")),
         "invalid": text(step.get("invalid")),
         "tokens": number(step.get("tokens")),
+        "redrawn": number(step.get("redrawn")) or 0,
         "logprob": number(step.get("logprob")),
         "token_ids": token_ids(step),
         "token_logprobs": numbers(step.get("token_logprobs")),

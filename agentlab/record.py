@@ -69,6 +69,8 @@ class AttemptWriter:
             actions=[act.to_json(a) for a in step.actions],
             invalid=step.invalid,
             tokens=step.tokens,
+            redrawn=step.redrawn,
+            redrawn_unparsable=step.redrawn_unparsable,
             logprob=None if decision is None else decision.logprob,
             seconds=step.seconds,
             **{name: list(values) for name, values in known.items() if values},
@@ -118,6 +120,8 @@ def load_trace(folder: Path) -> Trace:
             invalid=e["invalid"],
             seconds=e["seconds"],
             tokens=e["tokens"],
+            redrawn=e.get("redrawn", 0),
+            redrawn_unparsable=e.get("redrawn_unparsable", 0),
         )
         for e in by_kind["step"]
     ]

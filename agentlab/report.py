@@ -108,7 +108,7 @@ def summary_lines(summary: Summary) -> list[Line]:
     lines.append(("average attempts", _number(summary.average_attempts)))
     lines.append(("attempts per solved task", _number(summary.attempts_per_solved)))
     lines.append(("exact repeats among retries", _share(summary.exact_repeats)))
-    lines.append(("unparsable replies", _share(summary.unparsable)))
+    lines.append(("unparsable replies", f"{_share(summary.unparsable)} ({_share(summary.unparsable_draws)} of all draws)"))
     if summary.updates:
         lines.append(("weight updates accepted", f"{summary.updates_accepted} of {summary.updates}"))
     lines += [(f"seconds per attempt, {part}", f"{summary.seconds_per_attempt[part]:.3f}") for part in SPLIT]

@@ -229,6 +229,8 @@ def step_of(index: int, before: Screenshot, decision: Decision, invalid: str, se
         invalid=invalid,
         seconds={"acting": decision.seconds, "environment": seconds},
         tokens=decision.tokens,
+        redrawn=decision.redrawn,
+        redrawn_unparsable=decision.redrawn_unparsable,
     )
 
 

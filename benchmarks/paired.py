@@ -21,7 +21,7 @@ from options import GREEDY, Method, Setup
 from pool import ContinuedSession, FirstSession, Job, Pool
 
 from agentlab.config import RunConfig
-from agentlab.metrics import Row, exact_repeats, mcnemar, paired_bootstrap, sessions
+from agentlab.metrics import Row, exact_repeats, mcnemar, paired_bootstrap, sessions, unparsable_draws
 from agentlab.runner import plan
 from envs.base import TaskSpec
 
@@ -166,6 +166,7 @@ def table(outcomes: Sequence[Outcome], references: Sequence[str], attempts: int)
             "attempts_per_solved": made / solved if solved else None,
             "exact_repeats": exact_repeats(o.rows),
             "unparsable": sum(r["unparsable"] for r in retries) / steps if steps else None,
+            "unparsable_draws": unparsable_draws(retries),
             "infrastructure": sum(r["outcome"] != "graded" for r in o.rows),
             "updates": updates(o.rows),
             "against": {

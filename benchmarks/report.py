@@ -140,6 +140,7 @@ def sweep(data: Json, title: str = "The sweep") -> str:
         (
             f"`{m['method']}`", " ".join(f"`{s}`" for s in m["sets"]),
             *(share(m["within"][k]["mean"]) for k in ks), share(m["area"]), share(m["unparsable"]),
+            share(m.get("unparsable_draws")),
         )
         for m in sorted(data["methods"], key=lambda m: -m["area"])
     ]  # fmt: skip
@@ -149,7 +150,7 @@ def sweep(data: Json, title: str = "The sweep") -> str:
         "uses. Percent solved within k; mean: over k, what settings are chosen by.\n",
         *_of_other_weights(data),
         _command(data),
-        markdown_table(("setting", "set", *(f"≤{k}" for k in ks), "mean", "unparsable"), rows),
+        markdown_table(("setting", "set", *(f"≤{k}" for k in ks), "mean", "unparsable", "of draws"), rows),
     ])  # fmt: skip
 
 

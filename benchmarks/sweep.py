@@ -38,20 +38,20 @@ def _sampled(preset: str, *temperatures: float) -> list[Method]:
 
 NO_REPEAT = "sampling.no_repeat=true"
 CRITIQUE = "adapt.words.credit=critique"
+NUCLEUS = "sampling.top_p=0.9"
+NUCLEUS_NO_REPEAT = ("sampling.temperature=1.0", NUCLEUS, NO_REPEAT)
 GROUPS: dict[str, list[Method]] = {
     "default": [
         *(_weights(preset, preset) for preset in ("rosa", "rosa2", "textgrad", "rosa-paper")),
     ],
     "sampling": _sampled("best-of-k", 0.5, 0.7, 1.0, 1.5, 2.0),
-    "no-repeat": _sampled("no-repeat", 0.7, 1.0, 1.5, 2.0),
+    "no-repeat": _sampled("no-repeat", 0.0, 0.7, 1.0, 1.5, 2.0),
     "beta": [_weights("rosa", f"beta-{b}", f"beta={b}") for b in (1.0, 0.5, 0.25, 0.1, 0.05)],
     "replay": [
         *(_weights("rosa", f"replay-beta-{b}", "replay=true", f"beta={b}") for b in (1.0, 0.5, 0.25)),
         _weights("rosa", "replay-critique", "replay=true", "beta=0.5", CRITIQUE),
-        _weights("rosa", "replay-no-repeat-T1.0", "replay=true", "beta=0.5", "sampling.temperature=1.0", NO_REPEAT),
         _weights("rosa2", "rosa2-replay", "replay=true", "beta=0.5"),
         _weights("rosa2", "rosa2-replay-critique", "replay=true", "beta=0.5", CRITIQUE),
-        _weights("rosa2", "rosa2-replay-no-repeat-T1.0", "replay=true", "beta=0.5", "sampling.temperature=1.0", NO_REPEAT),
     ],
     "rank": [_weights("rosa", f"rank-{r}", f"rank={r}") for r in (1, 2, 4, 8, 16)],
     "a_init": [_weights("rosa", f"A-{a}-r{r}", f"a_init={a}", f"rank={r}") for a in ("random", "rows") for r in (1, 8)],
@@ -84,15 +84,25 @@ GROUPS: dict[str, list[Method]] = {
     ],
     "temperature": [
         *(_weights("rosa", f"rosa-T{t}", f"sampling.temperature={t}") for t in (0.5, 1.0)),
-        *(_weights("rosa", f"rosa-no-repeat-T{t}", f"sampling.temperature={t}", NO_REPEAT) for t in (0.5, 0.7, 1.0, 1.5)),
+        *(_weights("rosa", f"rosa-no-repeat-T{t}", f"sampling.temperature={t}", NO_REPEAT) for t in (0.0, 0.5, 0.7, 1.0, 1.5)),
         _weights("rosa", "rosa-no-repeat-beta-2.0", "beta=2.0", "sampling.temperature=0.7", NO_REPEAT),
+        *(
+            _weights(m, f"{m}-replay-no-repeat-T1.0", "replay=true", "sampling.temperature=1.0", NO_REPEAT)
+            for m in ("rosa", "rosa2")
+        ),
     ],
     "words-temperature": [
         *_sampled("textgrad", 0.5, 1.0),
         *_sampled("rosa2", 0.5, 1.0),
-        *(_weights("textgrad", f"textgrad-no-repeat-T{t}", f"sampling.temperature={t}", NO_REPEAT) for t in (0.7, 1.0)),
-        *(_weights("rosa2", f"rosa2-no-repeat-T{t}", f"sampling.temperature={t}", NO_REPEAT) for t in (0.5, 0.7, 1.0)),
+        *(_weights("textgrad", f"textgrad-no-repeat-T{t}", f"sampling.temperature={t}", NO_REPEAT) for t in (0.0, 0.7, 1.0)),
+        *(_weights("rosa2", f"rosa2-no-repeat-T{t}", f"sampling.temperature={t}", NO_REPEAT) for t in (0.0, 0.5, 0.7, 1.0)),
         *_sampled("reflexion", 0.5, 1.0),
+    ],
+    # Sampled from the nucleus: the tail of the distribution is where replies stop being parsable.
+    "nucleus": [
+        Method("best-of-k-T1.0-p0.9", "best-of-k", ("sampling.temperature=1.0", NUCLEUS)),
+        Method("no-repeat-T1.0-p0.9", "no-repeat", ("sampling.temperature=1.0", NUCLEUS)),
+        *(_weights(m, f"{m}-no-repeat-T1.0-p0.9", *NUCLEUS_NO_REPEAT) for m in ("rosa", "rosa2", "textgrad")),
     ],
     "slot": [_weights("slot", f"slot-lr{lr}", f"slot_lr={lr}") for lr in (0.003, 0.01, 0.03, 0.1)],
     "rl": [_weights("rl", f"rl-lr{lr}", f"lr={lr}") for lr in (0.001, 0.003, 0.01, 0.03, 0.1)],

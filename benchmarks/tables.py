@@ -19,10 +19,13 @@ def success_table(data: Json) -> str:
             share(first + (1 - first) * m["within"][ks[-1]]["mean"]),
             share(m["exact_repeats"]),
             share(m["unparsable"]),
+            share(m.get("unparsable_draws")),
         )
         for m in data["methods"]
     ]
-    return markdown_table(("method", *(f"≤{k}" for k in ks), f"all instances, ≤{ks[-1]}", "repeats", "unparsable"), rows)
+    return markdown_table(
+        ("method", *(f"≤{k}" for k in ks), f"all instances, ≤{ks[-1]}", "repeats", "unparsable", "of draws"), rows
+    )
 
 
 def versus_table(data: Json, reference: str) -> str:

@@ -32,6 +32,8 @@ class Decision:
         logprob: Sum of log-probabilities of the generated tokens under the adapted policy at temperature 1, if known.
         token_ids: The reply's own tokens, its end included; empty if not known.
         token_logprobs: Their log-probabilities, as ``logprob``; empty if not known.
+        redrawn: Replies drawn before this one and not taken, see ``SamplingConfig.no_repeat``; their tokens count.
+        redrawn_unparsable: Those among them that were no action.
     """
 
     text: str
@@ -43,6 +45,8 @@ class Decision:
     logprob: float | None = None
     token_ids: tuple[int, ...] = ()
     token_logprobs: tuple[float, ...] = ()
+    redrawn: int = 0
+    redrawn_unparsable: int = 0
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,9 @@ class SamplingConfig:
         top_p: Nucleus mass.
         max_new_tokens: Per reply.
         no_repeat: Redraw (at most 12 times) a reply whose actions were already tried on the same screen, pixel for pixel, in an
-            earlier attempt or earlier in this one: what left the screen as it was, or led back to it, is not done again.
+            earlier attempt or earlier in this one: what left the screen as it was, or led back to it, is not done again; nor is
+            a reply done that is no action.  At temperature 0 only the redraws are sampled (at 1): the most probable reply, unless
+            it was tried.
         first_greedy: Attempt 1 is greedy whatever the temperature (paired comparisons of adaptation start from the same failure).
         frequency_penalty: Subtracted from a token's logit per earlier occurrence in the reply (official UI-TARS runs: 1).
     """

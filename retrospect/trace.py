@@ -27,7 +27,9 @@ class Step:
         actions: The parsed actions, in pixels.
         invalid: Why the reply could not be executed ("" if it could).
         seconds: {"acting", "environment"} wall-clock seconds.
-        tokens: Generated tokens.
+        tokens: Generated tokens, those of redrawn replies included.
+        redrawn: Replies drawn before this one and not taken (``no_repeat``).
+        redrawn_unparsable: Those among them that were no action.
     """
 
     index: int
@@ -39,6 +41,8 @@ class Step:
     invalid: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     tokens: int = 0
+    redrawn: int = 0
+    redrawn_unparsable: int = 0
 
 
 @dataclass(frozen=True)

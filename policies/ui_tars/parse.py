@@ -61,6 +61,10 @@ class Reply(NamedTuple):
     action_text: str
     actions: tuple[Action, ...]
 
+    @property
+    def parsable(self) -> bool:
+        return not any(isinstance(action, act.Invalid) for action in self.actions)
+
 
 def parse_reply(text: str, frame: Frame) -> Reply:
     """Thought, action part and actions of a reply; actions after one that ends the episode are dropped.

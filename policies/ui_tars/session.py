@@ -23,6 +23,7 @@ from policies.ui_tars.parse import Frame, Reply, parse_reply
 from policies.ui_tars.prompt import Message, Platform, PromptShape, build_messages
 
 MAX_REDRAWS = 12
+REDRAW_TEMPERATURE = 1.0
 
 
 class Draw(NamedTuple):
@@ -90,26 +91,33 @@ class ProtocolSession(PolicySession):
             raise UsageError("act() before begin().", "Call begin(instruction) first.")
         started = time.perf_counter()
         screen = Image.fromarray(observation["screenshot"])
-        key = screen_key(observation["screenshot"])
-        messages = self.messages(screen)
-        greedy = self.sampling.temperature == 0 or (self.sampling.first_greedy and self.attempt == 1)
-        sampling = dataclasses.replace(
-            self.sampling,
-            temperature=0.0 if greedy else self.sampling.temperature,
-            max_new_tokens=min(self.sampling.max_new_tokens, self.settings.max_new_tokens),
-        )
-        redraws = MAX_REDRAWS if self.sampling.no_repeat and not greedy else 0
-        tokens, step = 0, len(self.history)
-        for draw_index in range(redraws + 1):
-            draw = self._draw(messages, sampling, seed_of(self.seed, self.task.id, self.attempt, step, draw_index))
-            tokens += draw.tokens
-            reply = self._read(draw, screen.size)
-            if (key, reply.actions) not in self._tried_before | self._tried_now:
-                break
+        key, step = screen_key(observation["screenshot"]), len(self.history)
+        drawn = self._draw_untried(self.messages(screen), key, screen.size, step)
+        draw, reply = next((d for d in reversed(drawn) if d[1].parsable), drawn[-1])
         self._tried_now.add((key, reply.actions))
         self._keep(draw, step)
         self.history.append((screen, draw.text))
-        return _decision(draw, reply, tokens, time.perf_counter() - started)
+        tokens = sum(d.tokens for d, _ in drawn)
+        unparsable = sum(not r.parsable for _, r in drawn) - (not reply.parsable)
+        decision = _decision(draw, reply, tokens, time.perf_counter() - started)
+        return dataclasses.replace(decision, redrawn=len(drawn) - 1, redrawn_unparsable=unparsable)
+
+    def _draw_untried(self, messages: list[Message], key: str, size: tuple[int, int], step: int) -> list[tuple[Draw, Reply]]:
+        """Every reply drawn for a step: one, or with ``no_repeat`` until one is an action not tried on this screen, if any is."""
+        first = self.sampling.first_greedy and self.attempt == 1
+        temperature = 0.0 if first else self.sampling.temperature
+        limit = min(self.sampling.max_new_tokens, self.settings.max_new_tokens)
+        drawn: list[tuple[Draw, Reply]] = []
+        for index in range(1 if first or not self.sampling.no_repeat else MAX_REDRAWS + 1):
+            warm = temperature or (REDRAW_TEMPERATURE if index else 0.0)  # greedy again would be the same again
+            sampling = dataclasses.replace(self.sampling, temperature=warm, max_new_tokens=limit)
+            draw = self._draw(messages, sampling, seed_of(self.seed, self.task.id, self.attempt, step, index))
+            drawn.append((draw, self._read(draw, size)))
+            actions = drawn[-1][1].actions
+            # What is no action does nothing: nobody need try it to know that it leaves the screen as it is.
+            if drawn[-1][1].parsable and (key, actions) not in self._tried_before | self._tried_now:
+                break
+        return drawn
 
     def propose(self) -> list[Decision]:
         limit = min(self.sampling.max_new_tokens, self.settings.max_new_tokens)

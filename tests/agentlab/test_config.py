@@ -46,12 +46,10 @@ def test_resolved_settings_survive_json():
     assert config.model == {"dtype": "float32"} and config.sampling.temperature == 0.7
 
 
-def test_greedy_replies_on_request_turn_off_what_a_preset_draws_with():
-    assert resolve({"adapt": {"preset": "rosa2"}}).sampling.no_repeat
+def test_a_temperature_on_request_leaves_what_a_preset_says_of_repeats():
     greedy = resolve({"adapt": {"preset": "rosa2"}, "sampling": {"temperature": 0.0}}).sampling
-    assert (greedy.temperature, greedy.no_repeat) == (0.0, False)
-    with pytest.raises(UsageError, match="no_repeat needs a temperature"):
-        resolve({"adapt": {"preset": "rosa2"}}, sets=["sampling.temperature=0", "sampling.no_repeat=true"])
+    assert (greedy.temperature, greedy.no_repeat) == (0.0, True)
+    assert not resolve({"adapt": {"preset": "rosa2"}}, sets=["sampling.no_repeat=false"]).sampling.no_repeat
 
 
 def test_short_keys_are_completed_only_when_one_setting_fits():

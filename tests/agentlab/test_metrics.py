@@ -41,7 +41,7 @@ def rows() -> list[dict]:
         graded("b_1", 2, True, unparsable=1),
         graded("c_1", 1, False, actions="same", update={"accepted": False}),
         graded("c_1", 2, False, actions="same"),
-        graded("c_1", 3, True),
+        graded("c_1", 3, True, redrawn=5, redrawn_unparsable=2),
         graded("d_1", 1, False, actions="x"),
         graded("d_1", 2, False, actions="y"),
         graded("d_1", 3, False, actions="x", over=True),
@@ -61,6 +61,7 @@ def test_summary(rows):
     assert s.attempts_per_solved == pytest.approx(9 / 3)
     assert s.exact_repeats == pytest.approx(2 / 5)  # retries: b2, c2*, c3, d2, d3*
     assert s.unparsable == pytest.approx(1 / 20)
+    assert s.unparsable_draws == pytest.approx(3 / 25)  # c3 took none of two that were no action, and of three repeats
     assert (s.infrastructure_sessions, s.infrastructure_failures) == (1, 3)
     assert (s.updates, s.updates_accepted) == (2, 1)
     assert s.seconds_per_attempt == pytest.approx(SECONDS)

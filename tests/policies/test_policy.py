@@ -115,6 +115,39 @@ def test_no_repeat_redraws_what_was_tried_on_the_same_screen_in_an_earlier_attem
     assert tokens == [5] * 4
 
 
+def test_a_greedy_policy_that_never_repeats_draws_only_what_was_tried_anew(screens):
+    session = Dice(TASK, seed=3, settings=SETTINGS, sampling=SamplingConfig(no_repeat=True), platform=None)
+    one, two = (episode(session, screens, attempt=t, steps=1)[0] for t in (1, 2))
+    assert (one.tokens, one.text) == (5, "Action: click(start_box='(0,0)')")  # the most probable reply, at once
+    assert two.tokens > 5 and two.actions != one.actions  # it again, and then draws at a temperature
+    other_screen = episode(session, screens[1:], attempt=3, steps=1)[0]
+    assert (other_screen.tokens, other_screen.text) == (5, one.text)
+
+
+class Mumbler(ProtocolSession):
+    """A session whose replies are no action, but for every third."""
+
+    draws = 0
+
+    def _draw(self, messages, sampling, seed):
+        self.draws += 1
+        return Draw("Action: click(start_box='(1,1)')" if self.draws % 3 == 0 else "Action: mumble", 5, None, (160, 220))
+
+
+def test_no_repeat_draws_what_is_no_action_again_and_says_so(screens):
+    session = Mumbler(TASK, seed=3, settings=SETTINGS, sampling=SamplingConfig(temperature=1.0, no_repeat=True), platform=None)
+    (decision,) = episode(session, screens, steps=1)
+    assert decision.text.startswith("Action: click") and decision.tokens == 15
+    assert (decision.redrawn, decision.redrawn_unparsable) == (2, 2)
+    (again,) = episode(session, screens, attempt=2, steps=1)  # the one action that it knows was tried: rather that than none
+    assert again.actions == decision.actions
+    assert (again.redrawn, again.redrawn_unparsable) == (12, 9)
+    plain = Mumbler(TASK, seed=3, settings=SETTINGS, sampling=SamplingConfig(temperature=1.0), platform=None)
+    (decision,) = episode(plain, screens, steps=1)
+    assert (decision.redrawn, decision.redrawn_unparsable, decision.tokens) == (0, 0, 5)
+    assert decision.actions[0].kind == "invalid"
+
+
 def test_no_repeat_counts_what_was_tried_earlier_in_the_same_attempt(screens):
     """What left the screen as it was is not done again; on another screen it may be."""
 
