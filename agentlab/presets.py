@@ -19,14 +19,19 @@ class Preset:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-SAMPLED = {"temperature": 1.0, "no_repeat": True, "first_greedy": True}
-"""How this project's own pairs draw: attempt 1 greedily, later ones sampled, no action twice on one screen (``docs/results.md``)."""
-
-
 def _pair(words: str, weights: str, sampling: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
-    """Settings of a pair: a words method and a preset of the weights."""
-    adapt: dict[str, Any] = {"words": {"method": words}, "weights": {"method": "rosa", **adapt_config.PRESETS[weights]}, **more}
-    return {"adapt": adapt, "sampling": sampling or {}}
+    """Settings of a pair: a words method and a preset of the weights; ``more`` of ``adapt``, ``beta`` of the weights."""
+    beta = {"beta": more.pop("beta")} if "beta" in more else {}
+    of_weights = {"method": "rosa", **adapt_config.PRESETS[weights], **beta}
+    return {"adapt": {"words": {"method": words}, "weights": of_weights, **more}, "sampling": sampling or {}}
+
+
+def _sampled(temperature: float) -> dict[str, Any]:
+    """How this project's own pairs draw: attempt 1 greedily, later ones sampled, no action twice on one screen.
+
+    Temperatures (and ``rosa``'s β) are those that ``benchmarks/sweep.py`` found best, see ``docs/results.md``.
+    """
+    return {"temperature": temperature, "no_repeat": True, "first_greedy": True}
 
 
 PRESETS: dict[str, Preset] = {
@@ -36,12 +41,14 @@ PRESETS: dict[str, Preset] = {
         "frozen, sampled, but never again an action already tried on the same screen",
         {"sampling": {"temperature": 0.7, "no_repeat": True}},
     ),
-    "textgrad": Preset("words: a textual gradient revises the guidance", _pair("textgrad", "none", SAMPLED)),
+    "textgrad": Preset("words: a textual gradient revises the guidance", _pair("textgrad", "none", _sampled(0.7))),
     "reflexion": Preset("words: a memory of the last three attempts", _pair("reflexion", "none")),
-    "rosa": Preset("weights: ROSA on the LM head, this project's default setting", _pair("none", "rosa", SAMPLED)),
+    "rosa": Preset("weights: ROSA on the LM head, this project's default setting", _pair("none", "rosa", _sampled(0.7), beta=2.0)),
     "rosa-paper": Preset("weights: ROSA with the paper's own settings", _pair("none", "rosa-paper")),
     "rl": Preset("weights: one policy-gradient step (the paper's RL baseline)", _pair("none", "rl")),
     "slot": Preset("weights: likelihood steps on one vector before the head, no reward (control)", _pair("none", "slot")),
-    "rosa2": Preset("words, then weights, after every failure (ROSA2)", _pair("textgrad", "rosa", SAMPLED)),
-    "switch": Preset("one axis until attempt adapt.switch_at, then the other", _pair("textgrad", "rosa", SAMPLED, switch_at=3)),
+    "rosa2": Preset("words, then weights, after every failure (ROSA2)", _pair("textgrad", "rosa", _sampled(1.0))),
+    "switch": Preset(
+        "one axis until attempt adapt.switch_at, then the other", _pair("textgrad", "rosa", _sampled(1.0), switch_at=3)
+    ),
 }

@@ -28,7 +28,7 @@ METHODS = [
     Method("slot", "slot"),
     Method("rl", "rl"),
     Method("rosa-paper", "rosa-paper"),
-    Method("rosa-greedy", "rosa", GREEDY),
+    Method("rosa-greedy", "rosa", ("adapt.weights.beta=1.0", *GREEDY)),
     Method("rosa", "rosa"),
     Method("rosa-replay", "rosa", ("adapt.weights.replay=true",)),
     Method("reflexion", "reflexion"),

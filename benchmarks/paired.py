@@ -40,7 +40,8 @@ class Pair:
 
 def _first(setup: Setup, seed: int, limit: int) -> RunConfig:
     """Of the first attempts.  Any adaptation will do, for the head to be listened to; with one attempt nothing is adapted."""
-    return setup.config("first", seed, "rosa", 1, GREEDY, limit)
+    # Nothing is learned here; all of it is said so that recorded first attempts outlive a change of the preset.
+    return setup.config("first", seed, "rosa", 1, (*GREEDY, "adapt.weights.beta=1.0"), limit)
 
 
 # -- running -----------------------------------------------------------------------------------------------------------------------

@@ -22,18 +22,19 @@ from pool import reported
 
 def _weights(preset: str, name: str, *sets: str) -> Method:
     full = [s if s.startswith(("sampling.", "adapt.")) else f"adapt.weights.{s}" for s in sets]
-    return Method(name, preset, (*_greedy_unless(full), *full))
+    return Method(name, preset, (*_centre_unless(preset, full), *full))
 
 
-def _greedy_unless(sets: Sequence[str]) -> list[str]:
-    """Lines start from greedy retries, whatever sampling the presets have been given since: what ``sets`` leaves unsaid of that."""
-    return [s for s in GREEDY if not any(other.partition("=")[0] == s.partition("=")[0] for other in sets)]
+def _centre_unless(preset: str, sets: Sequence[str]) -> list[str]:
+    """Lines start from greedy retries and β = 1, whatever the presets have been given since: what ``sets`` leaves unsaid of that."""
+    centre = (*GREEDY, "adapt.weights.beta=1.0") if preset == "rosa" else GREEDY
+    return [s for s in centre if not any(other.partition("=")[0] == s.partition("=")[0] for other in sets)]
 
 
 def _sampled(preset: str, *temperatures: float) -> list[Method]:
     frozen = preset in {"best-of-k", "no-repeat"}
     sets = [f"sampling.temperature={t}" for t in temperatures]
-    return [Method(f"{preset}-T{s.partition('=')[2]}", preset, (*([] if frozen else _greedy_unless([s])), s)) for s in sets]
+    return [Method(f"{preset}-T{s.partition('=')[2]}", preset, (*([] if frozen else _centre_unless(preset, [s])), s)) for s in sets]
 
 
 NO_REPEAT = "sampling.no_repeat=true"
@@ -85,7 +86,7 @@ GROUPS: dict[str, list[Method]] = {
     "temperature": [
         *(_weights("rosa", f"rosa-T{t}", f"sampling.temperature={t}") for t in (0.5, 1.0)),
         *(_weights("rosa", f"rosa-no-repeat-T{t}", f"sampling.temperature={t}", NO_REPEAT) for t in (0.0, 0.5, 0.7, 1.0, 1.5)),
-        _weights("rosa", "rosa-no-repeat-beta-2.0", "beta=2.0", "sampling.temperature=0.7", NO_REPEAT),
+        *(_weights(m, f"{m}-no-repeat-beta-2.0", "beta=2.0", "sampling.temperature=0.7", NO_REPEAT) for m in ("rosa", "rosa2")),
         *(
             _weights(m, f"{m}-replay-no-repeat-T1.0", "replay=true", "sampling.temperature=1.0", NO_REPEAT)
             for m in ("rosa", "rosa2")

@@ -87,7 +87,7 @@ class WeightAdaptConfig(BaseModel):
 
 PRESETS: dict[str, dict[str, Any]] = {
     "none": {"method": "none"},
-    # Token rank, log-odds and undecided tokens from a prototype's measurements; β from benchmarks/sweep.py (benchmarks/results/).
+    # Token rank, log-odds and undecided tokens from a prototype's measurements; β, of greedy retries, from benchmarks/sweep.py.
     "rosa": {"beta": 1.0},
     # ROSA App. D.5 and Eq. 3-7 to the letter; λ is not given in the paper.
     "rosa-paper": {

@@ -82,6 +82,8 @@ def test_lines_of_the_sweep_are_greedy_unless_they_say_otherwise(tmp_path: Path)
     setup = options.Setup("ui-tars-nano", 5, (1,), 10, 100, tmp_path, 2)
     lines = {m.name: setup.config(m.name, 1, m.preset, 5, m.sets).sampling for group in sweep.GROUPS.values() for m in group}
     assert (lines["rosa"].temperature, lines["rosa"].no_repeat) == (lines["hidden"].temperature, False) == (0, False)
+    rosa = {m.name: setup.config(m.name, 1, m.preset, 5, m.sets).adapt.weights.beta for m in sweep.GROUPS["temperature"]}
+    assert rosa["rosa-no-repeat-T0.7"] == 1.0 and rosa["rosa-no-repeat-beta-2.0"] == 2.0
     assert (lines["rosa2-T0.5"].temperature, lines["rosa2-T0.5"].no_repeat) == (0.5, False)
     assert (lines["rosa-no-repeat-T0.7"].temperature, lines["rosa-no-repeat-T0.7"].no_repeat) == (0.7, True)
     assert lines["no-repeat-T2.0"].no_repeat and not lines["best-of-k-T2.0"].no_repeat
@@ -94,7 +96,7 @@ def test_methods_that_are_like_another_take_its_settings_and_keep_their_own(tmp_
     )
     found = {m.name: m.sets for m in adaptation.tuned(adaptation.METHODS, path)}
     assert found["rosa"] == ("adapt.weights.beta=0.25", "sampling.temperature=0.5")
-    assert found["rosa-greedy"] == (*found["rosa"], *options.GREEDY)
+    assert found["rosa-greedy"] == (*found["rosa"], "adapt.weights.beta=1.0", *options.GREEDY)
     assert found["rosa2"] == ("adapt.score_under=refined",)
     assert found["best-of-k"] == ("temperature=2.0",) and found["textgrad"] == found["rl"] == ()
 
