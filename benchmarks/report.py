@@ -48,7 +48,8 @@ def adaptation(data: Json) -> str:
         "## Does adaptation help?\n",
         f"{first['made']} first attempts, greedy, {share(first['success'])} % solved; {n}, and from each of them every method goes on: "
         f"the recorded attempt 1 is the same for all. Seeds {', '.join(map(str, data['seeds']))}. Percent; in brackets 95 % bootstrap "
-        "intervals that resample whole tasks; p: exact McNemar test.\n",
+        "intervals that resample whole tasks; p: exact McNemar test. Unparsable: of the replies acted on, and of all draws, those that "
+        "`no_repeat` drew again included.\n",
         *_of_other_weights(data),
         _command(data),
         *_stopped(data),
