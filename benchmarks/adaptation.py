@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from options import GREEDY, RESULTS, Method, arguments, command_line, setup_of
+from options import CENTRE, GREEDY, RESULTS, Method, arguments, command_line, setup_of
 from paired import Outcome, compare, save, table
 from pool import reported
 
@@ -28,7 +28,7 @@ METHODS = [
     Method("slot", "slot"),
     Method("rl", "rl"),
     Method("rosa-paper", "rosa-paper"),
-    Method("rosa-greedy", "rosa", ("adapt.weights.beta=1.0", *GREEDY)),
+    Method("rosa-greedy", "rosa", CENTRE),
     Method("rosa", "rosa"),
     Method("rosa-replay", "rosa", ("adapt.weights.replay=true",)),
     Method("reflexion", "reflexion"),

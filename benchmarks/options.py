@@ -16,6 +16,8 @@ from policies.registry import BUNDLED, bundled_checkpoint
 RESULTS = Path(__file__).parent / "results"
 GREEDY = ("sampling.temperature=0", "sampling.no_repeat=false")
 """Of an adaptation alone, without the sampling that the preset adds."""
+CENTRE = ("adapt.weights.beta=1.0", *GREEDY)
+"""Of ROSA alone: what the sweep's lines start from, whatever the preset has been given since."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from meter import console
-from options import GREEDY, Method, Setup
+from options import CENTRE, Method, Setup
 from pool import ContinuedSession, FirstSession, Job, Pool
 
 from agentlab.config import RunConfig
@@ -41,7 +41,7 @@ class Pair:
 def _first(setup: Setup, seed: int, limit: int) -> RunConfig:
     """Of the first attempts.  Any adaptation will do, for the head to be listened to; with one attempt nothing is adapted."""
     # Nothing is learned here; all of it is said so that recorded first attempts outlive a change of the preset.
-    return setup.config("first", seed, "rosa", 1, (*GREEDY, "adapt.weights.beta=1.0"), limit)
+    return setup.config("first", seed, "rosa", 1, CENTRE, limit)
 
 
 # -- running -----------------------------------------------------------------------------------------------------------------------

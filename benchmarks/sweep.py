@@ -15,7 +15,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from options import GREEDY, RESULTS, Method, arguments, command_line, setup_of
+from options import CENTRE, GREEDY, RESULTS, Method, arguments, command_line, setup_of
 from paired import compare, save, table
 from pool import reported
 
@@ -27,7 +27,7 @@ def _weights(preset: str, name: str, *sets: str) -> Method:
 
 def _centre_unless(preset: str, sets: Sequence[str]) -> list[str]:
     """Lines start from greedy retries and β = 1, whatever the presets have been given since: what ``sets`` leaves unsaid of that."""
-    centre = (*GREEDY, "adapt.weights.beta=1.0") if preset == "rosa" else GREEDY
+    centre = CENTRE if preset == "rosa" else GREEDY
     return [s for s in centre if not any(other.partition("=")[0] == s.partition("=")[0] for other in sets)]
 
 

@@ -96,7 +96,7 @@ def test_methods_that_are_like_another_take_its_settings_and_keep_their_own(tmp_
     )
     found = {m.name: m.sets for m in adaptation.tuned(adaptation.METHODS, path)}
     assert found["rosa"] == ("adapt.weights.beta=0.25", "sampling.temperature=0.5")
-    assert found["rosa-greedy"] == (*found["rosa"], "adapt.weights.beta=1.0", *options.GREEDY)
+    assert found["rosa-greedy"] == (*found["rosa"], *options.CENTRE)
     assert found["rosa2"] == ("adapt.score_under=refined",)
     assert found["best-of-k"] == ("temperature=2.0",) and found["textgrad"] == found["rl"] == ()
 

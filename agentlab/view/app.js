@@ -185,7 +185,8 @@ function stage(attempt, step, past) {
 
 function stepText(step, past, count) {
   if (past) return [element("p", { class: "numbers" }, `Ended after ${count} step${count === 1 ? "" : "s"}; this is the last screen.`)];
-  const numbers = [step.tokens === null ? "" : `${step.tokens} tokens`, step.redrawn ? `drawn again ${step.redrawn}×` : "", step.logprob === null ? "" : `log p ${step.logprob.toFixed(2)}`,
+  const numbers = [step.tokens === null ? "" : `${step.tokens} tokens`, step.redrawn ? `drawn again ${step.redrawn}×` : "",
+    step.logprob === null ? "" : `log p ${step.logprob.toFixed(2)}`,
     ...Object.entries(step.seconds).map(([k, v]) => (v === null ? "" : `${k} ${v.toFixed(2)} s`))].filter(Boolean).join(" · ");
   const sign = step.credit > 0 ? "plus" : step.credit < 0 ? "minus" : "";
   return [element("p", { class: "thought" }, step.thought), element("code", { class: "action" }, step.action_text),

@@ -112,10 +112,10 @@ class ProtocolSession(PolicySession):
             warm = temperature or (REDRAW_TEMPERATURE if index else 0.0)  # greedy again would be the same again
             sampling = dataclasses.replace(self.sampling, temperature=warm, max_new_tokens=limit)
             draw = self._draw(messages, sampling, seed_of(self.seed, self.task.id, self.attempt, step, index))
-            drawn.append((draw, self._read(draw, size)))
-            actions = drawn[-1][1].actions
+            reply = self._read(draw, size)
+            drawn.append((draw, reply))
             # What is no action does nothing: nobody need try it to know that it leaves the screen as it is.
-            if drawn[-1][1].parsable and (key, actions) not in self._tried_before | self._tried_now:
+            if reply.parsable and (key, reply.actions) not in self._tried_before | self._tried_now:
                 break
         return drawn
 
