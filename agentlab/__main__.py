@@ -1,5 +1,5 @@
 """``python -m agentlab`` is ``agentlab``."""
 
-from agentlab.cli import main
+from agentlab.cli.app import main
 
 main()

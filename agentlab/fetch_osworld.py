@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from agentlab.disk.files import write_atomic
 from agentlab.fetch import CHUNK, Download, OnBytes, download, download_all, nothing, require_space
-from agentlab.files import write_atomic
 from envs.errors import LabError, SetupError
 from envs.osworld import upstream
 from envs.osworld.grading import OfficialGrader

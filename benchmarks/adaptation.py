@@ -19,7 +19,7 @@ from options import CENTRE, GREEDY, RESULTS, Method, arguments, command_line, se
 from paired import Outcome, compare, save, table
 from pool import reported
 
-from agentlab.metrics import Row
+from agentlab.results.metrics import Row
 
 METHODS = [
     Method("greedy", "none", attempts=2),

@@ -18,8 +18,8 @@ from meter import console
 from options import RESULTS, command_line, fingerprint
 from paired import save
 
-from agentlab.metrics import SPLIT, Row, peak_memory
-from agentlab.store import read_rows
+from agentlab.disk.store import read_rows
+from agentlab.results.metrics import SPLIT, Row, peak_memory
 from policies.registry import BUNDLED
 
 METHODS = ("none", "best-of-k", "textgrad", "rosa-paper", "rosa", "rosa2", "rl", "slot")

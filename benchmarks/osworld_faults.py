@@ -37,8 +37,8 @@ from typing import Any
 from docker.models.containers import Container
 from guest_faults import CONTAINER_FAULTS, ENGINE_SECONDS, ENGINE_SIGNALS, RUNNER_KILLED, kinds_of, restart_engine
 
-from agentlab.config import RunConfig
-from agentlab.runner import Runner
+from agentlab.run.config import RunConfig
+from agentlab.run.runner import Runner
 from envs import containers
 from envs.containers import Ledger, Owner
 from envs.containers.engine import ENGINE_FAULTS

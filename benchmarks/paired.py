@@ -20,9 +20,9 @@ from meter import console
 from options import CENTRE, Method, Setup
 from pool import ContinuedSession, FirstSession, Job, Pool
 
-from agentlab.config import RunConfig
-from agentlab.metrics import Row, exact_repeats, mcnemar, paired_bootstrap, sessions, unparsable_draws
-from agentlab.runner import plan
+from agentlab.results.metrics import Row, exact_repeats, mcnemar, paired_bootstrap, sessions, unparsable_draws
+from agentlab.run.config import RunConfig
+from agentlab.run.runner import plan
 from envs.base import TaskSpec
 
 CHUNK = 60

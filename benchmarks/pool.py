@@ -23,18 +23,18 @@ import torch
 from meter import Meter, console
 from safetensors.torch import load_file, save_file
 
-from agentlab.config import CHANGES_NO_RESULT, RunConfig
-from agentlab.metrics import Row
-from agentlab.record import AttemptWriter, load_trace
-from agentlab.rows import Attempt, session_over
-from agentlab.runner import load_policy_of, open_words, prepare, stop_on_signals
-from agentlab.session import Interrupted, Session
-from agentlab.store import RunStore, SessionStore
-from agentlab.worker import EnvSlot
+from agentlab.disk.record import AttemptWriter, load_trace
+from agentlab.disk.rows import Attempt, session_over
+from agentlab.disk.store import RunStore, SessionStore
+from agentlab.results.metrics import Row
+from agentlab.run.config import CHANGES_NO_RESULT, RunConfig
+from agentlab.run.runner import load_policy_of, open_words, prepare, stop_on_signals
+from agentlab.run.session import Interrupted, Session
+from agentlab.run.worker import EnvSlot
 from envs.base import TaskSpec
 from envs.errors import LabError, UsageError
 from policies.base import Policy, PolicySession, SamplingConfig
-from policies.ui_tars.policy import UITarsPolicy, UITarsSession
+from policies.families.ui_tars.policy import UITarsPolicy, UITarsSession
 
 CAPTURE = "capture.safetensors"
 

@@ -15,7 +15,7 @@ from formats import markdown_table, number, points, share
 from options import fingerprint
 from tables import Json, attempts_of, by_task, success_table, theorem, updates_table, uplift_table, versus_table
 
-from agentlab import figures
+from agentlab.results import figures
 
 HERE = Path(__file__).parent
 RESULTS, DOCS = HERE / "results", HERE.parent / "docs"

@@ -5,7 +5,7 @@
     python benchmarks/sweep.py --groups damping,tokens --base adapt.weights.beta=0.25    # a second round, around a new centre
 
 Writes ``benchmarks/results/<name>.json``, and ``tuned.json`` with the best setting of each method for ``adaptation.py --tuned`` and
-for the presets in ``policies/adapt_config.py`` and ``agentlab/presets.py``.  Best: the highest mean of success within 2, 3, 4 and 5
+for the presets in ``policies/adapt_config.py`` and ``agentlab/run/presets.py``.  Best: the highest mean of success within 2, 3, 4 and 5
 attempts; ties go to the earlier line, and a default is left only for a setting that is better on these pairs.
 """
 

@@ -18,8 +18,8 @@ from options import RESULTS, Method, arguments, command_line, setup_of
 from paired import Pair, failing_first, save
 from pool import Job, Pool, TransferSession, reported
 
-from agentlab.metrics import Row, mcnemar, paired_bootstrap
-from agentlab.runner import plan
+from agentlab.results.metrics import Row, mcnemar, paired_bootstrap
+from agentlab.run.runner import plan
 from envs.base import TaskSpec
 
 METHODS = [Method("rosa", "rosa"), Method("rosa-paper", "rosa-paper"), Method("rl", "rl"), Method("slot", "slot")]

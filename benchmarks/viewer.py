@@ -24,11 +24,11 @@ import numpy as np
 import uvicorn
 from PIL import Image
 
-from agentlab import rows
-from agentlab.config import resolve
-from agentlab.metrics import SPLIT
-from agentlab.runs import session_folders
-from agentlab.store import RunStore, safe_name
+from agentlab.disk import rows
+from agentlab.disk.runs import session_folders
+from agentlab.disk.store import RunStore, safe_name
+from agentlab.results.metrics import SPLIT
+from agentlab.run.config import resolve
 from agentlab.view.server import make_app
 from envs import actions as act
 from envs.base import TaskSpec

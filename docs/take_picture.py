@@ -12,9 +12,9 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from agentlab.metrics import ended_sessions
-from agentlab.runs import read_run
-from agentlab.store import safe_name
+from agentlab.disk.runs import read_run
+from agentlab.disk.store import safe_name
+from agentlab.results.metrics import ended_sessions
 from agentlab.view.export import export
 from envs.miniwob.browser import find_browser
 

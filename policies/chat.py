@@ -18,8 +18,8 @@ from envs.base import TaskSpec
 from envs.errors import InfrastructureError, PolicyError, SetupError, UsageError
 from policies.base import Policy, SamplingConfig
 from policies.checkpoint import FAMILIES, CheckpointSettings
-from policies.ui_tars.prompt import Message, Platform, wording
-from policies.ui_tars.session import Draw, ProtocolSession
+from policies.families.ui_tars.prompt import Message, Platform, wording
+from policies.families.ui_tars.session import Draw, ProtocolSession
 
 FACTOR = 28
 """Sides of a screenshot are made multiples of this before it is sent, so that pixel coordinates refer to what the model saw."""

@@ -24,7 +24,7 @@ class CheckpointSettings(BaseModel):
     """How a checkpoint wants to be asked: its ``agentlab.json``, or the defaults of its family.
 
     Attributes:
-        prompt: ``v1``, ``1.5`` or ``plain`` (see ``policies.ui_tars.prompt``).
+        prompt: ``v1``, ``1.5`` or ``plain`` (see ``policies.families.ui_tars.prompt``).
         coordinates: ``relative-1000``, or ``absolute-resized``: pixels of the resized screenshot.
         language: Of the thoughts.
         history_images: Screenshots in the prompt, the current one included.

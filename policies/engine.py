@@ -19,10 +19,10 @@ from transformers import DynamicCache
 
 from envs.errors import AdaptationError, PolicyError
 from policies.batching import Batcher
+from policies.families.ui_tars.prompt import Message
 from policies.generation import Generation, Prompt, Request, Row, Score
 from policies.head import HeadAdapter, head_hooks
 from policies.sampler import Sampler
-from policies.ui_tars.prompt import Message
 from policies.vision_cache import VisionCache
 
 __all__ = ["Engine", "Generation", "Prompt", "Request", "Score"]

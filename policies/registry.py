@@ -80,7 +80,7 @@ def _sampling(sampling: SamplingConfig | str | None) -> SamplingConfig:
 def _load_model(name: str, sampling: SamplingConfig, options: Mapping[str, Any]) -> Policy:
     source, folder = _locate(name)
     from policies.checkpoint import check_folder, load_engine, remote_model_type, settings_of
-    from policies.ui_tars.policy import UITarsPolicy
+    from policies.families.ui_tars.policy import UITarsPolicy
 
     model_type = check_folder(folder) if folder else remote_model_type(source)
     engine_options = {k: v for k, v in options.items() if k in ENGINE_OPTIONS}

@@ -23,7 +23,7 @@ import rosa_cost
 import sweep
 import transfer
 
-from agentlab.store import read_rows
+from agentlab.disk.store import read_rows
 from envs.base import TaskSpec
 
 

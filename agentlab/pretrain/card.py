@@ -6,7 +6,7 @@ import json
 import textwrap
 from typing import Any
 
-from agentlab.files import write_atomic
+from agentlab.disk.files import write_atomic
 from agentlab.pretrain.collect import HELD_SEED_START, RESERVED_SEED_START
 from agentlab.pretrain.config import PretrainConfig
 from agentlab.pretrain.examples import Library

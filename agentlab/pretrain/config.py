@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from agentlab.files import write_atomic
+from agentlab.disk.files import write_atomic
 from envs.errors import StoreError, UsageError, did_you_mean
 from envs.miniwob.oracles import oracle_tasks
 from envs.miniwob.tasks import CORE, TRAIN_SEED_START

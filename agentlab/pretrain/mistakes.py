@@ -22,12 +22,12 @@ from agentlab.pretrain.examples import examples
 from agentlab.pretrain.shards import Episode, Screen
 from envs import actions as act
 from envs.errors import InvalidActionError
+from policies.families.ui_tars.parse import Frame, Reply, parse_reply
 from policies.nano.data import Example, prompt_ids
 from policies.nano.decode import replies
 from policies.nano.fast import FastForward
 from policies.nano.replies import action_text, reply_text
 from policies.nano.screen import SCREEN_HEIGHT, SCREEN_WIDTH
-from policies.ui_tars.parse import Frame, Reply, parse_reply
 from retrospect.guidance import Tried, render_tried
 
 FRAME = Frame(SCREEN_WIDTH, SCREEN_HEIGHT)

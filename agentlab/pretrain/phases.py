@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2VLForConditionalGeneration
 
-from agentlab.files import write_atomic
+from agentlab.disk.files import write_atomic
 from agentlab.pretrain.config import PretrainConfig
 from agentlab.pretrain.examples import Library
 from agentlab.pretrain.mistakes import guided, retried, sample_mistakes

@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from agentlab.files import write_atomic
+from agentlab.disk.files import write_atomic
 from agentlab.pretrain.card import write_card
 from agentlab.pretrain.collect import collect_in_parallel, plan
 from agentlab.pretrain.config import PretrainConfig

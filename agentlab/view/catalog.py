@@ -13,12 +13,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from agentlab.files import disk_errors
-from agentlab.metrics import Row, summarize
-from agentlab.plain import Data, plain
-from agentlab.report import summary_lines
-from agentlab.runs import Run, checked_row, inside, read_run_config, session_folders, session_rows
-from agentlab.store import flatten, safe_name
+from agentlab.disk.files import disk_errors
+from agentlab.disk.runs import Run, checked_row, inside, read_run_config, session_folders, session_rows
+from agentlab.disk.store import flatten, safe_name
+from agentlab.exchange.plain import Data, plain
+from agentlab.results.metrics import Row, summarize
+from agentlab.results.report import summary_lines
 from envs.errors import StoreError
 
 Stamp = tuple[int, int, int]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agentlab.files import disk_errors, fresh_folder, write_atomic
+from agentlab.disk.files import disk_errors, fresh_folder, write_atomic
 from agentlab.view.library import Library
 from agentlab.view.server import HERE, PAGES
 from envs.errors import UsageError

@@ -1,6 +1,6 @@
 """What the viewer shows, as plain data: the runs, one run, one session, one screen.  Served live and exported from here alike.
 
-Everything is read leniently (see :mod:`agentlab.runs`), and everything that leaves is of a known type: texts, finite numbers,
+Everything is read leniently (see :mod:`agentlab.disk.runs`), and everything that leaves is of a known type: texts, finite numbers,
 actions of the vocabulary.
 """
 
@@ -11,10 +11,10 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from agentlab.files import read_json
-from agentlab.plain import Data, attempt_data, number, shifts, text
-from agentlab.runs import attempt_folders, find_session, inside, read_attempt, screen_path
-from agentlab.store import safe_name
+from agentlab.disk.files import read_json
+from agentlab.disk.runs import attempt_folders, find_session, inside, read_attempt, screen_path
+from agentlab.disk.store import safe_name
+from agentlab.exchange.plain import Data, attempt_data, number, shifts, text
 from agentlab.view.catalog import Catalog
 from envs.errors import LabError, StoreError, UsageError
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from envs import actions as act
+from policies.families.ui_tars.prompt import PromptShape, build_messages
 from policies.nano.fast import FastBatch
 from policies.nano.replies import Box, reply_text, to_relative
 from policies.nano.screen import (
@@ -30,7 +31,6 @@ from policies.nano.screen import (
     SCREEN_HEIGHT,
     SCREEN_WIDTH,
 )
-from policies.ui_tars.prompt import PromptShape, build_messages
 
 SHAPE = PromptShape(kind="plain", history_images=1, history_replies=4)
 """How the bundled policy is asked, in training and in use."""

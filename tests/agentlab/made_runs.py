@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from agentlab import rows
-from agentlab.config import resolve
-from agentlab.metrics import SPLIT
-from agentlab.record import AttemptWriter
-from agentlab.session import step_of
-from agentlab.store import RunStore, SessionStore
+from agentlab.disk import rows
+from agentlab.disk.record import AttemptWriter
+from agentlab.disk.store import RunStore, SessionStore
+from agentlab.results.metrics import SPLIT
+from agentlab.run.config import resolve
+from agentlab.run.session import step_of
 from envs import actions as act
 from envs.base import Screenshot, TaskSpec
 from policies.base import Decision

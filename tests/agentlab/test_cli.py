@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from agentlab import cli
+from agentlab.cli import app as cli
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_version(agentlab):
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["tasks", "miniwob"]])
 def test_help_does_not_load_the_models_machinery(arguments):
     code = (
-        "import sys; sys.argv = ['agentlab', *sys.argv[1:]]\nfrom agentlab.cli import main\ntry:\n    main()\n"
+        "import sys; sys.argv = ['agentlab', *sys.argv[1:]]\nfrom agentlab.cli.app import main\ntry:\n    main()\n"
         "except SystemExit:\n    pass\nassert 'torch' not in sys.modules, 'torch was imported'"
     )
     subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True, timeout=120)

@@ -6,8 +6,8 @@ import pytest
 from made_runs import Made, make_run, task
 from scipy.stats import binomtest
 
-from agentlab.compare import compare
-from agentlab.runs import read_run
+from agentlab.disk.runs import read_run
+from agentlab.results.compare import compare
 from envs.errors import UsageError
 
 N = 12

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agentlab.config import resolve
+from agentlab.run.config import resolve
 from envs.errors import UsageError
 
 
@@ -39,7 +39,7 @@ def test_file_formats(tmp_path, name, text):
 
 
 def test_resolved_settings_survive_json():
-    from agentlab.config import RunConfig
+    from agentlab.run.config import RunConfig
 
     config = resolve({"tasks": ["a", "b"]}, sets=["temperature=0.7", "model.dtype=float32", "out=x/y"])
     assert RunConfig.model_validate(config.to_json()) == config

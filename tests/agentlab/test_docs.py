@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from agentlab import cli
+from agentlab.cli import app as cli
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

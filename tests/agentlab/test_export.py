@@ -8,7 +8,7 @@ import pytest
 from made_runs import Made, make_run, screen, task
 from PIL import Image
 
-from agentlab.export import export_run
+from agentlab.exchange.export import export_run
 from envs import actions as act
 from envs.errors import StoreError, UsageError
 

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agentlab import cli
-from agentlab.compare import compare
-from agentlab.import_osworld import import_osworld
-from agentlab.pyautogui_text import read_actions
-from agentlab.replay import Options as ReplayOptions
-from agentlab.replay import Replayer
-from agentlab.report import make_report
-from agentlab.rescore import settings
-from agentlab.runs import attempt_folders, find_session, read_attempt, read_run, read_screen
-from agentlab.targets import find_target
+from agentlab.cli import app as cli
+from agentlab.disk.runs import attempt_folders, find_session, read_attempt, read_run, read_screen
+from agentlab.exchange.import_osworld import import_osworld
+from agentlab.exchange.pyautogui_text import read_actions
+from agentlab.replay.replay import Options as ReplayOptions
+from agentlab.replay.replay import Replayer
+from agentlab.replay.rescore import settings
+from agentlab.replay.targets import find_target
+from agentlab.results.compare import compare
+from agentlab.results.report import make_report
 from agentlab.view.library import Library
 from envs import actions as act
 from envs.errors import StoreError, UsageError

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from test_import_osworld import ONE, attempt, picture
 
-from agentlab.import_osworld import import_osworld
-from agentlab.runs import read_screen
+from agentlab.disk.runs import read_screen
+from agentlab.exchange.import_osworld import import_osworld
 from agentlab.view.library import Library
 
 STAMP, LATER = "20260101@120001", "20260101@120002"

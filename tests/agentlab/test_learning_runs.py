@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agentlab.store import read_rows
+from agentlab.disk.store import read_rows
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "retrospect"))
 

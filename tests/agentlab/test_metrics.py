@@ -2,8 +2,8 @@
 
 import pytest
 
-from agentlab import metrics
-from agentlab.report import summary_lines
+from agentlab.results import metrics
+from agentlab.results.report import summary_lines
 
 SECONDS = {"acting": 1.0, "environment": 0.5, "words": 0.0, "weights": 0.25, "rest": 0.25}
 

@@ -8,15 +8,16 @@ import pytest
 from PIL import Image
 from small_world import DoorEnv, DoorPolicy, door
 
-from agentlab import cli, replay_report
-from agentlab.config import resolve
-from agentlab.masks import differing_share, parse_mask
-from agentlab.replay import Options, Replayer, replay_all
-from agentlab.runs import read_run
-from agentlab.session import Session
-from agentlab.store import RunStore
-from agentlab.targets import find_target, safe_options
-from agentlab.worker import EnvSlot
+from agentlab.cli import app as cli
+from agentlab.disk.runs import read_run
+from agentlab.disk.store import RunStore
+from agentlab.replay import report as replay_report
+from agentlab.replay.masks import differing_share, parse_mask
+from agentlab.replay.replay import Options, Replayer, replay_all
+from agentlab.replay.targets import find_target, safe_options
+from agentlab.run.config import resolve
+from agentlab.run.session import Session
+from agentlab.run.worker import EnvSlot
 from envs import suites
 from envs.base import TaskSpec, TaskSuite
 from envs.errors import InfrastructureError, StoreError, UsageError

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agentlab.config import resolve
-from agentlab.replay import Options, replay_all
-from agentlab.runner import Runner
-from agentlab.targets import find_target
+from agentlab.replay.replay import Options, replay_all
+from agentlab.replay.targets import find_target
+from agentlab.run.config import resolve
+from agentlab.run.runner import Runner
 from envs.errors import SetupError
 from envs.miniwob.browser import find_browser
 

@@ -9,11 +9,11 @@ import pytest
 from made_runs import Made, make_run, task
 from PIL import Image
 
-from agentlab import figures
-from agentlab.drawing import draw_actions
-from agentlab.metrics import SPLIT
-from agentlab.report import make_report
-from agentlab.runs import read_run
+from agentlab.disk.runs import read_run
+from agentlab.results import figures
+from agentlab.results.drawing import draw_actions
+from agentlab.results.metrics import SPLIT
+from agentlab.results.report import make_report
 from envs import actions as act
 from envs.errors import StoreError, UsageError
 

@@ -8,13 +8,13 @@ from made_runs import Made, make_run, screen, task
 from PIL import Image
 from small_world import door
 
-from agentlab.config import resolve
-from agentlab.rescore import rescore, sections, settings, write
-from agentlab.runs import read_run
-from agentlab.session import Session
-from agentlab.store import RunStore
-from agentlab.targets import find_target
-from agentlab.worker import EnvSlot
+from agentlab.disk.runs import read_run
+from agentlab.disk.store import RunStore
+from agentlab.replay.rescore import rescore, sections, settings, write
+from agentlab.replay.targets import find_target
+from agentlab.run.config import resolve
+from agentlab.run.session import Session
+from agentlab.run.worker import EnvSlot
 from envs import actions as act
 from envs.errors import UsageError
 
@@ -35,7 +35,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def plan_has_the_tasks():
     """The made tasks are not those that the suite would draw."""
-    from agentlab import rescore as module
+    from agentlab.replay import rescore as module
 
     patch = pytest.MonkeyPatch()
     patch.setattr(module, "plan", lambda config: [task("click-test"), task("click-test", 2)])
@@ -53,9 +53,9 @@ def test_the_numbers_are_those_of_scoring_and_solving_by_hand(run, done):
     from dataclasses import replace
 
     from policies.engine import Request
+    from policies.families.ui_tars.prompt import build_messages
     from policies.learner import HeadLearner
     from policies.registry import load_policy
-    from policies.ui_tars.prompt import build_messages
 
     one, two = done
     assert [(r.session, r.attempt, r.error) for r in done] == [("click-test_1", 1, ""), ("click-test_1", 2, "")]
@@ -134,7 +134,7 @@ def test_recorded_tokens_are_scored_as_they_were_drawn(run, done, plan_has_the_t
 
 def test_a_run_of_the_bundled_policy_is_rescored_to_its_own_numbers(tmp_path, monkeypatch):
     """Recorded while acting, and recomputed: the log-probabilities, the update, and what it did to every token."""
-    from agentlab import rescore as module
+    from agentlab.replay import rescore as module
     from policies.registry import load_policy
 
     weights = {"preset": "rosa", "weights": {"tokens": "all"}}

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agentlab.store import read_config, read_rows
+from agentlab.disk.store import read_config, read_rows
 
 pytestmark = pytest.mark.browser
 

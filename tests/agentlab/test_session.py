@@ -6,11 +6,11 @@ from threading import Event
 import pytest
 from small_world import DoorEnv, DoorPolicy, door
 
-from agentlab.config import resolve
-from agentlab.record import load_trace
-from agentlab.session import Interrupted, Session, derive_seed
-from agentlab.store import RunStore
-from agentlab.worker import EnvSlot
+from agentlab.disk.record import load_trace
+from agentlab.disk.store import RunStore
+from agentlab.run.config import resolve
+from agentlab.run.session import Interrupted, Session, derive_seed
+from agentlab.run.worker import EnvSlot
 from envs import actions as act
 from retrospect.config import WordsConfig
 from retrospect.reflect import Retrospector

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-import agentlab.store
-from agentlab.store import RunStore, read_config, read_rows
+import agentlab.disk.store
+from agentlab.disk.store import RunStore, read_config, read_rows
 from envs.errors import StoreError
 
 CONFIG = {"suite": "s", "attempts": 3, "limit": 5, "workers": 1, "adapt": {"preset": "none"}}
@@ -144,7 +144,7 @@ def test_set_aside_keeps_the_files_and_takes_the_rows_out(folder):
 
 
 def test_results_stay_whole_while_sessions_are_set_aside_beside_others(folder, monkeypatch):
-    store, write = open_store(folder), agentlab.store.write_atomic
+    store, write = open_store(folder), agentlab.disk.store.write_atomic
     beside = threading.Thread(target=commit, args=(store, "c_1", 1))
 
     def interrupted(path, text):
@@ -153,7 +153,7 @@ def test_results_stay_whole_while_sessions_are_set_aside_beside_others(folder, m
             beside.join(0.5)
         write(path, text)
 
-    monkeypatch.setattr(agentlab.store, "write_atomic", interrupted)
+    monkeypatch.setattr(agentlab.disk.store, "write_atomic", interrupted)
     store.session("b_1").set_aside(1)
     beside.join(10)
     store.close()

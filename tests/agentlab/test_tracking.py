@@ -7,11 +7,12 @@ import types
 import pytest
 from made_runs import Made, make_run, task
 
-from agentlab import cli, tracking
-from agentlab.config import resolve
-from agentlab.metrics import summarize
-from agentlab.runs import read_run
-from agentlab.tracking import Tally, open_backend
+from agentlab.cli import app as cli
+from agentlab.disk.runs import read_run
+from agentlab.results.metrics import summarize
+from agentlab.run import tracking
+from agentlab.run.config import resolve
+from agentlab.run.tracking import Tally, open_backend
 from envs.errors import SetupError
 
 UPDATE = {"method": "rosa", "accepted": True, "kl_mean": 0.25, "bad": float("nan")}
@@ -137,7 +138,7 @@ def test_a_tracker_that_is_not_installed_is_named_with_the_command(monkeypatch, 
 def test_a_run_with_a_tracker_that_cannot_start_ends_before_it_begins(tmp_path, wandb, monkeypatch, capsys, arguments, code, says):
     wandb.refuses = True
     monkeypatch.setattr(sys, "argv", ["agentlab", "run", "miniwob", "--policy", "noop", "--out", str(tmp_path / "r"), *arguments])
-    monkeypatch.setattr("agentlab.runner.prepare", lambda config, say: None)
+    monkeypatch.setattr("agentlab.run.runner.prepare", lambda config, say: None)
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     shown = capsys.readouterr()

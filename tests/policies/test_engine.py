@@ -10,10 +10,10 @@ from PIL import Image
 from envs.errors import PolicyError
 from policies.base import SamplingConfig
 from policies.engine import Request
+from policies.families.ui_tars.prompt import PromptShape, build_messages
 from policies.head import LoRAHead
 from policies.sampler import Sampler
 from policies.sampling import seed_of
-from policies.ui_tars.prompt import PromptShape, build_messages
 from policies.vision_cache import VisionCache
 
 PLAIN = PromptShape("plain", history_images=2)

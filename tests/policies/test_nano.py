@@ -11,6 +11,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from envs import actions as act
+from policies.families.ui_tars.parse import Frame, parse_reply
+from policies.families.ui_tars.prompt import build_messages
 from policies.nano.build import NanoConfig, build_model, build_processor, load_processor, save_checkpoint
 from policies.nano.data import SHAPE, Example, make_batch, prompt_ids
 from policies.nano.decode import replies
@@ -22,8 +24,6 @@ from policies.nano.screen import CELLS, COORDINATE_TINT, SCREEN_HEIGHT, SCREEN_W
 from policies.nano.tokenizer import build_tokenizer, common_words
 from policies.nano.train import TrainConfig, Trainer
 from policies.registry import bundled_checkpoint
-from policies.ui_tars.parse import Frame, parse_reply
-from policies.ui_tars.prompt import build_messages
 
 WORDS = ["Click", "on", "the", "red", "box", "button", "submit", "type", "Enter", "into"]
 

@@ -6,8 +6,8 @@ import pytest
 
 from envs import actions as act
 from envs.errors import InvalidActionError
-from policies.ui_tars.calls import NAMES, split_reply
-from policies.ui_tars.parse import Frame, parse_point, parse_reply
+from policies.families.ui_tars.calls import NAMES, split_reply
+from policies.families.ui_tars.parse import Frame, parse_point, parse_reply
 
 SCREEN = Frame(1920, 1080)
 UNIT = Frame(1000, 1000)

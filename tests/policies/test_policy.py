@@ -11,10 +11,10 @@ from envs.base import TaskSpec
 from envs.errors import AdaptationError, PolicyError, UsageError
 from policies.base import SamplingConfig
 from policies.checkpoint import CheckpointSettings, settings_of
+from policies.families.ui_tars.policy import UITarsPolicy, coordinate_tokens
+from policies.families.ui_tars.session import Draw, ProtocolSession
 from policies.learner import preset
 from policies.registry import load_policy
-from policies.ui_tars.policy import UITarsPolicy, coordinate_tokens
-from policies.ui_tars.session import Draw, ProtocolSession
 
 TASK = TaskSpec("agentlab/miniwob-v0", "click-test", 7, max_steps=3)
 SETTINGS = CheckpointSettings(

@@ -6,8 +6,8 @@ import types
 import pytest
 
 from envs.errors import UsageError
-from policies.ui_tars import prompt
-from policies.ui_tars.prompt import PromptShape, build_messages, user_text, with_box_tokens
+from policies.families.ui_tars import prompt
+from policies.families.ui_tars.prompt import PromptShape, build_messages, user_text, with_box_tokens
 
 HISTORY = [(f"image{i}", f"Thought: t{i}\nAction: click(start_box='({i},{i})')") for i in range(7)]
 
@@ -86,7 +86,7 @@ def test_sections_come_in_order_and_every_action_line_is_listed(kind, platform):
 
 
 def test_every_action_line_of_the_prompts_is_understood_by_the_parser():
-    from policies.ui_tars.calls import NAMES
+    from policies.families.ui_tars.calls import NAMES
 
     for lines in [*prompt.ACTIONS_V1.values(), *prompt.ACTIONS_15.values()]:
         assert {line.split("(")[0] for line in lines.splitlines()} <= set(NAMES)

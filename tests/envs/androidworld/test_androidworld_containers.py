@@ -147,7 +147,7 @@ def solve(env):
 
 def verb(monkeypatch, capsys, *given):
     """What ``agentlab containers`` prints."""
-    from agentlab import cli
+    from agentlab.cli import app as cli
 
     monkeypatch.setattr(sys, "argv", ["agentlab", "containers", *given])
     monkeypatch.setenv("COLUMNS", "240")

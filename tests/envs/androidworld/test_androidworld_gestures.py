@@ -10,7 +10,7 @@ from envs.androidworld.apps import ALIASES, APPS, upstream_name
 from envs.androidworld.gestures import Conventions, compile_action
 from envs.androidworld.upstream import to_json_action
 from envs.errors import InvalidActionError, UsageError
-from policies.ui_tars.parse import Frame, parse_reply
+from policies.families.ui_tars.parse import Frame, parse_reply
 
 SCREEN = (1080, 2400)
 

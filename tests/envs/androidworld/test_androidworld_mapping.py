@@ -9,8 +9,8 @@ import pytest
 
 from envs.androidworld.env import AndroidWorldEnv
 from envs.androidworld.suite import make_spec
-from policies.ui_tars.parse import Frame, parse_reply
-from policies.ui_tars.prompt import ACTIONS_15, ACTIONS_V1
+from policies.families.ui_tars.parse import Frame, parse_reply
+from policies.families.ui_tars.prompt import ACTIONS_15, ACTIONS_V1
 
 WIDTH, HEIGHT = 180, 400
 ENTER = ["input keyevent KEYCODE_ENTER"]

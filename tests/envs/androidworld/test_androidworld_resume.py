@@ -146,7 +146,7 @@ def test_bad_settings_are_told_without_a_traceback(setting, said, tmp_path, monk
 
 def in_process(monkeypatch, capsys, *given):
     """Exit code and output of a run that ends before anything is started."""
-    from agentlab import cli
+    from agentlab.cli import app as cli
 
     command = ["agentlab", "run", "androidworld", "--policy", "noop", "--provider", "127.0.0.1:1", *given]
     monkeypatch.setattr(sys, "argv", command)

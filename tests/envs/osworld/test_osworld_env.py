@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console
 from standin import SIZE, standin
 
-from agentlab.config import resolve
-from agentlab.dry_run import show
-from agentlab.metrics import summarize
-from agentlab.runner import Runner, plan, prepare
+from agentlab.cli.dry_run import show
+from agentlab.results.metrics import summarize
+from agentlab.run.config import resolve
+from agentlab.run.runner import Runner, plan, prepare
 from envs import actions as act
 from envs.errors import InfrastructureError, SetupError, UsageError
 from envs.osworld import machinery
@@ -313,7 +313,7 @@ def test_what_is_missing_is_said_with_the_command_that_mends_it(tmp_path, monkey
 def test_a_dry_run_shows_the_whole_plan_on_a_machine_that_has_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("AGENTLAB_CACHE", str(tmp_path))
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
-    monkeypatch.setattr("agentlab.needs._gpu_gigabytes", lambda: None)
+    monkeypatch.setattr("agentlab.run.needs._gpu_gigabytes", lambda: None)
     said = io.StringIO()
     wanted = resolve({"suite": "osworld", "policy": "ui-tars-7b-dpo", "workers": 2, "out": tmp_path / "run"})
     show(wanted, Console(file=said, width=200))

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image, ImageDraw
 from standin import SIZE, standin
 
-from agentlab.config import resolve
-from agentlab.replay import Options, Replayer, replay_all
-from agentlab.runner import Runner, prepare
-from agentlab.targets import find_target
+from agentlab.replay.replay import Options, Replayer, replay_all
+from agentlab.replay.targets import find_target
+from agentlab.run.config import resolve
+from agentlab.run.runner import Runner, prepare
 from envs import actions as act
 from envs import containers
 from envs.errors import SetupError, UsageError
@@ -78,7 +78,7 @@ def run(tmp_path, monkeypatch):
     (tmp_path / "tasks/os").mkdir(parents=True)
     (tmp_path / "tasks/os/two-clicks.json").write_text(json.dumps(job))
     monkeypatch.setattr(machinery, "OfficialGrader", SeeingGrader)
-    monkeypatch.setattr("agentlab.replay.lacking", lambda suite, options: [])
+    monkeypatch.setattr("agentlab.replay.replay.lacking", lambda suite, options: [])
     with standin() as guest:
         SeeingGrader.desktop = Desktop(guest)
         env = {"provider": f"address:{guest.address}", "screen": list(SIZE), "timing": "brisk"}

@@ -2,8 +2,8 @@
 
 import pytest
 
-from agentlab.config import resolve
-from agentlab.runner import Runner, prepare
+from agentlab.run.config import resolve
+from agentlab.run.runner import Runner, prepare
 from envs import containers
 from envs.errors import SetupError
 from envs.osworld.upstream import grader_python

@@ -7,7 +7,7 @@ import pytest
 
 from envs.base import TaskSpec
 from envs.osworld.env import OSWorldEnv
-from policies.ui_tars.parse import Frame, parse_reply
+from policies.families.ui_tars.parse import Frame, parse_reply
 
 pytestmark = pytest.mark.docker
 

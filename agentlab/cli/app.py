@@ -1,0 +1,232 @@
+"""The verbs of ``agentlab``.  Thin: every command resolves its arguments, calls one function and prints.
+
+Heavy imports (torch, transformers, a browser) happen inside the commands, so that ``agentlab --help`` is immediate.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from agentlab.cli import containers as containers_cli
+from agentlab.cli import export as export_cli
+from agentlab.cli import fetch as fetch_cli
+from agentlab.cli import traces as traces_cli
+from envs.errors import InfrastructureError, LabError
+
+if TYPE_CHECKING:
+    from agentlab.run.config import RunConfig
+
+app = typer.Typer(
+    help="UI agents that improve between attempts at the same task, in words and in weights.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+setup = typer.Typer(help="Install what a benchmark needs on this machine.", no_args_is_help=True)
+app.add_typer(setup, name="setup")
+app.add_typer(containers_cli.app, name="containers")
+app.add_typer(fetch_cli.app, name="fetch")
+app.add_typer(traces_cli.app)  # without a name: its verbs are ours
+app.add_typer(export_cli.app)
+
+out = Console()
+err = Console(stderr=True)
+
+INTERNAL_ERROR = 70
+"""Exit code of a bug of ours (sysexits.h: EX_SOFTWARE)."""
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        out.print(version("rosa-agentlab"))
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    suite: Annotated[str, typer.Argument(help="Benchmark or task suite: miniwob, miniwob-experts, osworld, androidworld, ...")],
+    part: Annotated[
+        str | None, typer.Option("--suite", help="Part of the benchmark, e.g. light or test_small of osworld, or a path to tasks.")
+    ] = None,
+    provider: Annotated[
+        str | None, typer.Option(help="Where desktops and devices come from, e.g. light, official, ours, upstream, HOST:PORT.")
+    ] = None,
+    policy: Annotated[str | None, typer.Option(help="Policy name or checkpoint path.", show_default="ui-tars-nano")] = None,
+    adapt: Annotated[
+        str | None, typer.Option(help="What is learned between attempts, e.g. none, rosa, rosa2.", show_default="none")
+    ] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(
+            help="What the weights learn from a failure: sparse (-1 per step), critique, or judge.", show_default="sparse"
+        ),
+    ] = None,
+    attempts: Annotated[int | None, typer.Option(help="Attempts per task.", show_default="5")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of instances and sampling.", show_default="0")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Number of task instances.", show_default="all of a fixed list, else 100")
+    ] = None,
+    tasks: Annotated[str | None, typer.Option(help="Comma-separated task names.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Tasks in flight at a time.", show_default="min(4, 2 x CPUs); one emulator")
+    ] = None,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="Run directory.", show_default="runs/<suite>-<policy>-<adapt>-s<seed>")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="Sampling temperature; 0 is greedy.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings from a YAML, TOML or JSON file.")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Any setting; may be repeated.")] = None,
+    track: Annotated[str | None, typer.Option(help="Also tell a tracker: wandb, mlflow or tensorboard.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run, and stop.")] = False,
+    retry_infra: Annotated[bool, typer.Option("--retry-infra", help="Also retry sessions that machinery failures ended.")] = False,
+) -> None:
+    """Run a policy on a task suite, several attempts per task; the same command again continues where it stopped."""
+    from agentlab.run.config import resolve
+    from envs.suites import sub_suite
+
+    flags: dict[str, Any] = {
+        "suite": sub_suite(suite, part) if part else suite,
+        "env": {"provider": provider},
+        "policy": policy,
+        "adapt": {"preset": adapt, "words": {"credit": reward}},
+        "attempts": attempts,
+        "seed": seed,
+        "limit": limit,
+        "tasks": [name.strip() for name in tasks.split(",") if name.strip()] if tasks else None,
+        "workers": workers,
+        "out": out_dir,
+        "track": track,
+        "sampling": {"temperature": temperature},
+    }
+    resolved = resolve(flags, file=config, sets=sets or [])
+    if dry_run:
+        from agentlab.cli.dry_run import show
+
+        show(resolved, out)
+        return
+    _run(resolved, retry_infra)
+
+
+def _run(config: RunConfig, retry_infra: bool) -> None:
+    from agentlab.results.metrics import summarize
+    from agentlab.results.report import summary_table
+    from agentlab.run.progress import RunProgress
+    from agentlab.run.runner import Runner, prepare
+    from agentlab.run.tracking import both, tracking
+
+    def say(line: str) -> None:
+        err.print(escape(line))
+
+    prepare(config, say)
+    runner = Runner(config, retry_infrastructure=retry_infra)
+    with RunProgress(err, len(runner.tasks), config.attempts) as progress, tracking(config, len(runner.tasks), say) as tracker:
+        runner.on_row = both(progress.row, tracker.row)
+        try:
+            rows = runner.run(both(progress.start, tracker.start))
+        except KeyboardInterrupt:
+            err.print(f"Stopped. The same command continues the run in {escape(str(runner.folder))}.")
+            raise typer.Exit(130) from None
+    summary = summarize(rows, attempts=config.attempts, planned=len(runner.tasks))
+    out.print(summary_table(summary, f"{config.suite} · {config.policy} · {config.adapt.preset} · seed {config.seed}"))
+    out.print(f"Run directory: {runner.folder}", soft_wrap=True)
+    if summary.infrastructure_sessions:
+        err.print("Some sessions were ended by machinery failures; --retry-infra makes them again.")
+        if all(row["outcome"] == "infrastructure" for row in rows):
+            raise typer.Exit(InfrastructureError.exit_code)  # nothing was attempted
+
+
+@app.command("tasks")
+def list_tasks(suite: Annotated[str, typer.Argument(help="Task suite.")]) -> None:
+    """List the tasks of a suite, and those left out with the reason."""
+    from envs.suites import get_suite
+
+    found = get_suite(suite)
+    for name in found.task_names():
+        out.print(name, highlight=False)
+    for name, reason in sorted(found.excluded().items()):
+        out.print(f"[dim]{escape(name)}  excluded: {escape(reason)}[/dim]", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: one line per thing, and the command that mends what is missing."""
+    from agentlab.cli.doctor import examine
+
+    missing = 0
+    for finding in examine():
+        mark = "[green]ok[/green]" if finding.ok else "[red]missing[/red]" if finding.needed else "[yellow]absent[/yellow]"
+        mend = f"  →  {escape(finding.mend)}" if finding.mend and not finding.ok else ""
+        out.print(f"{mark}  {escape(finding.what)}: {escape(finding.detail)}{mend}", highlight=False, soft_wrap=True)
+        missing += finding.needed and not finding.ok
+    if missing:
+        raise typer.Exit(3)
+
+
+@setup.command("miniwob")
+def setup_miniwob() -> None:
+    """Find a browser for MiniWoB++, or install one."""
+    from envs.miniwob.setup import ensure_browser
+
+    ensure_browser(lambda line: out.print(line, markup=False, soft_wrap=True))
+
+
+@app.command()
+def pretrain(
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder for the checkpoint and its model card.")],
+    tasks: Annotated[
+        str | None, typer.Option(help="Comma-separated task names.", show_default="those of the bundled policy")
+    ] = None,
+    work: Annotated[
+        Path | None, typer.Option(help="Folder for screens and state.", show_default="~/.cache/agentlab/pretrain")
+    ] = None,
+    episodes: Annotated[int | None, typer.Option(min=1, help="Expert episodes per task.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training batches without guidance.")] = None,
+    guided_steps: Annotated[int | None, typer.Option(min=1, help="Training batches with guidance among them.")] = None,
+    eval_instances: Annotated[int | None, typer.Option(min=0, help="Held-out instances per task; 0 skips the evaluation.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Training processes.", show_default="up to 2")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights and order.")] = None,
+    base: Annotated[Path | None, typer.Option(help="Checkpoint to go on from. [default: from scratch]")] = None,
+    plan: Annotated[Path | None, typer.Option(help="JSON file of settings; what is given here wins.")] = None,
+) -> None:
+    """Make the bundled policy from the scripted experts (hours on two cores); the same command again continues."""
+    from agentlab.pretrain import plan_of, run_pretrain
+
+    given: dict[str, Any] = {
+        "work": work, "tasks": tuple(tasks.split(",")) if tasks else None, "episodes": episodes, "steps": steps,
+        "guided_steps": guided_steps, "eval_instances": eval_instances, "workers": workers, "seed": seed, "base": base,
+    }  # fmt: skip
+    run_pretrain(plan_of(plan, out=out_dir, **{key: value for key, value in given.items() if value is not None}))
+
+
+def main() -> None:
+    """Entry point: errors meant for a person are printed as one, anything else is a bug and keeps its traceback."""
+    try:
+        app(prog_name="agentlab")
+    except LabError as error:
+        err.print(f"[bold red]error:[/bold red] {escape(error.message)}", highlight=False, soft_wrap=True)
+        if error.hint:
+            err.print(escape(error.hint), highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception:  # noqa: BLE001 - the last stop: printed in full, and the exit code says that it is a bug
+        traceback.print_exc()
+        sys.exit(INTERNAL_ERROR)

@@ -1,0 +1,104 @@
+"""What ``agentlab run --dry-run`` shows: the resolved plan, without starting anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.markup import escape
+
+from agentlab.disk.store import read_rows
+from agentlab.run.config import RunConfig
+from agentlab.run.needs import WEIGHTS_GB, gpu_memory, policy_lacks
+from agentlab.run.presets import PRESETS
+from agentlab.run.runner import plan
+from envs.base import TaskSpec
+from envs.errors import SetupError
+from envs.osworld.suite import MAX_STEPS
+from envs.suites import benchmark_of, lacking, remarks
+from policies.registry import MODEL_FREE, hub_repository
+
+SHOWN = 10
+MODEL_REPLY_SECONDS = 3.0
+"""Of a 7B model on one GPU, as the official runner's own estimate."""
+
+
+def show(config: RunConfig, console: Console) -> None:
+    """Print configuration, first instances, what it takes, what is missing, what is done already and what would be downloaded."""
+    missing = [*lacking(config.suite, config.env), *policy_lacks(config)]
+    tasks, count = _planned(config, missing)
+    fetched = list(downloads(config))  # what is refused is refused before anything is shown
+    console.print(yaml.safe_dump(config.to_json(), sort_keys=False).rstrip(), markup=False, highlight=False)
+    console.print(f"\nadapt {config.adapt.preset}: {PRESETS[config.adapt.preset].summary}", highlight=False)
+    console.print(f"{count} sessions, up to {config.attempts} attempts each, {config.parallel} at a time", highlight=False)
+    for task in tasks[:SHOWN]:
+        console.print(f"  {escape(task.id)}  (at most {task.max_steps} steps)", highlight=False)
+    if len(tasks) > SHOWN:
+        console.print(f"  … and {len(tasks) - SHOWN} more", highlight=False)
+    steps = max((task.max_steps for task in tasks), default=MAX_STEPS)
+    for line in (*estimates(config, count, steps), *remarks(config.suite, config.env, tasks)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for error in missing:
+        console.print(f"Missing here: {error.message} {error.hint}", markup=False, highlight=False, soft_wrap=True)
+    for line in fetched:
+        console.print(f"Would be fetched: {line}", highlight=False, soft_wrap=True)
+    console.print(f"Run directory: {config.folder} ({_done(config.folder)})", highlight=False, soft_wrap=True)
+
+
+def _planned(config: RunConfig, missing: Sequence[SetupError]) -> tuple[list[TaskSpec], int]:
+    """The task instances and their number; only the number where the tasks themselves are among what is missing."""
+    try:
+        tasks = plan(config)
+    except SetupError as error:
+        if error.message not in {other.message for other in missing}:
+            raise
+        return [], len(config.tasks) if config.tasks else config.limit
+    return tasks, len(tasks)
+
+
+def estimates(config: RunConfig, sessions: int, steps: int) -> Iterator[str]:
+    """Disk, memory, GPU memory and time, where they are known beforehand."""
+    needed = gpu_memory(config.policy, config.parallel)
+    if needed is not None:
+        yield f"GPU memory: about {needed:.0f} GB, {WEIGHTS_GB[config.policy]:g} GB of them weights (without what adaptation adds)"
+    if benchmark_of(config.suite) != "osworld":
+        return
+    from envs.osworld import needs
+
+    for part in needs.disk_parts(config.suite, config.env):
+        size = f"{part.gigabytes:.3g} GB" if part.gigabytes is not None else "size unknown"
+        yield f"Disk: {part.what}, {size} ({'here' if part.here else 'not here'})"
+    yield f"Memory: about {needs.memory_gb(config.env, config.parallel):.1f} GB for {config.parallel} desktops and their graders"
+    reply = MODEL_REPLY_SECONDS if config.policy not in MODEL_FREE else 0.0
+    seconds = needs.attempt_seconds(config.env, steps, reply)
+    hours = sessions * config.attempts * seconds / config.parallel / 3600
+    yield (
+        f"Time: at most about {hours:.1f} h: {sessions} sessions x {config.attempts} attempts x {seconds / 60:.1f} min "
+        f"({steps} steps, {reply:g} s per reply assumed), {config.parallel} at a time"
+    )
+
+
+def downloads(config: RunConfig) -> Iterator[str]:
+    """What a real run would fetch first."""
+    repository = hub_repository(config.policy)
+    if repository is not None:
+        from huggingface_hub import try_to_load_from_cache
+
+        if not isinstance(try_to_load_from_cache(repository, "config.json"), str):
+            yield f"the model {repository} from the Hugging Face hub"
+    if config.suite.startswith("miniwob") and "browser" not in config.env:
+        from envs.miniwob.browser import find_browser
+
+        try:
+            find_browser()
+        except SetupError as error:
+            yield f"a browser ({error.message})"
+
+
+def _done(folder: Path) -> str:
+    if not (folder / "config.json").exists():
+        return "new"
+    over = sum(bool(row["session_over"]) for row in read_rows(folder))
+    return f"{over} sessions done"

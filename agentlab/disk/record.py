@@ -1,0 +1,142 @@
+"""One attempt on disk, written while it is lived and read back as a :class:`~retrospect.trace.Trace`.
+
+events.jsonl     begin, one line per step, end; flushed line by line
+screens/000.webp lossless; NNN is the screen before step NNN+1, the last one the final screen; unchanged screens are not repeated
+guidance.txt     the words after this attempt, for the next one; words.json how they came about
+adapter files    the weights after this attempt (PEFT layout, written by the policy), update.json what the update did,
+                 tokens.json what it did to the probability of every token
+result.json      the row of results.jsonl; written last
+void_01/         what a try that the machinery broke had got to
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from agentlab.disk.files import disk_errors, read_lines, write_atomic
+from envs import actions as act
+from envs.base import Screenshot, TaskSpec
+from envs.errors import StoreError
+from policies.base import Decision
+from retrospect.trace import Step, Trace
+
+
+class AttemptWriter:
+    """Writes one attempt into its folder; used by one thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._screens = 0
+        self._last: tuple[str, Screenshot] | None = None
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """Append one line to events.jsonl and flush it to the operating system."""
+        path = self.folder / "events.jsonl"
+        with disk_errors(path), path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"event": kind, **fields}) + "\n")
+
+    def screen(self, screenshot: Screenshot) -> str:
+        """Save a screen and return its name; the name of the one before if nothing changed."""
+        number, self._screens = self._screens, self._screens + 1
+        if self._last is not None and np.array_equal(self._last[1], screenshot):
+            return self._last[0]
+        name = f"screens/{number:03d}.webp"
+        path = self.folder / name
+        with disk_errors(path):
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(screenshot).save(path, lossless=True, quality=20, method=0)  # fast; lossless at any quality
+        self._last = (name, screenshot.copy())
+        return name
+
+    def begin(self, task: TaskSpec, attempt: int, instruction: str, guidance: str, seconds: float) -> None:
+        self.event("begin", task=task.id, attempt=attempt, instruction=instruction, guidance=guidance, seconds=seconds)
+
+    def step(self, step: Step, screen: str, decision: Decision | None = None) -> None:
+        """One step; with the policy's ``decision`` also what is known of the reply's tokens."""
+        known = {} if decision is None else {"token_ids": decision.token_ids, "token_logprobs": decision.token_logprobs}
+        self.event(
+            "step",
+            index=step.index,
+            screen=screen,
+            text=step.text,
+            thought=step.thought,
+            action_text=step.action_text,
+            actions=[act.to_json(a) for a in step.actions],
+            invalid=step.invalid,
+            tokens=step.tokens,
+            redrawn=step.redrawn,
+            redrawn_unparsable=step.redrawn_unparsable,
+            logprob=None if decision is None else decision.logprob,
+            seconds=step.seconds,
+            **{name: list(values) for name, values in known.items() if values},
+        )
+
+    def end(self, screen: str, score: float, ended_by: str) -> None:
+        self.event("end", screen=screen, score=score, ended_by=ended_by)
+
+    def text(self, name: str, content: str) -> None:
+        write_atomic(self.folder / name, content)
+
+    def json(self, name: str, content: dict[str, Any]) -> None:
+        write_atomic(self.folder / name, json.dumps(content, indent=2) + "\n")
+
+    def void(self) -> None:
+        """The machinery broke this try: keep what there is in ``void_NN/`` and start the folder afresh."""
+        with disk_errors(self.folder):
+            there = [p for p in self.folder.iterdir() if not p.name.startswith("void_")]
+            if not there:
+                return
+            aside = self.folder / f"void_{len(list(self.folder.glob('void_*'))) + 1:02d}"
+            aside.mkdir()
+            for path in there:
+                path.rename(aside / path.name)
+        self._screens, self._last = 0, None
+
+
+def load_trace(folder: Path) -> Trace:
+    """A finished attempt as the agent lived it.
+
+    Raises:
+        StoreError: the attempt has not ended, or a file of it is missing or corrupt.
+    """
+    events = read_lines(folder / "events.jsonl")
+    by_kind = {kind: [e for e in events if e.get("event") == kind] for kind in ("begin", "step", "end")}
+    if not (by_kind["begin"] and by_kind["step"] and by_kind["end"]):
+        raise StoreError(f"{folder} holds no finished attempt.", "Continue the run first.")
+    begin, end = by_kind["begin"][0], by_kind["end"][0]
+    steps = [
+        Step(
+            index=e["index"],
+            screenshot=load_screen(folder / e["screen"]),
+            text=e["text"],
+            thought=e["thought"],
+            action_text=e["action_text"],
+            actions=tuple(act.from_json(a) for a in e["actions"]),
+            invalid=e["invalid"],
+            seconds=e["seconds"],
+            tokens=e["tokens"],
+            redrawn=e.get("redrawn", 0),
+            redrawn_unparsable=e.get("redrawn_unparsable", 0),
+        )
+        for e in by_kind["step"]
+    ]
+    return Trace(
+        instruction=begin["instruction"],
+        steps=steps,
+        final_screenshot=load_screen(folder / end["screen"]),
+        score=end["score"],
+        ended_by=end["ended_by"],
+        guidance=begin["guidance"],
+        attempt=begin["attempt"],
+    )
+
+
+def load_screen(path: Path) -> Screenshot:
+    """A saved screen, [H, W, 3] uint8 RGB."""
+    with disk_errors(path), Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))

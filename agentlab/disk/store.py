@@ -1,0 +1,242 @@
+"""A run on disk: plain files that ``less`` and ``jq`` read, written so that ``kill -9`` loses at most the attempt in flight.
+
+    config.json                  resolved configuration; a run is continued only under the same one
+    run.lock                     held while a process works in this directory
+    sessions/<task>/attempt_01/  one attempt, see :mod:`agentlab.disk.record`; its result.json, renamed into place last, commits it
+    results.jsonl                one line per finished attempt; derived from the result.json files and rebuilt from them
+
+Nothing here is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from agentlab.disk.files import ATTEMPT, disk_errors, mend, read_json, read_lines, write_atomic
+from agentlab.results.metrics import Row
+from envs.errors import StoreError
+
+SCHEMA = 1
+"""Version of the layout and of the rows; a run of another version is refused, never guessed at."""
+
+
+# -- configurations ----------------------------------------------------------------------------------------------------------------
+def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` -> ``{"a.b": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def differing(old: Mapping[str, Any], new: Mapping[str, Any], *, free: Iterable[str]) -> list[str]:
+    """Dotted keys whose values differ, but for those in ``free``, as ``key: old -> new`` lines."""
+    a, b = flatten(old), flatten(new)
+    keys = sorted((a.keys() | b.keys()) - set(free))
+    return [f"{k}: {json.dumps(a.get(k))} -> {json.dumps(b.get(k))}" for k in keys if a.get(k) != b.get(k)]
+
+
+class RunStore:
+    """One run directory, locked for this process until :meth:`close`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock_file: int | None = None
+        self._results = threading.RLock()  # results.jsonl and the result.json files change together
+
+    @classmethod
+    def open(cls, folder: Path, config: Mapping[str, Any], *, free: Iterable[str] = (), grows: str = "") -> RunStore:
+        """Create a run, or continue the one in ``folder``.
+
+        Args:
+            folder: Created if missing.
+            config: The resolved configuration, JSON-serialisable.
+            free: Dotted keys that may differ from the stored configuration (they change no result).
+            grows: A key whose number may be larger than the stored one (sessions are independent: more of them extend a run).
+
+        Raises:
+            StoreError: unwritable, foreign or corrupt directory, another configuration, or another process works in it.
+        """
+        store = cls(folder)
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            names = {p.name for p in folder.iterdir() if not p.name.endswith(".tmp")}
+        fresh = "config.json" not in names
+        if fresh and names - {"run.lock"}:
+            raise StoreError(f"{folder} is not a run directory: it has files but no config.json.", "Choose another with --out DIR.")
+        store._take_lock()
+        try:
+            if fresh:
+                store._write_config(config)
+            else:
+                store._check_config(config, set(free), grows)
+            with disk_errors(folder):
+                (folder / "sessions").mkdir(exist_ok=True)
+            store._repair_results()
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def _take_lock(self) -> None:
+        path = self.folder / "run.lock"
+        with disk_errors(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            # The kernel drops the lock with its process, however that died: a lock file left behind locks nobody out.
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.read(descriptor, 64).decode(errors="replace").strip() or "unknown"
+            os.close(descriptor)
+            raise StoreError(f"Another process (pid {holder}) works in {self.folder}.", "Wait for it, or use --out DIR.") from error
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        self._lock_file = descriptor
+
+    def _write_config(self, config: Mapping[str, Any]) -> None:
+        write_atomic(self.folder / "config.json", json.dumps({"schema": SCHEMA, "config": config}, indent=2) + "\n")
+
+    def _check_config(self, config: Mapping[str, Any], free: set[str], grows: str) -> None:
+        old = read_config(self.folder)
+        bigger = grows and isinstance(old.get(grows), int) and isinstance(config.get(grows), int) and config[grows] > old[grows]
+        changed = differing(old, config, free=free | ({grows} if bigger else set()))
+        empty = not any(self.folder.glob("sessions/*/attempt_*/result.json"))  # a start that failed binds nobody
+        if changed and not empty:
+            raise StoreError(
+                f"{self.folder} holds a run under another configuration ({'; '.join(changed)}).",
+                "Use the same settings to continue it, or --out DIR for a new run.",
+            )
+        if bigger or changed:
+            self._write_config(config)
+
+    # -- results -------------------------------------------------------------------------------------------------------------------
+    def append(self, row: Row) -> None:
+        """Add one line to results.jsonl; called after the attempt's result.json is in place."""
+        path = self.folder / "results.jsonl"
+        with self._results, disk_errors(path), path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def rows(self) -> list[Row]:
+        return read_rows(self.folder)
+
+    def _repair_results(self) -> None:
+        """Make results.jsonl say what the result.json files say (a crash may have torn or lost its last line)."""
+        path = self.folder / "results.jsonl"
+        with self._results, disk_errors(path):
+            text = "".join(json.dumps(row) + "\n" for row in self.rows())
+            if not path.exists() or path.read_text(encoding="utf-8") != text:
+                write_atomic(path, text)
+
+    def sort(self, tasks: Sequence[str]) -> None:
+        """Put results.jsonl into the order of the plan, so that two runs can be compared with ``diff``."""
+        place = {task: i for i, task in enumerate(tasks)}
+        rows = sorted(self.rows(), key=lambda r: (place.get(r["task"], len(place)), r["task"], r["attempt"]))
+        write_atomic(self.folder / "results.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+    def session(self, task_id: str) -> SessionStore:
+        return SessionStore(self, self.folder / "sessions" / safe_name(task_id))
+
+    def close(self) -> None:
+        """Unlock the directory.  May be called twice."""
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
+
+
+class SessionStore:
+    """The folder of one session."""
+
+    def __init__(self, run: RunStore, folder: Path) -> None:
+        self.run = run
+        self.folder = folder
+
+    def attempt_folder(self, attempt: int) -> Path:
+        return self.folder / f"attempt_{attempt:02d}"
+
+    def rows(self) -> list[Row]:
+        """Results of the finished attempts, in order, without gaps."""
+        rows: list[Row] = []
+        while (path := self.attempt_folder(len(rows) + 1) / "result.json").exists():
+            rows.append(read_json(path))
+        return rows
+
+    def start_attempt(self, attempt: int) -> Path:
+        """An empty folder for an attempt; what an attempt in flight left there when its process died is removed."""
+        folder = self.attempt_folder(attempt)
+        with disk_errors(folder):
+            if folder.exists():
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True)
+        return folder
+
+    def set_aside(self, attempt: int) -> None:
+        """Move attempt ``attempt`` and the later ones into ``set_aside_NN/``: they stay readable and count no more."""
+        numbered = [p for p in self.folder.glob("attempt_*") if (m := ATTEMPT.match(p.name)) and int(m[1]) >= attempt]
+        if not numbered:
+            return
+        with disk_errors(self.folder):
+            aside = self.folder / f"set_aside_{len(list(self.folder.glob('set_aside_*'))) + 1:02d}"
+            aside.mkdir()
+            for path in sorted(numbered, reverse=True):  # the newest first: a crash in between leaves no gap
+                path.rename(aside / path.name)
+        self.run._repair_results()
+
+    def commit(self, attempt: int, row: Row) -> None:
+        """The attempt is over and all its files are written: result.json makes it count."""
+        with self.run._results:  # another session may be setting attempts aside, which rewrites results.jsonl from the files
+            write_atomic(self.attempt_folder(attempt) / "result.json", json.dumps(row, indent=2) + "\n")
+            self.run.append(row)
+
+
+# -- reading a run without working in it -------------------------------------------------------------------------------------------
+def safe_name(task_id: str) -> str:
+    """A task's id as a folder name."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", task_id).lstrip(".") or "task"
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of the run in ``folder``.
+
+    Raises:
+        StoreError: no run there, a corrupt config.json, or one of another schema.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        raise StoreError(
+            f"{folder} is not a run directory: it has no config.json.", "Give the directory that `agentlab run` printed."
+        )
+    data = read_json(path)
+    if data.get("schema") != SCHEMA or not isinstance(data.get("config"), dict):
+        raise StoreError(f"{path} is of schema {data.get('schema')!r}; this version reads {SCHEMA}.", mend(path))
+    return data["config"]
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """One row per finished attempt, from the result.json files; in the order of results.jsonl, then by session and attempt."""
+    found: dict[tuple[str, int], Row] = {}
+    for session in sorted((folder / "sessions").glob("*")):
+        for row in SessionStore(RunStore(folder), session).rows():
+            found[(row["task"], row["attempt"])] = row
+    return in_order(found.values(), folder / "results.jsonl")
+
+
+def in_order(rows: Iterable[Row], listed: Path) -> list[Row]:
+    """Rows in the order of the file ``listed``; those that it lacks come last."""
+    found = {(row["task"], row["attempt"]): row for row in rows}
+    order: dict[tuple[str, int], None] = {}
+    with contextlib.suppress(StoreError):  # the order is a nicety; the result.json files are the truth
+        keys = ((r.get("task"), r.get("attempt")) for r in read_lines(listed))
+        order = {(task, t): None for task, t in keys if isinstance(task, str) and isinstance(t, int)}
+    return [found[key] for key in [*(k for k in order if k in found), *(k for k in found if k not in order)]]

@@ -1,0 +1,1 @@
+"""Runs carried to and from the formats of others."""

@@ -1,0 +1,196 @@
+"""Weight updates computed again from recorded attempts, without an environment, under any adaptation.
+
+The recorded replies are scored by the policy in teacher-forced passes, which gives the H and the probabilities that acting gave;
+then θ is updated as in a run, and the policy is asked what it would now do, greedily, at every step of the attempt.  θ goes from
+attempt to attempt of a session, as it would have.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agentlab.disk.files import write_atomic
+from agentlab.disk.runs import Attempt, Run, attempt_folders, read_attempt, read_screen
+from agentlab.exchange.plain import attempt_data, number, text, token_ids
+from agentlab.replay.targets import Target, refuse_imported
+from agentlab.results.pages import Section, write_pages
+from agentlab.run.config import RunConfig, merge, resolve
+from agentlab.run.runner import load_policy_of, plan
+from agentlab.run.session import derive_seed
+from envs import actions as act
+from envs.base import Screenshot, TaskSpec
+from envs.errors import AdaptationError, StoreError, UsageError
+from policies.base import Decision, Policy, PolicySession
+
+NUMBERS = ("delta_norm2", "residual_before", "residual_after", "kl_mean", "kl_max", "log_odds_shift")
+"""Of an update, in the table; all of them are in the file."""
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """One recorded attempt, learned from again.
+
+    Attributes:
+        recorded: log π of each reply as it was recorded; None where it was not.
+        before, after: The same, scored before and after the update.
+        update: Its numbers; None if there was none.
+        replies: What it did to every token of each reply (:class:`policies.base.ReplyTokens`).
+        proposals: Per step, what was done, and what the policy would do after the update with everything before it as it was.
+        error: Why there is no update, or no score ("" if there is).
+    """
+
+    session: str
+    attempt: int
+    recorded: list[float | None] = field(default_factory=list)
+    before: list[float] = field(default_factory=list)
+    after: list[float] = field(default_factory=list)
+    update: dict[str, Any] | None = None
+    replies: list[dict[str, Any]] = field(default_factory=list)
+    proposals: list[dict[str, Any]] = field(default_factory=list)
+    error: str = ""
+
+
+def settings(run: Run, adapt: str | None, sets: Sequence[str]) -> RunConfig:
+    """The run's configuration under another adaptation.
+
+    Raises:
+        UsageError: unknown settings, or settings that change no weights.
+    """
+    refuse_imported(run)
+    kept = {name: value for name, value in run.config.items() if name not in {"adapt", "out"}}
+    own = run.config.get("adapt") or {}
+    chosen = {"preset": adapt} if adapt is not None else own
+    config = resolve(merge(kept, {"adapt": chosen}), sets=sets)
+    if config.adapt.weights.method == "none":
+        raise UsageError("These settings change no weights.", "Give --adapt rosa, or another that does.")
+    return config
+
+
+def rescore(target: Target, config: RunConfig, *, propose: bool = True) -> list[Rescored]:
+    """Learn again from the failed attempts that ``target`` means, session by session.
+
+    Args:
+        propose: Also ask what the policy would now do, which costs as much as acting did.
+
+    Raises:
+        UsageError, PolicyError, SetupError: the policy cannot be had, or cannot score; nothing there to learn from.
+    """
+    tasks = {task.id: task for task in plan(config)}
+    done: list[Rescored] = []
+    with load_policy_of(config) as policy:
+        for folder in target.sessions():
+            attempts = [read_attempt(path) for path in attempt_folders(folder)]
+            wanted = [a for a in attempts if target.attempt is None or a.number <= target.attempt]
+            found = _session(folder.name, wanted, tasks, policy, config, propose)
+            done += [r for r in found if target.attempt in (None, r.attempt)]
+    if not done:
+        raise UsageError("There is no failed attempt to learn from.", "Solved attempts change no weights.")
+    return done
+
+
+def _session(
+    name: str, attempts: Sequence[Attempt], tasks: dict[str, TaskSpec], policy: Policy, config: RunConfig, propose: bool
+) -> list[Rescored]:
+    failed = [a for a in attempts if a.result is not None and a.result.get("reward") == -1]
+    if not failed:
+        return []
+    task = tasks.get(failed[0].begin.get("task", ""))
+    if task is None:
+        return [Rescored(name, failed[0].number, error="Its task is not one of this run's settings.")]
+    theta = policy.open(task, seed=derive_seed(config.seed, task.id), adapt=config.adapt.weights)
+    try:
+        return [_attempt(name, attempt, theta, propose) for attempt in failed]
+    finally:
+        theta.close()
+
+
+def _attempt(name: str, attempt: Attempt, theta: PolicySession, propose: bool) -> Rescored:
+    recorded = [number(step.get("logprob")) for step in attempt.steps]
+    try:
+        steps = _steps(attempt)
+        before = _relive(theta, attempt, steps)
+        update = theta.adapt(_credit(attempt))
+        after = _relive(theta, attempt, steps)
+        proposals = _proposals(attempt, theta.propose()) if propose else []
+    except (StoreError, AdaptationError) as error:
+        return Rescored(name, attempt.number, recorded, error=error.message)
+    finally:
+        theta.discard()
+    if update is None:
+        return Rescored(name, attempt.number, recorded, before, after, proposals=proposals)
+    numbers = {"method": update.method, "accepted": update.accepted, **update.numbers}
+    replies = [dataclasses.asdict(reply) for reply in update.replies]
+    return Rescored(name, attempt.number, recorded, before, after, numbers, replies, proposals)
+
+
+def _steps(attempt: Attempt) -> list[tuple[Screenshot, str]]:
+    return [(read_screen(attempt.folder, step.get("screen")), text(step.get("text"))) for step in attempt.steps]
+
+
+def _relive(theta: PolicySession, attempt: Attempt, steps: Sequence[tuple[Screenshot, str]]) -> list[float]:
+    begin = attempt.begin
+    theta.begin(text(begin.get("instruction")), guidance=text(begin.get("guidance")), attempt=attempt.number)
+    return theta.relive(steps, [token_ids(step) for step in attempt.steps])
+
+
+def _proposals(attempt: Attempt, found: Sequence[Decision]) -> list[dict[str, Any]]:
+    """What was done at each step, and what would be."""
+    lines = []
+    for step, decision in zip(attempt_data(attempt)["steps"], found, strict=True):
+        actions = [act.to_json(action) for action in decision.actions]
+        line = {"step": step["index"], "recorded": step["action_text"], "now": decision.action_text or decision.text}
+        lines.append(line | {"same": actions == step["actions"], "text": decision.text, "actions": actions})
+    return lines
+
+
+def _credit(attempt: Attempt) -> list[float]:
+    """The credit that the run gave the steps; −1 each where it gave none."""
+    reflection = (attempt.words or {}).get("reflection")
+    credit = reflection.get("credit") if isinstance(reflection, dict) else None
+    fits = isinstance(credit, list) and len(credit) == len(attempt.steps) and all(isinstance(r, int | float) for r in credit)
+    return [float(r) for r in credit] if fits and credit is not None else [-1.0] * len(attempt.steps)
+
+
+# -- what came of it ---------------------------------------------------------------------------------------------------------------
+def sections(done: Sequence[Rescored]) -> list[Section]:
+    """A line per attempt."""
+    rows = []
+    for r in done:
+        update = r.update or {}
+        cells = [f"{update[n]:.4g}" if isinstance(update.get(n), int | float) else "–" for n in NUMBERS]
+        change = f"{sum(r.before):.3f} → {sum(r.after):.3f}" if r.after else "–"
+        state = r.error or ("accepted" if update.get("accepted") else str(update.get("reason", "none")))
+        known = [p for p in r.recorded if isinstance(p, int | float)]
+        then = f"{sum(known):.3f}" if known and len(known) == len(r.recorded) else "–"
+        rows.append((f"{r.session}/{r.attempt}", state, *cells, then, change))
+    note = (
+        "log p: of all replies of the attempt, as recorded, and as scored here before and after the update.  Under the run's own "
+        "adaptation the first two agree.  (Runs of earlier versions have no token ids: their texts are tokenized anew.)"
+    )
+    return [Section("Updates", ("attempt", "update", *NUMBERS, "log p recorded", "log p"), rows, note), _would_do(done)]
+
+
+def _would_do(done: Sequence[Rescored]) -> Section:
+    """The steps at which the policy would now do something else."""
+    asked = [(r, line) for r in done for line in r.proposals]
+    rows = [(f"{r.session}/{r.attempt}", str(line["step"]), line["recorded"], line["now"]) for r, line in asked if not line["same"]]
+    note = (
+        f"At {len(rows)} of {len(asked)} steps the policy would now, after the update, greedily, do something else than was done "
+        "(which may have been drawn at random), everything before that step being as it was."
+    )
+    return Section("What it would now do", ("attempt", "step", "recorded", "now"), rows, note)
+
+
+def write(folder: Path, title: str, done: Sequence[Rescored]) -> None:
+    """Write ``rescore.md``, ``rescore.html`` and ``rescore.json`` into ``folder``.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    write_pages(folder, "rescore", title, [s for s in sections(done) if s.rows], {})
+    write_atomic(folder / "rescore.json", json.dumps({"attempts": [vars(r) for r in done]}, indent=2) + "\n")

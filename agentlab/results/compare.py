@@ -1,0 +1,203 @@
+"""Runs side by side, paired by task: what differs in their settings, and whether their results differ by more than chance."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agentlab.disk.runs import Run
+from agentlab.disk.store import differing
+from agentlab.results import figures
+from agentlab.results.metrics import (
+    Interval,
+    SessionSummary,
+    correction_uplift,
+    ended_sessions,
+    mcnemar,
+    paired_bootstrap,
+    success_bands,
+)
+from agentlab.results.pages import Section, write_pages
+from agentlab.run.config import CHANGES_NO_RESULT
+from envs.errors import UsageError
+
+SHOWN = 8
+"""Task names given in a message."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Solved within ``k``: another run minus the first one, over the same sessions.
+
+    Attributes:
+        difference: Of the shares, with its 95 % bootstrap interval.
+        only_first, only_other: Sessions that one of the two solved.
+        p: Two-sided exact McNemar test on those.
+    """
+
+    k: int
+    difference: float
+    interval: Interval
+    only_first: int
+    only_other: int
+    p: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs over the sessions that all of them have ended.
+
+    Attributes:
+        labels: Short names of the runs, different from each other.
+        found: Per run, the sessions, paired by place.
+        attempts: Largest k compared.
+        settings: Per run but the first, the settings that differ from the first one's.
+        contrasts: Per run but the first, one per k.
+    """
+
+    labels: list[str]
+    found: list[list[SessionSummary]]
+    attempts: int
+    settings: list[list[str]]
+    contrasts: list[list[Contrast]]
+    notes: list[str]
+
+    def sections(self) -> list[Section]:
+        """Tables of the comparison."""
+        return [_success(self), _contrasts(self), _settings(self), _one_sided(self)]
+
+    def write(self, folder: Path) -> None:
+        """Write ``compare.md``, ``compare.html`` and the figure into ``folder``.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        bands = {label: success_bands(found, self.attempts) for label, found in zip(self.labels, self.found, strict=True)}
+        draw = functools.partial(figures.success_curve, bands, title="Solved within k attempts")
+        write_pages(folder, "compare", self.title, [s for s in self.sections() if s.rows], {"success.png": draw})
+
+    @property
+    def title(self) -> str:
+        return " · ".join(self.labels)
+
+
+def compare(runs: Sequence[Run], *, force: bool = False, by_name: bool = False, seed: int = 0) -> Comparison:
+    """Compare runs, each with the first.
+
+    Args:
+        runs: Two or more.
+        force: Also compare runs over different tasks or with different numbers of attempts, over what they share.
+        by_name: Resample task names with all their instances instead of single sessions (wider where instances are alike).
+        seed: Of the bootstrap.
+
+    Raises:
+        UsageError: fewer than two runs, nothing in common, or different tasks, suites or attempts without ``force``.
+    """
+    if len(runs) < 2:
+        raise UsageError("A comparison needs two runs.", "agentlab compare RUN_A RUN_B")
+    ended = [{s.task: s for s in ended_sessions(run.rows)} for run in runs]
+    labels = _labels(runs)
+    obstacles = _obstacles(runs, labels, ended)
+    if obstacles and not force:
+        raise UsageError(
+            f"These runs cannot be paired: {' '.join(obstacles)}", "Finish them, or use --force to compare what they share."
+        )
+    shared = [task for task in ended[0] if all(task in sessions for sessions in ended)]
+    if not shared:
+        raise UsageError("These runs have no session in common that has ended.", "Runs are paired by task and instance seed.")
+    found = [[sessions[task] for task in shared] for sessions in ended]
+    attempts = min(run.attempts for run in runs)
+    groups = [s.name for s in found[0]] if by_name else None
+    contrasts = [[_contrast(found[0], other, k, groups, seed) for k in range(1, attempts + 1)] for other in found[1:]]
+    settings = [differing(runs[0].config, run.config, free=CHANGES_NO_RESULT) for run in runs[1:]]
+    notes = [f"{len(shared)} sessions that all runs have ended.", *obstacles, *_same_start(runs, shared)]
+    return Comparison(labels, found, attempts, settings, contrasts, notes)
+
+
+def _labels(runs: Sequence[Run]) -> list[str]:
+    names = [run.folder.resolve().name for run in runs]
+    if len(set(names)) < len(names):
+        names = [str(run.folder) for run in runs]
+    return [name if names.count(name) == 1 else f"{name} #{i}" for i, name in enumerate(names, start=1)]
+
+
+def _obstacles(runs: Sequence[Run], labels: Sequence[str], ended: Sequence[dict[str, SessionSummary]]) -> list[str]:
+    """What the runs do not have in common with the first, in words."""
+    found = []
+    for label, run, sessions in list(zip(labels, runs, ended, strict=True))[1:]:
+        for key in ("suite", "attempts"):
+            first, other = runs[0].config.get(key), run.config.get(key)
+            if first != other:
+                found.append(f"{key} is {first} in {labels[0]} and {other} in {label}.")
+        for here, there, name, absent in ((ended[0], sessions, labels[0], label), (sessions, ended[0], label, labels[0])):
+            extra = sorted(here.keys() - there.keys())
+            if extra:
+                some = ", ".join(extra[:SHOWN]) + (" …" if len(extra) > SHOWN else "")
+                found.append(f"{len(extra)} sessions ended in {name} and not in {absent} ({some}).")
+    return found
+
+
+def _contrast(
+    first: Sequence[SessionSummary], other: Sequence[SessionSummary], k: int, groups: Sequence[str] | None, seed: int
+) -> Contrast:
+    a, b = [s.solved_within(k) for s in first], [s.solved_within(k) for s in other]
+    difference, interval = paired_bootstrap([float(v) for v in a], [float(v) for v in b], seed=seed, groups=groups)
+    only_first, only_other, p = mcnemar(a, b)
+    return Contrast(k, difference, interval, only_first, only_other, p)
+
+
+def _same_start(runs: Sequence[Run], shared: Sequence[str]) -> list[str]:
+    """In how many sessions the first attempts were the same, action by action: differences come from adaptation only there."""
+    firsts: list[dict[str, Any]] = [{r["task"]: r["actions_hash"] for r in run.rows if r["attempt"] == 1} for run in runs]
+    same = sum(len({f.get(task) for f in firsts}) == 1 for task in shared)
+    return [f"The first attempts were the same, action by action, in {same} of them."]
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------------------
+def _success(c: Comparison) -> Section:
+    rows = []
+    for label, found in zip(c.labels, c.found, strict=True):
+        shares = [f"{share:.1%} ({low:.0%}–{high:.0%})" for share, (low, high) in success_bands(found, c.attempts)]
+        uplift = correction_uplift(found)
+        rows.append((label, *shares, "–" if uplift is None else f"{uplift:.1%}", str(sum(s.infrastructure for s in found))))
+    header = ("run", *(f"success@{k}" for k in range(1, c.attempts + 1)), "uplift", "ended by machinery")
+    return Section("Runs", header, rows, " ".join(c.notes), ("success.png",))
+
+
+def _contrasts(c: Comparison) -> Section:
+    rows = []
+    for label, contrasts in zip(c.labels[1:], c.contrasts, strict=True):
+        for x in contrasts:
+            low, high = x.interval
+            points = f"{100 * x.difference:+.1f}", f"{100 * low:+.1f} … {100 * high:+.1f}"
+            rows.append((f"{label} − {c.labels[0]}", str(x.k), *points, str(x.only_first), str(x.only_other), f"{x.p:.2g}"))
+    note = (
+        "Difference of success@k in percentage points, paired by session; p of the exact McNemar test, not corrected for several k."
+    )
+    header = ("difference", "k", "points", "95 % interval", f"only {c.labels[0]}", "only the other", "p")
+    return Section("Paired differences", header, rows, note)
+
+
+def _settings(c: Comparison) -> Section:
+    pairs = zip(c.labels[1:], c.settings, strict=True)
+    rows = [(label, line) for label, lines in pairs for line in (lines or ["the same settings"])]
+    return Section("Settings that differ", ("run", f"{c.labels[0]} -> run"), rows)
+
+
+def _one_sided(c: Comparison) -> Section:
+    """Sessions that the first run and another one did not both solve (or both fail)."""
+    rows = []
+    for label, other in zip(c.labels[1:], c.found[1:], strict=True):
+        for a, b in zip(c.found[0], other, strict=True):
+            if a.solved_within(c.attempts) != b.solved_within(c.attempts):
+                rows.append((label, a.task, _solved(a, c.attempts), _solved(b, c.attempts)))
+    return Section("Sessions solved by one of the two", ("run", "session", c.labels[0], "run solved it at"), rows)
+
+
+def _solved(session: SessionSummary, attempts: int) -> str:
+    if session.infrastructure:
+        return "ended by machinery"
+    return f"attempt {session.solved_at}" if session.solved_within(attempts) else "not solved"

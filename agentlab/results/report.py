@@ -1,0 +1,241 @@
+"""What a run came to: one list of sections, printed in the terminal, as Markdown and as a page (:mod:`agentlab.results.pages`)."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from agentlab.disk.runs import Run
+from agentlab.disk.store import safe_name
+from agentlab.results import figures
+from agentlab.results.metrics import (
+    SPLIT,
+    Row,
+    SessionSummary,
+    Summary,
+    correction_uplift,
+    ended_sessions,
+    success_at,
+    success_bands,
+    summarize,
+)
+from agentlab.results.pages import Section, write_pages
+
+Line = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A run's sections and the figures that go with them, by file name."""
+
+    title: str
+    sections: list[Section]
+    figures: dict[str, Callable[[Path], None]] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Write ``report.md``, ``report.html`` (which holds its figures) and the figures into ``folder``.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        write_pages(folder, "report", self.title, self.sections, self.figures)
+
+
+def make_report(run: Run, strips: int = 0) -> Report:
+    """The report of a run, finished or not, with pictures of ``strips`` sessions."""
+    found, rows = ended_sessions(run.rows), run.rows
+    shown, pictures = _strips(run, found, strips)
+    sections = [
+        Section("Summary", ("metric", "value"), summary_lines(summarize(rows, attempts=run.attempts))),
+        _success(found, run.attempts),
+        _time(rows, run.attempts),
+        groups("Domains", "domain", found, run.attempts, lambda s: s.domain or "–"),
+        groups("Tasks", "task", found, run.attempts, lambda s: s.name),
+        _updates(rows),
+        _words(rows),
+        _failures(rows),
+        shown,
+        Section("Could not be read", ("what",), [(problem,) for problem in run.problems]),
+    ]
+    drawn: dict[str, Callable[[Path], None]] = {}
+    if found:
+        bands, newly = success_bands(found, run.attempts), summarize(rows, attempts=run.attempts).newly_solved
+        seconds = seconds_by_attempt(rows, run.attempts)
+        drawn = {
+            "success.png": partial(figures.success_curve, {run.title: bands}, title="Solved within k attempts"),
+            "newly_solved.png": partial(figures.newly_solved_bars, newly, title="Sessions solved at each attempt"),
+            "time.png": partial(figures.time_split_bar, seconds, title="Where time goes"),
+        }
+    return Report(run.title, [s for s in sections if s.rows], drawn | pictures)
+
+
+def _strips(run: Run, found: Sequence[SessionSummary], count: int) -> tuple[Section, dict[str, Callable[[Path], None]]]:
+    """Up to ``count`` sessions, and their pictures: first those solved after a failure, then in the order of the run."""
+    chosen = sorted(found, key=lambda s: not (s.failed_first and s.solved_at is not None))[:count]
+    drawn: dict[str, Callable[[Path], None]] = {
+        f"session_{safe_name(s.task)}.png": partial(figures.attempt_strip, run.folder, safe_name(s.task)) for s in chosen
+    }
+    lines = [(s.task, str(s.solved_at) if s.solved_at is not None else "–") for s in chosen]
+    note = "A row per attempt, a column per step: guidance, the action on the screen, thought and action, and at the end reward and update."
+    return Section("Sessions", ("session", "solved at attempt"), lines, note, tuple(drawn)), drawn
+
+
+# -- sections ----------------------------------------------------------------------------------------------------------------------
+def summary_lines(summary: Summary) -> list[Line]:
+    """(name, value) of everything the final table shows, in order."""
+    unfinished = summary.sessions - summary.finished
+    lines = [("sessions", f"{summary.finished}" + (f" of {summary.sessions} ({unfinished} not finished)" if unfinished else ""))]
+    lines += [(f"success@{k}", f"{share:.1%}") for k, share in enumerate(summary.success_at, start=1)]
+    if summary.feasible_sessions < summary.finished:
+        feasible = " ".join(f"{share:.1%}" for share in summary.feasible_success_at)
+        lines.append((f"success@1 … on the {summary.feasible_sessions} feasible tasks", feasible))
+    if (
+        summary.first_score is not None and abs(summary.first_score - summary.success_at[0]) > 1e-9
+    ):  # the benchmark gives part marks
+        lines.append(
+            ("mean score at attempt 1", f"{summary.first_score:.1%} (feasible tasks: {_share(summary.feasible_first_score)})")
+        )
+    lines.append(("newly solved per attempt", " ".join(str(n) for n in summary.newly_solved)))
+    lines.append(("correction uplift", _share(summary.correction_uplift) + f" of {summary.failed_first} failed at attempt 1"))
+    lines.append(("average attempts", _number(summary.average_attempts)))
+    lines.append(("attempts per solved task", _number(summary.attempts_per_solved)))
+    lines.append(("exact repeats among retries", _share(summary.exact_repeats)))
+    lines.append(("unparsable replies", f"{_share(summary.unparsable)} ({_share(summary.unparsable_draws)} of all draws)"))
+    if summary.updates:
+        lines.append(("weight updates accepted", f"{summary.updates_accepted} of {summary.updates}"))
+    lines += [(f"seconds per attempt, {part}", f"{summary.seconds_per_attempt[part]:.3f}") for part in SPLIT]
+    lines.append(("seconds per session", _number(summary.seconds_per_session)))
+    lines += [(f"peak memory, {name.replace('_', ' ')}", f"{mb:,.0f} MB") for name, mb in sorted(summary.memory.items())]
+    lines.append(
+        ("machinery failures", f"{summary.infrastructure_failures} (sessions ended by them: {summary.infrastructure_sessions})")
+    )
+    return lines
+
+
+def _success(found: Sequence[SessionSummary], attempts: int) -> Section:
+    bands = success_bands(found, attempts)
+    rows = [
+        (str(k), f"{share:.1%}", f"{low:.1%} – {high:.1%}", str(sum(s.solved_at == k for s in found)))
+        for k, (share, (low, high)) in enumerate(bands, start=1)
+    ]
+    note = "Shares are over all sessions that have ended; intervals are 95 % bootstrap intervals over sessions."
+    header = ("k", "success@k", "95 % interval", "newly solved")
+    return Section("Success", header, rows if found else [], note, ("success.png", "newly_solved.png"))
+
+
+def seconds_by_attempt(rows: Iterable[Row], attempts: int) -> dict[str, list[float]]:
+    """Mean seconds per part, at attempt 1, 2, …, over the graded attempts; 0 where none was made."""
+    by_number = _by_attempt(rows, attempts, lambda r: r)
+    return {part: [_mean([r["seconds"][part] for r in made]) or 0.0 for made in by_number] for part in SPLIT}
+
+
+def _by_attempt(rows: Iterable[Row], attempts: int, column: Callable[[Row], Any]) -> list[list[Any]]:
+    """What ``column`` gives for the graded rows, one list per attempt number; None is left out."""
+    graded = [r for r in rows if r["outcome"] == "graded"]
+    return [[value for r in graded if r["attempt"] == k and (value := column(r)) is not None] for k in range(1, attempts + 1)]
+
+
+def _time(rows: Iterable[Row], attempts: int) -> Section:
+    by_part = seconds_by_attempt(rows, attempts)
+    made = [len(found) for found in _by_attempt(rows, attempts, lambda r: r)]
+    lines = [(str(k), str(made[k - 1]), *(f"{by_part[part][k - 1]:.3f}" for part in SPLIT)) for k in range(1, attempts + 1)]
+    return Section(
+        "Time",
+        ("attempt", "made", *SPLIT),
+        [line for line, n in zip(lines, made, strict=True) if n],
+        "Mean seconds per graded attempt.",
+        ("time.png",),
+    )
+
+
+def groups(
+    title: str, column: str, found: Sequence[SessionSummary], attempts: int, key: Callable[[SessionSummary], str]
+) -> Section:
+    """Success by group, e.g. by domain or by task name."""
+    last = (f"success@{attempts}",) if attempts > 1 else ()
+    lines = []
+    for name in sorted({key(s) for s in found}):
+        group = [s for s in found if key(s) == name]
+        later = (f"{success_at(group, attempts):.0%}",) if last else ()
+        broken = sum(s.infrastructure for s in group)
+        lines.append((name, str(len(group)), f"{success_at(group, 1):.0%}", *later, _share(correction_uplift(group)), str(broken)))
+    return Section(title, (column, "sessions", "success@1", *last, "uplift", "ended by machinery"), lines)
+
+
+def _updates(rows: Iterable[Row]) -> Section:
+    """Spread of every number that the weight updates recorded."""
+    updates = [r["update"] for r in rows if isinstance(r.get("update"), dict)]
+    names = dict.fromkeys(name for u in updates for name, value in u.items() if _is_number(value))
+    lines = []
+    for name in names:
+        values = [float(u[name]) for u in updates if _is_number(u.get(name))]
+        spread = (statistics.fmean(values), statistics.median(values), min(values), max(values))
+        lines.append((name, str(len(values)), *(f"{v:.4g}" for v in spread)))
+    accepted = sum(bool(u.get("accepted")) for u in updates)
+    reasons = Counter(str(u.get("error") or u.get("reason")) for u in updates if not u.get("accepted"))
+    note = f"{accepted} of {len(updates)} updates were accepted."
+    note += "".join(f" Not accepted, {n} times: {reason}." for reason, n in reasons.most_common(5))
+    return Section("Weight updates", ("number", "updates", "mean", "median", "least", "greatest"), lines, note)
+
+
+def _words(rows: Iterable[Row]) -> Section:
+    words = [r["words"] for r in rows if isinstance(r.get("words"), dict)]
+    names = [name for name in ("distance", "characters", "seconds", "requests", "tokens", "cost") if words]
+    lines = []
+    for name in names:
+        values = [float(w[name]) for w in words if _is_number(w.get(name))]
+        if values:
+            lines.append((name, f"{statistics.fmean(values):.4g}", f"{sum(values):.4g}"))
+    errors = Counter(str(w["error"]) for w in words if w.get("error"))
+    note = f"{len(words)} reflections." + "".join(f" Failed, {n} times: {error}" for error, n in errors.most_common(5))
+    return Section("Words", ("number", "mean", "total"), lines, note)
+
+
+def _failures(rows: Iterable[Row]) -> Section:
+    """What broke, by component: how often, in how many sessions, and what it last said."""
+    broken = [(r["task"], b) for r in rows for b in r["infrastructure"] if isinstance(b, dict)]
+    lines = []
+    for component, count in Counter(str(b.get("component")) for _, b in broken).most_common():
+        these = [(task, b) for task, b in broken if str(b.get("component")) == component]
+        lines.append((component, str(count), str(len({task for task, _ in these})), str(these[-1][1].get("message", ""))))
+    return Section("Failures of the machinery", ("component", "failures", "sessions", "last message"), lines)
+
+
+# -- in the terminal ---------------------------------------------------------------------------------------------------------------
+def summary_table(summary: Summary, title: str) -> Table:
+    """The final table of a run."""
+    return terminal_table(Section(title, ("metric", "value"), summary_lines(summary)), show_header=False)
+
+
+def terminal_table(section: Section, *, show_header: bool = True) -> Table:
+    """A section's table for the terminal."""
+    table = Table(title=escape(section.title), title_justify="left", show_header=show_header)
+    for number, column in enumerate(section.header):
+        table.add_column(column, justify="right" if number else "left")
+    for row in section.rows:
+        table.add_row(*(escape(cell) for cell in row))
+    return table
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"

@@ -1,0 +1,1 @@
+"""The attempt loop and what a run is made of: configuration, sessions, workers, progress."""

@@ -1,0 +1,255 @@
+"""Many sessions at a time: threads with an environment each, one shared policy, one run directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import json
+import os
+import queue
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from agentlab.disk.files import write_atomic
+from agentlab.disk.rows import session_over
+from agentlab.disk.store import RunStore
+from agentlab.results.metrics import Row
+from agentlab.run.config import CHANGES_NO_RESULT, RunConfig
+from agentlab.run.memory import MemoryWatch
+from agentlab.run.needs import policy_lacks
+from agentlab.run.session import Interrupted, Session
+from agentlab.run.worker import EnvSlot
+from envs.base import TaskSpec
+from envs.errors import SetupError, UsageError
+from envs.suites import check_options, get_suite, lacking, machinery, remarks
+from policies.base import Policy
+from policies.registry import load_policy
+from policies.scripted import ScriptedPolicy
+from retrospect.reflect import Retrospector, preload
+
+
+def plan(config: RunConfig) -> list[TaskSpec]:
+    """The task instances of a run, in order; a larger ``limit`` only appends.
+
+    Raises:
+        UsageError: unknown suite or task, or nothing to do.
+    """
+    tasks = list(itertools.islice(get_suite(config.suite).instances(config.tasks, config.seed), config.limit))
+    if not tasks:
+        raise UsageError(f"Suite {config.suite!r} has no task instances for these settings.", "Check --tasks and --limit.")
+    check_options(tasks[0], config.env)
+    if config.max_steps is not None:
+        tasks = [dataclasses.replace(task, max_steps=config.max_steps) for task in tasks]
+    return tasks
+
+
+class Runner:
+    """Runs the sessions of a plan that the run directory does not have yet.
+
+    Every session's randomness is derived from (seed, task id), and nothing but the frozen backbone is shared, so results do not
+    depend on which worker runs a session, or when, but for the rounding of batched products: a token that two replies draw from
+    differently composed batches can differ where two logits are equal to about six digits.  ``workers=1`` leaves nothing open.
+    """
+
+    def __init__(
+        self, config: RunConfig, *, on_row: Callable[[Row], None] = lambda row: None, retry_infrastructure: bool = False
+    ) -> None:
+        self.config = config
+        self.tasks = plan(config)
+        self.on_row = on_row
+        self.retry_infrastructure = retry_infrastructure
+        self.stop = threading.Event()
+
+    @property
+    def folder(self) -> Path:
+        return self.config.folder
+
+    def run(self, on_start: Callable[[list[Row]], None] = lambda rows: None) -> list[Row]:
+        """Make all missing attempts and return all rows of the run, in the order of the plan.
+
+        Args:
+            on_start: Called once with the rows that were there already.
+
+        Raises:
+            KeyboardInterrupt: stopped by Ctrl-C; everything is closed and the run can be continued.
+            LabError: the run cannot go on.
+        """
+        store = RunStore.open(self.folder, self.config.to_json(), free=CHANGES_NO_RESULT, grows="limit")
+        try:
+            todo = self._todo(store)
+            on_start(store.rows())
+            if todo:
+                with load_policy_of(self.config) as policy:
+                    write_atomic(self.folder / "policy.json", json.dumps(policy.describe(), indent=2) + "\n")
+                    self._run(todo, policy, store)
+            store.sort([task.id for task in self.tasks])
+            return store.rows()
+        finally:
+            store.close()
+
+    def _todo(self, store: RunStore) -> list[TaskSpec]:
+        todo = []
+        for task in self.tasks:
+            session = store.session(task.id)
+            rows = session.rows()
+            if self.retry_infrastructure and rows and rows[-1]["outcome"] == "infrastructure":
+                session.set_aside(len(rows))
+                rows.pop()
+            if not session_over(rows):
+                todo.append(task)
+        return todo
+
+    def _run(self, todo: Sequence[TaskSpec], policy: Policy, store: RunStore) -> None:
+        pending: queue.SimpleQueue[TaskSpec] = queue.SimpleQueue()
+        for task in todo:
+            pending.put(task)
+        workers = min(self.config.parallel, len(todo))
+        options = env_options(self.config, policy)
+        with (
+            machinery(self.config.suite, options, run=self.folder.name, workers=workers) as options,
+            MemoryWatch(policy) as memory,
+            stop_on_signals(self.stop),
+            ThreadPoolExecutor(workers, "worker") as pool,
+        ):
+            futures = [pool.submit(self._work, pending, policy, store, memory, EnvSlot(options)) for _ in range(workers)]
+            self._wait(futures)
+        for future in futures:
+            future.result()
+        if self.stop.is_set():
+            raise KeyboardInterrupt
+
+    def _wait(self, futures: Sequence[Future[None]]) -> None:
+        """Wait for all workers; when one fails the others stop after the step in flight."""
+        left = set(futures)
+        while left:
+            done, left = wait(left, timeout=0.5, return_when=FIRST_COMPLETED)  # short waits, so that signals are handled
+            if any(future.exception() for future in done):
+                self.stop.set()
+
+    def _work(
+        self, pending: queue.SimpleQueue[TaskSpec], policy: Policy, store: RunStore, memory: MemoryWatch, envs: EnvSlot
+    ) -> None:
+        """One worker: sessions one after the other, on one environment."""
+        try:
+            while not self.stop.is_set():
+                try:
+                    task = pending.get_nowait()
+                except queue.Empty:
+                    return
+                session = Session(
+                    task,
+                    config=self.config,
+                    policy=policy,
+                    words=open_words(self.config, policy),
+                    envs=envs,
+                    store=store.session(task.id),
+                    stop=self.stop,
+                    memory=memory.peak,
+                )
+                session.run(self.on_row)
+        except Interrupted:
+            return
+        finally:
+            envs.close()
+
+
+def env_options(config: RunConfig, policy: Policy) -> dict[str, Any]:
+    """Options of the run's environments: the user's, and the expert where the policy is one that follows it."""
+    return config.env | ({"oracle": True} if isinstance(policy, ScriptedPolicy) and policy.needs_oracle else {})
+
+
+def open_words(config: RunConfig, policy: Policy) -> Retrospector | None:
+    """The words axis of a new session; None if neither words nor credit are asked for.
+
+    Raises:
+        SetupError, UsageError: the engine cannot be had.
+    """
+    words = config.adapt.words
+    if words.method == "none" and words.credit == "sparse":
+        return None
+    writes = words.engine == "self" and type(policy).complete is not Policy.complete
+    return Retrospector(words, functools.partial(policy.complete, max_new_tokens=words.max_tokens) if writes else None)
+
+
+def prepare(config: RunConfig, say: Callable[[str], None]) -> None:
+    """Get ready what the suite needs on this machine, before anything is started.
+
+    Raises:
+        SetupError: it cannot be had; the hint says how to mend it.
+    """
+    if config.suite.startswith("miniwob") and "browser" not in config.env:
+        from envs.miniwob.browser import find_browser
+        from envs.miniwob.setup import ensure_browser
+
+        try:
+            find_browser()
+        except SetupError:
+            ensure_browser(say)
+    refuse([*lacking(config.suite, config.env), *policy_lacks(config)])
+    for line in remarks(config.suite, config.env, plan(config)):
+        say(line)
+    preload(config.adapt.words)
+
+
+def refuse(missing: Sequence[SetupError]) -> None:
+    """Raises SetupError with all that is missing; nothing if nothing is."""
+    if len(missing) == 1:
+        raise missing[0]
+    if missing:
+        raise SetupError(
+            "\n".join(["Several things are missing here.", *(f"- {error.message}" for error in missing)]),
+            "\n".join(f"- {error.hint}" for error in missing),
+        )
+
+
+@contextmanager
+def load_policy_of(config: RunConfig) -> Iterator[Policy]:
+    """The run's policy, closed at the end."""
+    policy = load_policy(config.policy, sampling=config.sampling, **config.model)
+    try:
+        if config.adapt.weights.method != "none" and not policy.adaptable:
+            raise UsageError(
+                f"--adapt {config.adapt.preset} changes weights, and the policy {config.policy!r} has none to change.",
+                "Use --adapt none, textgrad or reflexion, or a policy with weights.",
+            )
+        yield policy
+    finally:
+        policy.close()
+
+
+@contextmanager
+def stop_on_signals(stop: threading.Event) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM) sets ``stop``; the second one ends the process at once, with its children."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may install handlers
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            _end_now(128 + number)
+        stop.set()
+
+    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _end_now(code: int) -> None:
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        try:
+            child.kill()
+        except psutil.NoSuchProcess:
+            continue
+    os._exit(code)

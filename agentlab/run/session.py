@@ -1,0 +1,239 @@
+"""One task and its attempts: ROSA2 Algorithm 1 with a UI episode in the place of a chat turn.
+
+The unit of work, of resume and of parallelism.  What the machinery breaks is made again within bounds; it is recorded, and it is
+never a reward, never adapted on, never written down as a failure of the agent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from threading import Event
+
+from agentlab.disk import rows
+from agentlab.disk.files import read_json
+from agentlab.disk.record import AttemptWriter, load_trace
+from agentlab.disk.rows import Attempt
+from agentlab.disk.store import SessionStore
+from agentlab.results.metrics import Row
+from agentlab.run.config import RunConfig
+from agentlab.run.worker import EnvSlot
+from envs.base import GUIEnv, Observation, Screenshot, TaskSpec
+from envs.errors import AdaptationError, InfrastructureError, LabError
+from policies.base import Decision, Policy, PolicySession
+from policies.scripted import ScriptedSession
+from retrospect.reflect import Retrospector
+from retrospect.trace import Step, Trace
+
+
+class Interrupted(Exception):
+    """The run is being stopped; the attempt in flight does not count and is made again when the run is continued."""
+
+
+class Session:
+    """Runs the attempts of one task, from where its folder says they stopped."""
+
+    def __init__(
+        self,
+        task: TaskSpec,
+        *,
+        config: RunConfig,
+        policy: Policy,
+        words: Retrospector | None,
+        envs: EnvSlot,
+        store: SessionStore,
+        stop: Event,
+        memory: Callable[[], dict[str, float]],
+    ) -> None:
+        self.task, self.config, self.policy, self.words = task, config, policy, words
+        self.envs, self.store, self.stop, self.memory = envs, store, stop, memory
+        self.seed = derive_seed(config.seed, task.id)
+
+    def run(self, on_row: Callable[[Row], None]) -> None:
+        """Make the attempts that are missing; ``on_row`` gets the row of each as soon as it is on disk.
+
+        Raises:
+            Interrupted: ``stop`` was set.
+            PolicyError, StoreError, UsageError: the run cannot go on.
+        """
+        made = self.store.rows()
+        if rows.session_over(made):
+            return
+        theta, made, x = self._restore(made)  # a fresh session: θ₁ = 0 and x₁ = the instruction, no guidance
+        try:
+            for t in range(len(made) + 1, self.config.attempts + 1):
+                row = self._attempt(theta, t, x)
+                on_row(row)
+                if row["session_over"]:
+                    break
+                x = self._guidance_after(t)
+        finally:
+            theta.close()
+
+    # -- one turn of the loop --------------------------------------------------------------------------------------------------
+    def _attempt(self, theta: PolicySession, t: int, x: str) -> Row:
+        """Attempt ``t`` under guidance ``x``, with what is learned from it; its files are complete when this returns."""
+        writer = AttemptWriter(self.store.start_attempt(t))
+        broken: list[dict[str, str]] = []
+        started = time.perf_counter()
+        while True:
+            try:
+                attempt = self._episode(theta, t, x, writer)  # ŷ_t: every token of a whole episode
+                break
+            except InfrastructureError as error:
+                theta.discard()
+                if self.stop.wait(0.2):  # Ctrl-C reaches the browser too: that is no failure of the machinery
+                    raise Interrupted from error
+                broken.append({"component": error.component, "message": error.message})
+                writer.event("infrastructure", **broken[-1])
+                writer.void()
+                if len(broken) > self.config.infra_retries:
+                    row = rows.broken(self.task, t, x, broken, time.perf_counter() - started)
+                    return self._commit(t, row)
+        success = attempt.trace.score >= self.config.success_threshold  # r_t = +1 or −1, once, at the end
+        if not success and t < self.config.attempts:  # r_t = +1 or t = T_max: stop
+            self._learn(theta, attempt, writer)
+        over = success or t == self.config.attempts
+        return self._commit(t, rows.graded(self.task, attempt, broken, success=success, over=over))
+
+    def _episode(self, theta: PolicySession, t: int, x: str, writer: AttemptWriter) -> Attempt:
+        """One episode from a freshly reset task."""
+        started = time.perf_counter()
+        steps: list[Step] = []
+        acting = False
+        try:
+            env = self.envs.get(self.task)
+            observation, instruction = self._begin(env, theta, t, x, writer)
+            reset_seconds = time.perf_counter() - started
+            screen = writer.screen(observation["screenshot"])
+            over = False
+            while not over:
+                if self.stop.is_set():
+                    raise Interrupted
+                acting = True
+                decision = theta.act(observation)
+                acting = False
+                before = observation["screenshot"]
+                observation, _, terminated, truncated, info = env.step(decision.actions)
+                over = terminated or truncated
+                steps.append(step_of(len(steps) + 1, before, decision, info.get("invalid", ""), env.seconds))
+                writer.step(steps[-1], screen, decision)
+                screen = writer.screen(observation["screenshot"])
+        except InfrastructureError:
+            if not acting:  # an endpoint's failure is no fault of the environment
+                self.envs.renew()
+            raise
+        writer.end(screen, info["score"], info["ended_by"])
+        trace = Trace(instruction, steps, observation["screenshot"], info["score"], info["ended_by"], guidance=x, attempt=t)
+        attempt = Attempt(trace, started, guidance=x)
+        attempt.seconds["acting"] = sum(s.seconds["acting"] for s in steps)
+        attempt.seconds["environment"] = reset_seconds + sum(s.seconds["environment"] for s in steps)
+        return attempt
+
+    def _begin(self, env: GUIEnv, theta: PolicySession, t: int, x: str, writer: AttemptWriter) -> tuple[Observation, str]:
+        """Reset the task and tell the policy: (first observation, instruction)."""
+        if isinstance(theta, ScriptedSession):
+            theta.oracle = env.oracle
+        observation, info = env.reset(options={"task": self.task})
+        theta.begin(info["instruction"], guidance=x, attempt=t)
+        writer.begin(self.task, t, info["instruction"], x, env.seconds)
+        return observation, info["instruction"]
+
+    def _learn(self, theta: PolicySession, attempt: Attempt, writer: AttemptWriter) -> None:
+        """What is learned from a failed attempt; an axis that is off, or cannot learn, leaves x or θ as it is."""
+        words, weights = self.config.adapt.axes(attempt.trace.attempt)
+        reflection = None
+        if self.words is not None and (words or weights):  # the weights may want the credit only
+            started = time.perf_counter()
+            reflection = self.words.reflect(attempt.trace, words=words)  # x*_{t+1} = x_{t+1} − ∇_text L(ŷ_t)  (Alg. 1, line 14)
+            attempt.guidance = reflection.guidance
+            attempt.seconds["words"] = time.perf_counter() - started
+            attempt.words = rows.words_columns(reflection)
+            writer.json("words.json", {"reflection": reflection.to_json(), "state": self.words.state()})
+        if attempt.guidance:
+            writer.text("guidance.txt", attempt.guidance)
+        if weights:  # θ_{t+1} = θ_t + Δθ  (Alg. 1, line 17)
+            credit = reflection.credit if reflection is not None else (-1.0,) * len(attempt.trace.steps)  # r_i = r_t, or dense
+            self._update(theta, attempt, credit, writer)
+
+    def _update(self, theta: PolicySession, attempt: Attempt, credit: Sequence[float], writer: AttemptWriter) -> None:
+        started = time.perf_counter()
+        try:
+            update = theta.adapt(credit, refined=attempt.guidance if self.config.adapt.score_under == "refined" else None)
+            if update is None:
+                return
+            attempt.update = {"method": update.method, "accepted": update.accepted, "seconds": update.seconds, **update.numbers}
+            if update.replies:
+                writer.json("tokens.json", {"replies": [dataclasses.asdict(reply) for reply in update.replies]})
+        except AdaptationError as error:
+            method = self.config.adapt.weights.method
+            attempt.update = {"method": method, "accepted": False, "seconds": 0.0, "error": str(error)}
+        attempt.adapter = theta.save_adapter(writer.folder)
+        attempt.seconds["weights"] = time.perf_counter() - started
+        writer.json("update.json", attempt.update)
+
+    def _commit(self, t: int, row: Row) -> Row:
+        row["memory"] = self.memory()
+        self.store.commit(t, row)
+        return row
+
+    # -- coming back to a session ----------------------------------------------------------------------------------------------
+    def _restore(self, made: list[Row]) -> tuple[PolicySession, list[Row], str]:
+        """Adapter, rows and words as the last finished attempt left them; from attempt 1 again if that cannot be had."""
+        theta = self._open()
+        if not made:
+            return theta, [], ""
+        try:
+            if self.config.sampling.no_repeat:
+                for row in made:
+                    steps = load_trace(self.store.attempt_folder(row["attempt"])).steps
+                    theta.recall([(step.screenshot, step.actions) for step in steps])
+            # Attempts that the weights did not learn from (`switch`) left no file: the newest adapter is the one in force.
+            adapted = [row["attempt"] for row in made if row["adapter"]]
+            if adapted:
+                theta.load_adapter(self.store.attempt_folder(adapted[-1]))
+            if self.words is not None:
+                self._restore_words(len(made))
+            return theta, made, self._guidance_after(len(made))
+        except LabError:
+            theta.close()
+            self.store.set_aside(1)  # never lost, never counted
+            return self._open(), [], ""
+
+    def _open(self) -> PolicySession:
+        weights = self.config.adapt.weights
+        return self.policy.open(self.task, seed=self.seed, adapt=weights if weights.method != "none" else None)
+
+    def _restore_words(self, t: int) -> None:
+        paths = (self.store.attempt_folder(i) / "words.json" for i in range(t, 0, -1))
+        path = next((p for p in paths if p.exists()), None)
+        if path is not None and self.words is not None:
+            self.words.load_state(read_json(path)["state"])
+
+    def _guidance_after(self, t: int) -> str:
+        path = self.store.attempt_folder(t) / "guidance.txt"
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def step_of(index: int, before: Screenshot, decision: Decision, invalid: str, seconds: float) -> Step:
+    """A reply and what it did; ``seconds`` is the environment's."""
+    return Step(
+        index=index,
+        screenshot=before,
+        text=decision.text,
+        thought=decision.thought,
+        action_text=decision.action_text,
+        actions=decision.actions,
+        invalid=invalid,
+        seconds={"acting": decision.seconds, "environment": seconds},
+        tokens=decision.tokens,
+        redrawn=decision.redrawn,
+        redrawn_unparsable=decision.redrawn_unparsable,
+    )
+
+
+def derive_seed(seed: int, task_id: str) -> int:
+    """The seed of one session, in [0, 2**63): independent of which worker runs it, and when."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{task_id}".encode()).digest()[:8]) >> 1

@@ -1,0 +1,1 @@
+"""Model families: how each is asked, and how its replies are read."""
