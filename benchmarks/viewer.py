@@ -69,8 +69,11 @@ def _attempt(folder: Path, spec: TaskSpec, t: int, screen: bytes, *, success: bo
     (here / "screens").mkdir(parents=True)
     (here / "screens/000.webp").write_bytes(screen)
     blank, action = np.zeros((1, 1, 3), np.uint8), act.Click(15.0 + 5 * t, 75.0)
-    step = Step(1, blank, "", "The red square is it.", act.describe(action), (action,), "", {"acting": 0.1, "environment": 0.1}, 12)
-    trace = Trace("Click the red square.", [step], blank, float(success), "environment", guidance="", attempt=t)
+    step = Step(
+        1, {"screenshot": blank}, "", "The red square is it.", act.describe(action), (action,), tokens=12,
+        seconds={"acting": 0.1, "environment": 0.1},
+    )  # fmt: skip
+    trace = Trace("Click the red square.", [step], {"screenshot": blank}, float(success), "environment", guidance="", attempt=t)
     row = rows.graded(spec, rows.Attempt(trace, time.perf_counter(), guidance=""), [], success=success, over=over)
     row |= {"seconds": dict.fromkeys(SPLIT, 0.5), "memory": {"process": 100.0}}
     events = [

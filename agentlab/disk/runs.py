@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from PIL import Image
 from agentlab.disk.files import ATTEMPT, read_json, read_lines
 from agentlab.disk.store import SCHEMA, in_order, read_config
 from agentlab.results.metrics import SPLIT, Row
-from envs.base import Screenshot
+from envs.base import Observation, Screenshot
 from envs.errors import StoreError, UsageError
 
 SCREEN = re.compile(r"screens/\d{3,6}\.webp")
@@ -269,6 +269,20 @@ def screen_path(folder: Path, name: Any) -> Path:
     if not path.is_file():
         raise StoreError(f"The screen {name} is missing.")
     return path
+
+
+def read_observation(folder: Path, event: Mapping[str, Any]) -> Observation:
+    """What an event of the attempt in ``folder`` says was observed.
+
+    Raises:
+        StoreError: its screen cannot be read, or it has neither screen nor text.
+    """
+    observation: Observation = {}
+    if isinstance(text := event.get("observation"), str):
+        observation["text"] = text
+    if "screen" in event or not observation:
+        observation["screenshot"] = read_screen(folder, event.get("screen"))
+    return observation
 
 
 def read_screen(folder: Path, name: Any) -> Screenshot:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Event
+from typing import Any
 
 from agentlab.disk import rows
 from agentlab.disk.files import read_json
@@ -20,10 +21,9 @@ from agentlab.disk.store import SessionStore
 from agentlab.results.metrics import Row
 from agentlab.run.config import RunConfig
 from agentlab.run.worker import EnvSlot
-from envs.base import GUIEnv, Observation, Screenshot, TaskSpec
+from envs.base import Observation, TaskEnv, TaskSpec
 from envs.errors import AdaptationError, InfrastructureError, LabError
 from policies.base import Decision, Policy, PolicySession
-from policies.scripted import ScriptedSession
 from retrospect.reflect import Retrospector
 from retrospect.trace import Step, Trace
 
@@ -107,7 +107,7 @@ class Session:
             env = self.envs.get(self.task)
             observation, instruction = self._begin(env, theta, t, x, writer)
             reset_seconds = time.perf_counter() - started
-            screen = writer.screen(observation["screenshot"])
+            seen = writer.observation(observation)
             over = False
             while not over:
                 if self.stop.is_set():
@@ -115,27 +115,26 @@ class Session:
                 acting = True
                 decision = theta.act(observation)
                 acting = False
-                before = observation["screenshot"]
+                before = observation
                 observation, _, terminated, truncated, info = env.step(decision.actions)
                 over = terminated or truncated
-                steps.append(step_of(len(steps) + 1, before, decision, info.get("invalid", ""), env.seconds))
-                writer.step(steps[-1], screen, decision)
-                screen = writer.screen(observation["screenshot"])
+                steps.append(step_of(len(steps) + 1, before, decision, info, env.seconds))
+                writer.step(steps[-1], seen, decision)
+                seen = writer.observation(observation)
         except InfrastructureError:
             if not acting:  # an endpoint's failure is no fault of the environment
                 self.envs.renew()
             raise
-        writer.end(screen, info["score"], info["ended_by"])
-        trace = Trace(instruction, steps, observation["screenshot"], info["score"], info["ended_by"], guidance=x, attempt=t)
+        writer.end(seen, info["score"], info["ended_by"])
+        trace = Trace(instruction, steps, observation, info["score"], info["ended_by"], guidance=x, attempt=t)
         attempt = Attempt(trace, started, guidance=x)
         attempt.seconds["acting"] = sum(s.seconds["acting"] for s in steps)
         attempt.seconds["environment"] = reset_seconds + sum(s.seconds["environment"] for s in steps)
         return attempt
 
-    def _begin(self, env: GUIEnv, theta: PolicySession, t: int, x: str, writer: AttemptWriter) -> tuple[Observation, str]:
+    def _begin(self, env: TaskEnv, theta: PolicySession, t: int, x: str, writer: AttemptWriter) -> tuple[Observation, str]:
         """Reset the task and tell the policy: (first observation, instruction)."""
-        if isinstance(theta, ScriptedSession):
-            theta.oracle = env.oracle
+        theta.meet(env)
         observation, info = env.reset(options={"task": self.task})
         theta.begin(info["instruction"], guidance=x, attempt=t)
         writer.begin(self.task, t, info["instruction"], x, env.seconds)
@@ -189,7 +188,7 @@ class Session:
             if self.config.sampling.no_repeat:
                 for row in made:
                     steps = load_trace(self.store.attempt_folder(row["attempt"])).steps
-                    theta.recall([(step.screenshot, step.actions) for step in steps])
+                    theta.recall([(step.observation, step.actions) for step in steps])
             # Attempts that the weights did not learn from (`switch`) left no file: the newest adapter is the one in force.
             adapted = [row["attempt"] for row in made if row["adapter"]]
             if adapted:
@@ -217,16 +216,17 @@ class Session:
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
-def step_of(index: int, before: Screenshot, decision: Decision, invalid: str, seconds: float) -> Step:
-    """A reply and what it did; ``seconds`` is the environment's."""
+def step_of(index: int, before: Observation, decision: Decision, info: Mapping[str, Any], seconds: float) -> Step:
+    """A reply and what it did; ``info`` and ``seconds`` are the environment's."""
     return Step(
         index=index,
-        screenshot=before,
+        observation=before,
         text=decision.text,
         thought=decision.thought,
         action_text=decision.action_text,
         actions=decision.actions,
-        invalid=invalid,
+        invalid=info.get("invalid", ""),
+        feedback=info.get("feedback", ""),
         seconds={"acting": decision.seconds, "environment": seconds},
         tokens=decision.tokens,
         redrawn=decision.redrawn,

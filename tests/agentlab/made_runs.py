@@ -73,18 +73,18 @@ def make_attempt(session: SessionStore, spec: TaskSpec, number: int, made: Made,
         return
     instruction = f"Click the red square of {spec.name}."
     writer.begin(spec, number, instruction, guidance, 0.1)
-    name, steps = writer.screen(screen(0)), []
+    seen, steps = writer.observation({"screenshot": screen(0)}), []
     for index, (thought, action) in enumerate(made.steps, start=1):
         text = f"Thought: {thought}\nAction: {act.describe(action)}"
         decision = Decision(
             text, (action,), thought=thought, action_text=act.describe(action), tokens=12, seconds=0.5, logprob=-1.5
         )
-        steps.append(step_of(index, screen(index - 1), decision, "", 0.1))
-        writer.step(steps[-1], name, decision)
-        name = writer.screen(screen(index))
+        steps.append(step_of(index, {"screenshot": screen(index - 1)}, decision, {}, 0.1))
+        writer.step(steps[-1], seen, decision)
+        seen = writer.observation({"screenshot": screen(index)})
     score = float(made.success)
-    writer.end(name, score, "environment")
-    trace = Trace(instruction, steps, screen(len(steps)), score, "environment", guidance=guidance, attempt=number)
+    writer.end(seen, score, "environment")
+    trace = Trace(instruction, steps, {"screenshot": screen(len(steps))}, score, "environment", guidance=guidance, attempt=number)
     attempt = rows.Attempt(trace, time.perf_counter(), guidance=made.guidance_after, adapter=made.update is not None)
     attempt.update, attempt.words = (dict(v) if v is not None else None for v in (made.update, made.words))
     if made.update is not None:

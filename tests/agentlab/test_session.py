@@ -88,8 +88,8 @@ def test_attempt_files_read_back_as_the_trace(lab):
     trace = load_trace(lab.folder(task, 2))
     assert (trace.instruction, trace.attempt, trace.score, trace.ended_by) == ("Open door 1", 2, 1.0, "finished")
     assert [s.text for s in trace.steps] == ["door 1", "done"]
-    assert trace.steps[0].screenshot.sum() == 0
-    assert (trace.final_screenshot[:, 10:20] == 255).all() and trace.final_screenshot[:, 20:].sum() == 0
+    assert trace.steps[0].observation["screenshot"].sum() == 0
+    assert (trace.final["screenshot"][:, 10:20] == 255).all() and trace.final["screenshot"][:, 20:].sum() == 0
     assert sorted(p.name for p in (lab.folder(task, 2) / "screens").iterdir()) == ["000.webp", "001.webp"]  # 002 is as 001
 
 
