@@ -24,9 +24,9 @@ from meter import Meter, console
 from safetensors.torch import load_file, save_file
 
 from agentlab.disk.record import AttemptWriter, load_trace
+from agentlab.disk.row import Row
 from agentlab.disk.rows import Attempt, session_over
 from agentlab.disk.store import RunStore, SessionStore
-from agentlab.results.metrics import Row
 from agentlab.run.config import CHANGES_NO_RESULT, RunConfig
 from agentlab.run.runner import load_policy_of, open_words, prepare, stop_on_signals
 from agentlab.run.session import Interrupted, Session

@@ -97,7 +97,7 @@ class TaskSpec:
 
     @property
     def id(self) -> str:
-        """Directory-safe name, unique within a run."""
+        """Unique within a run: the seed is a number, so that it is what follows the last underscore, whatever the name is."""
         return f"{self.name}_{self.seed}"
 
 

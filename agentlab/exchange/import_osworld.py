@@ -28,6 +28,7 @@ from PIL import Image
 
 from agentlab.disk import rows
 from agentlab.disk.record import AttemptWriter
+from agentlab.disk.row import Failure, Seconds
 from agentlab.disk.runs import inside
 from agentlab.disk.store import RunStore
 from agentlab.exchange import osworld_traj as traj
@@ -158,12 +159,11 @@ class _Task:
             self.writer.end({"screen": last}, score, ended_by)
             attempt = rows.Attempt(Trace(instruction, steps, {}, score, ended_by, attempt=1), started, guidance="")
             row = rows.graded(self.spec, attempt, [], success=score >= 1, over=True)
-            row["seconds"] = dict.fromkeys(row["seconds"], 0.0)  # how long it took is not known
-            self.session.commit(1, row)
+            self.session.commit(1, row.model_copy(update={"seconds": Seconds()}))  # how long it took is not known
             self.done.graded += 1
             self.done.solved += score >= 1
         elif errors:
-            broken = [{"component": "osworld", "message": message} for message in errors]
+            broken = [Failure(component="osworld", message=message) for message in errors]
             self.session.commit(1, rows.broken(self.spec, 1, "", broken, 0.0))
             self.remark("no result, and an error in its trajectory: counted as ended by the machinery")
         else:

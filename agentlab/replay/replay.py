@@ -124,10 +124,10 @@ class Replayer:
             SetupError: the environment cannot be had on this machine.
         """
         row = attempt.result
-        if row is None or row.get("outcome") != "graded" or (self.options.solved and not row.get("success")):
+        if row is None or not row.graded or (self.options.solved and not row.success):
             return None
         for again in reversed(range(self.options.retries + 1)):
-            done = Replayed(session, attempt.number, recorded=row.get("score"))
+            done = Replayed(session, attempt.number, recorded=row.score)
             try:
                 self._replay(attempt, done)
             except (StoreError, InvalidActionError, UsageError) as error:

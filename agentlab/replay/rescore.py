@@ -96,7 +96,7 @@ def rescore(target: Target, config: RunConfig, *, propose: bool = True) -> list[
 def _session(
     name: str, attempts: Sequence[Attempt], tasks: dict[str, TaskSpec], policy: Policy, config: RunConfig, propose: bool
 ) -> list[Rescored]:
-    failed = [a for a in attempts if a.result is not None and a.result.get("reward") == -1]
+    failed = [a for a in attempts if a.result is not None and a.result.reward == -1]
     if not failed:
         return []
     task = tasks.get(failed[0].begin.get("task", ""))

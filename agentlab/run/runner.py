@@ -18,9 +18,9 @@ from types import FrameType
 from typing import Any
 
 from agentlab.disk.files import write_atomic
+from agentlab.disk.row import Row
 from agentlab.disk.rows import session_over
 from agentlab.disk.store import RunStore
-from agentlab.results.metrics import Row
 from agentlab.run.config import CHANGES_NO_RESULT, RunConfig
 from agentlab.run.memory import MemoryWatch
 from agentlab.run.needs import policy_lacks
@@ -115,7 +115,7 @@ class Runner:
         for task in self.tasks:
             session = store.session(task.id)
             rows = session.rows()
-            if self.retry_infrastructure and rows and rows[-1]["outcome"] == "infrastructure":
+            if self.retry_infrastructure and rows and not rows[-1].graded:
                 session.set_aside(len(rows))
                 rows.pop()
             if not session_over(rows):

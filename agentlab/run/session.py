@@ -16,9 +16,9 @@ from typing import Any
 from agentlab.disk import rows
 from agentlab.disk.files import read_json
 from agentlab.disk.record import AttemptWriter, load_trace
+from agentlab.disk.row import Failure, Row, UpdateColumns
 from agentlab.disk.rows import Attempt
 from agentlab.disk.store import SessionStore
-from agentlab.results.metrics import Row
 from agentlab.run.config import RunConfig
 from agentlab.run.worker import EnvSlot
 from envs.base import Observation, TaskEnv, TaskSpec
@@ -66,7 +66,7 @@ class Session:
             for t in range(len(made) + 1, self.config.attempts + 1):
                 row = self._attempt(theta, t, x)
                 on_row(row)
-                if row["session_over"]:
+                if row.session_over:
                     break
                 x = self._guidance_after(t)
         finally:
@@ -76,7 +76,7 @@ class Session:
     def _attempt(self, theta: PolicySession, t: int, x: str) -> Row:
         """Attempt ``t`` under guidance ``x``, with what is learned from it; its files are complete when this returns."""
         writer = AttemptWriter(self.store.start_attempt(t))
-        broken: list[dict[str, str]] = []
+        broken: list[Failure] = []
         started = time.perf_counter()
         while True:
             try:
@@ -86,8 +86,8 @@ class Session:
                 theta.discard()
                 if self.stop.wait(0.2):  # Ctrl-C reaches the browser too: that is no failure of the machinery
                     raise Interrupted from error
-                broken.append({"component": error.component, "message": error.message})
-                writer.event("infrastructure", **broken[-1])
+                broken.append(Failure(component=error.component, message=error.message))
+                writer.event("infrastructure", **broken[-1].model_dump())
                 writer.void()
                 if len(broken) > self.config.infra_retries:
                     row = rows.broken(self.task, t, x, broken, time.perf_counter() - started)
@@ -163,18 +163,19 @@ class Session:
             update = theta.adapt(credit, refined=attempt.guidance if self.config.adapt.score_under == "refined" else None)
             if update is None:
                 return
-            attempt.update = {"method": update.method, "accepted": update.accepted, "seconds": update.seconds, **update.numbers}
+            known = {"method": update.method, "accepted": update.accepted, "seconds": update.seconds}
+            attempt.update = UpdateColumns(**(update.numbers | known))
             if update.replies:
                 writer.json("tokens.json", {"replies": [dataclasses.asdict(reply) for reply in update.replies]})
         except AdaptationError as error:
             method = self.config.adapt.weights.method
-            attempt.update = {"method": method, "accepted": False, "seconds": 0.0, "error": str(error)}
+            attempt.update = UpdateColumns(method=method, accepted=False, seconds=0.0, error=str(error))
         attempt.adapter = theta.save_adapter(writer.folder)
         attempt.seconds["weights"] = time.perf_counter() - started
-        writer.json("update.json", attempt.update)
+        writer.json("update.json", attempt.update.model_dump(mode="json"))
 
     def _commit(self, t: int, row: Row) -> Row:
-        row["memory"] = self.memory()
+        row = row.model_copy(update={"memory": self.memory()})
         self.store.commit(t, row)
         return row
 
@@ -187,10 +188,10 @@ class Session:
         try:
             if self.config.sampling.no_repeat:
                 for row in made:
-                    steps = load_trace(self.store.attempt_folder(row["attempt"])).steps
+                    steps = load_trace(self.store.attempt_folder(row.attempt)).steps
                     theta.recall([(step.observation, step.actions) for step in steps])
             # Attempts that the weights did not learn from (`switch`) left no file: the newest adapter is the one in force.
-            adapted = [row["attempt"] for row in made if row["adapter"]]
+            adapted = [row.attempt for row in made if row.adapter]
             if adapted:
                 theta.load_adapter(self.store.attempt_folder(adapted[-1]))
             if self.words is not None:
