@@ -56,7 +56,7 @@ def test_short_keys_are_completed_only_when_one_setting_fits():
     assert resolve({}, sets=["max_new_tokens=99"]).sampling.max_new_tokens == 99
     assert resolve({}, sets=["adapt=best-of-k"]).adapt.preset == "best-of-k"
     assert resolve({}, sets=["words.engine=self"]).adapt.words.engine == "self"
-    assert resolve({}, sets=["adapt.beta=0.3"]).adapt.weights.beta == 0.3
+    assert resolve({"adapt": {"preset": "rosa"}}, sets=["adapt.beta=0.3"]).adapt.weights.beta == 0.3
 
 
 @pytest.mark.parametrize(
@@ -96,3 +96,13 @@ def test_a_published_sampling_by_name() -> None:
     assert (config.sampling.temperature, config.sampling.top_p, config.sampling.max_new_tokens) == (0.5, 0.9, 1500)
     with pytest.raises(UsageError, match="Did you mean 'official'"):
         resolve({}, sets=["sampling=oficial"])
+
+
+def test_a_setting_of_another_method_is_refused_by_its_name() -> None:
+    for adapt, setting, owner in (
+        ("no-repeat", "adapt.beta=0.3", "rosa"),
+        ("slot", "adapt.weights.lr=1", "rl"),
+        ("none", "adapt.p_max=.5", "rosa"),
+    ):
+        with pytest.raises(UsageError, match=f"setting of .*{owner}"):
+            resolve({"adapt": {"preset": adapt}}, sets=[setting])
