@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from envs.errors import UsageError, did_you_mean
-from policies.methods import Method, imported
+from envs.plugins import Plugins, is_module_name
+from policies.methods import Method
 from policies.methods.config import NoneConfig, WeightsConfig
 from policies.rl.config import RLConfig
 from policies.rosa.config import RosaConfig
 from policies.slot.config import SlotConfig
 
 _METHODS: dict[str, Method] = {}
+_PLUGINS = Plugins("method of the weights", "agentlab.methods")
+"""Methods of installed packages, and those named as ``my.module:method``."""
 
 
 def register(name: str, method: Method) -> None:
@@ -26,16 +29,16 @@ register("slot", Method(SlotConfig, "policies.slot.step:slot_step"))
 
 
 def method_named(name: str) -> Method:
-    """The method ``name``: one of ours, or ``my.module:method``.
+    """The method ``name``: one of ours, of an installed package, or ``my.module:method``.
 
     Raises:
         UsageError: there is none, or it is not a method.
     """
     if name not in _METHODS:
-        if ":" not in name:
-            known = (*_METHODS, "none")
+        if name not in _PLUGINS.installed() and not is_module_name(name):
+            known = (*_METHODS, *_PLUGINS.installed(), "none")
             raise UsageError(f"There is no method {name!r}.", did_you_mean(name, known, what="method") + " Or my.module:method.")
-        found = imported(name)
+        found = _PLUGINS.load(name)
         if not isinstance(found, Method):
             raise UsageError(
                 f"{name} is a {type(found).__name__}, not a method.", "It must be a policies.methods.Method(config, update)."

@@ -18,6 +18,6 @@ saving and resuming are :class:`~policies.learner.HeadLearner`'s.
 
 from policies.adapters.config import AdapterConfig
 from policies.methods.config import MethodConfig, NoneConfig, TokensConfig, WeightsConfig
-from policies.methods.method import Method, imported
+from policies.methods.method import Method
 
-__all__ = ["AdapterConfig", "Method", "MethodConfig", "NoneConfig", "TokensConfig", "WeightsConfig", "imported"]
+__all__ = ["AdapterConfig", "Method", "MethodConfig", "NoneConfig", "TokensConfig", "WeightsConfig"]

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from envs.errors import UsageError
 from policies.methods.config import MethodConfig
 
 
@@ -17,7 +16,8 @@ class Method:
 
     Attributes:
         config: Its settings; every field has a default and a description.
-        update: ``(head, adapter, episode, config, *, seed) -> Learned``, or where that function is (``package.module:function``).
+        update: ``(head, adapter, episode, config, *, seed) -> Learned``, or, of our own methods, where that function is
+            (``package.module:function``), so that settings can be read without it.
     """
 
     config: type[MethodConfig]
@@ -26,17 +26,8 @@ class Method:
     @property
     def rule(self) -> Callable[..., Any]:
         """The update rule itself."""
-        return imported(self.update) if isinstance(self.update, str) else self.update
-
-
-def imported(where: str) -> Any:
-    """What ``package.module:name`` names.
-
-    Raises:
-        UsageError: it cannot be imported.
-    """
-    module, _, attribute = where.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"{where} cannot be imported: {error}.", "Write my.module:name, importable from here.") from error
+        if not isinstance(self.update, str):
+            return self.update
+        module, _, name = self.update.partition(":")
+        found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        return found
