@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from agentlab.run.presets import PRESETS
 from envs.errors import UsageError
-from envs.suites import default_limit, default_options, default_workers
+from envs.suites import benchmark_names, default_limit, default_options, default_workers
 from policies.adapt_config import WeightAdaptConfig
 from policies.base import SamplingConfig
 from policies.sampling import PRESETS as SAMPLING
@@ -131,9 +131,6 @@ class RunConfig(Section):
         return self.model_dump(mode="json")
 
 
-BENCHMARKS = ("androidworld", "miniwob", "osworld")
-"""``--set androidworld.scroll=finger`` is ``env.scroll``: a run has one benchmark."""
-
 CHANGES_NO_RESULT = ("workers", "out", "track")
 """Keys that may differ when a run is continued."""
 
@@ -219,7 +216,7 @@ def complete_key(key: str) -> str:
     if key == "adapt":
         return "adapt.preset"
     benchmark, dot, option = key.partition(".")
-    if dot and benchmark in BENCHMARKS:
+    if dot and benchmark in benchmark_names():  # `osworld.scroll` is `env.scroll`: a run has one benchmark
         return f"env.{option}"
     known = list(known_keys(RunConfig))
     if key in known or any(k.startswith(f"{key}.") or (k.endswith(".*") and key.startswith(k[:-1])) for k in known):

@@ -303,7 +303,7 @@ def test_max_steps_is_a_setting(folder, guest, tmp_path):
 def test_what_is_missing_is_said_with_the_command_that_mends_it(tmp_path, monkeypatch):
     monkeypatch.setenv("AGENTLAB_CACHE", str(tmp_path))
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
-    hints = [error.hint for error in lacking("osworld", {"provider": "official"})]
+    hints = [error.hint for error in lacking("", {"provider": "official"})]
     assert len(hints) == 4 and all("`" in hint for hint in hints)
     assert any("agentlab fetch osworld --vm" in hint for hint in hints)
     missing = list(lacking("osworld-light", {"provider": "address:127.0.0.1:1"}))
