@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 
-from envs.base import GUIEnv, TaskSpec, TaskSuite
+from envs.base import Modality, TaskEnv, TaskSpec, TaskSuite
 from envs.benchmark import Benchmark
 from envs.errors import SetupError, UsageError, did_you_mean
 from envs.plugins import Plugins, load_module_name
@@ -59,7 +59,7 @@ def as_benchmark(found: Any, what: str) -> Benchmark:
     if isinstance(found, type) and issubclass(found, Benchmark):
         try:
             found = found()
-        except TypeError as error:
+        except Exception as error:  # a stranger's code
             raise UsageError(
                 f"{what} cannot be made: {error}.", "A benchmark is made without arguments and has a suite()."
             ) from error
@@ -92,30 +92,31 @@ def locate(suite: str) -> tuple[Benchmark, str]:
     names = [name for name in benchmark_names() if suite == name or suite.startswith((f"{name}-", f"{name}:"))]
     if names:
         name = max(names, key=len)
-        return _part(find_benchmark(name), suite, suite[len(name) : len(name) + 1], suite[len(name) + 1 :])
+        return _part(find_benchmark(name), name, suite[len(name) : len(name) + 1], suite[len(name) + 1 :])
     named = NAMED_MODULE.fullmatch(suite)
     if named is None:
         raise UsageError(f"There is no suite {suite!r}.", did_you_mean(suite, suite_names(), what="suite"))
-    return _part(find_benchmark(named["module"]), suite, named["mark"] or "", named["part"] or "")
+    return _part(find_benchmark(named["module"]), named["module"], named["mark"] or "", named["part"] or "")
 
 
-def _part(benchmark: Benchmark, suite: str, mark: str, part: str) -> tuple[Benchmark, str]:
+def _part(benchmark: Benchmark, name: str, mark: str, part: str) -> tuple[Benchmark, str]:
+    """The benchmark, which is called ``name`` on the command line, and its part.
+
+    Raises:
+        UsageError: it has no such part.
+    """
+    known = suite_names(benchmark, name)
     if mark == ":" and not benchmark.takes_files:
-        raise UsageError(f"{benchmark.name} has no tasks from files, as {suite!r} says.", f"Its parts: {_list(benchmark.parts)}.")
+        raise UsageError(f"{name} takes no tasks from files, as {name}:{part} asks.", f"Its suites: {', '.join(known)}.")
     if mark == "-" and part not in benchmark.parts:
-        near = did_you_mean(suite, suite_names(benchmark), what="suite")
-        raise UsageError(f"There is no suite {suite!r}.", near)
+        raise UsageError(f"There is no suite {f'{name}-{part}'!r}.", did_you_mean(f"{name}-{part}", known, what="suite"))
     return benchmark, part
 
 
-def _list(names: Mapping[str, str]) -> str:
-    return ", ".join(names) or "none"
-
-
-def suite_names(benchmark: Benchmark | None = None) -> list[str]:
-    """Names of the suites of a benchmark, or of all that work."""
+def suite_names(benchmark: Benchmark | None = None, name: str = "") -> list[str]:
+    """Names of the suites of a benchmark (as the one called ``name``), or of all that work."""
     if benchmark is not None:
-        return [benchmark.name, *(f"{benchmark.name}-{part}" for part in benchmark.parts)]
+        return [name or benchmark.name, *(f"{name or benchmark.name}-{part}" for part in benchmark.parts)]
     return [suite for _, found in installed_benchmarks() if isinstance(found, Benchmark) for suite in suite_names(found)]
 
 
@@ -188,6 +189,11 @@ def machinery(suite: str, options: Mapping[str, Any], *, run: str, workers: int)
 
 
 # -- environments ------------------------------------------------------------------------------------------------------------------
+def shows(spec: TaskSpec) -> frozenset[Modality]:
+    """What the observations of the environment of ``spec`` are made of, before there is one; empty where it does not say."""
+    return frozenset(getattr(_creator(spec), "shows", ()))
+
+
 def check_options(spec: TaskSpec, options: Mapping[str, Any]) -> None:
     """Refuse options that the environment of ``spec`` does not have.
 
@@ -219,13 +225,13 @@ def _creator(spec: TaskSpec) -> Callable[..., Any]:
     return creator
 
 
-def make_env(spec: TaskSpec, **options: Any) -> GUIEnv:
+def make_env(spec: TaskSpec, **options: Any) -> TaskEnv:
     """A new environment that can run ``spec`` (and every other task of its suite); ``options`` go to its constructor.
 
     Raises:
         UsageError: what is registered is not an environment of this house.
     """
     env = gym.make(spec.env_id, disable_env_checker=True, **options).unwrapped
-    if not isinstance(env, GUIEnv):
-        raise UsageError(f"The environment {spec.env_id} is a {type(env).__name__}.", "Make it a subclass of envs.base.GUIEnv.")
+    if not isinstance(env, TaskEnv):
+        raise UsageError(f"The environment {spec.env_id} is a {type(env).__name__}.", "Make it a subclass of envs.base.TaskEnv.")
     return env

@@ -33,7 +33,7 @@ INDEX = json.dumps({"os": ["t-1"]})
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("AGENTLAB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(fetch, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(downloads, "PAUSE_SECONDS", 0.0)
     digest = hashlib.sha256(INDEX.encode()).hexdigest()
     monkeypatch.setattr(upstream, "INDEX_SHA256", {"test_all": digest, "test_nogdrive": digest})
     return tmp_path / "cache" / "osworld"
