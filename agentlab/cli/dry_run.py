@@ -12,7 +12,7 @@ from rich.markup import escape
 from agentlab.disk.runs import read_rows
 from agentlab.run.config import RunConfig
 from agentlab.run.needs import WEIGHTS_GB, gpu_memory, policy_lacks
-from agentlab.run.presets import PRESETS
+from agentlab.run.presets import preset_named
 from agentlab.run.runner import plan
 from envs.base import TaskSpec
 from envs.benchmark import Workload
@@ -33,7 +33,7 @@ def show(config: RunConfig, console: Console) -> None:
     tasks, count = _planned(config, missing)
     fetched = list(downloads(config))  # what is refused is refused before anything is shown
     console.print(yaml.safe_dump(config.to_json(), sort_keys=False).rstrip(), markup=False, highlight=False)
-    console.print(f"\nadapt {config.adapt.preset}: {PRESETS[config.adapt.preset].summary}", highlight=False)
+    console.print(f"\nadapt {config.adapt.preset}: {preset_named(config.adapt.preset).summary}", highlight=False)
     console.print(f"{count} sessions, up to {config.attempts} attempts each, {config.parallel} at a time", highlight=False)
     for task in tasks[:SHOWN]:
         console.print(f"  {escape(task.id)}  (at most {task.max_steps} steps)", highlight=False)

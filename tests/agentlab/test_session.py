@@ -124,7 +124,7 @@ def test_an_impossible_update_is_recorded_and_the_attempts_go_on(lab):
 
 
 def test_a_critic_that_is_down_costs_no_attempt_and_the_record_says_so(tmp_path):
-    words = WordsConfig(engine="openai:m", base_url="http://127.0.0.1:9/v1", max_retries=1, backoff_s=0.0)
+    words = WordsConfig(method="textgrad", engine="openai:m", base_url="http://127.0.0.1:9/v1", max_retries=1, backoff_s=0.0)
     lab = Lab(tmp_path / "run", adapt={"preset": "rosa2", "words": words.model_dump()}, attempts=3)
     policy = DoorPolicy()
     rows = lab.run(door(7), policy, words=Retrospector(words))
