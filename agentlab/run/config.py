@@ -101,6 +101,11 @@ class RunConfig(Section):
         default=1.0, gt=0, le=1, description="Score from which an attempt counts as solved (r_t = +1)."
     )
     infra_retries: int = Field(default=2, ge=0, description="How often an attempt that the machinery broke is retried.")
+    keep_adapters: Literal["last", "all", "none"] = Field(
+        default="last",
+        description="Adapters left on disk. last: the newest of each session. all: one per update. none: the newest while a session "
+        "goes on (resuming needs it), nothing once it is over. Changes no result.",
+    )
     track: Literal["wandb", "mlflow", "tensorboard"] | None = Field(
         default=None, description="Experiment tracker that is also told how the run goes. Changes no result."
     )
@@ -126,7 +131,7 @@ class RunConfig(Section):
         return self.model_dump(mode="json")
 
 
-CHANGES_NO_RESULT = ("workers", "out", "track")
+CHANGES_NO_RESULT = ("workers", "out", "track", "keep_adapters")
 """Keys that may differ when a run is continued."""
 
 

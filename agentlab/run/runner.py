@@ -118,6 +118,7 @@ class Runner:
             if self.retry_infrastructure and rows and not rows[-1].graded:
                 session.set_aside(len(rows))
                 rows.pop()
+            session.prune_adapters(self.config.keep_adapters)  # a run that was killed may have left some
             if not session_over(rows):
                 todo.append(task)
         return todo
