@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationErr
 from agentlab.run.axes import honest_name, refuse_another_schedule, refuse_settings_of_axes_that_are_off, without_replaced
 from agentlab.run.presets import preset_named
 from envs.errors import UsageError
-from envs.suites import default_limit, default_options, default_workers
+from envs.suites import benchmark_names, default_limit, default_options, default_workers
 from policies.adaptation import config_classes, config_of, method_named
 from policies.base import SamplingConfig
 from policies.methods import NoneConfig, WeightsConfig
@@ -131,9 +131,6 @@ class RunConfig(Section):
         return self.model_dump(mode="json")
 
 
-BENCHMARKS = ("androidworld", "miniwob", "osworld")
-"""``--set androidworld.scroll=finger`` is ``env.scroll``: a run has one benchmark."""
-
 CHANGES_NO_RESULT = ("workers", "out", "track", "keep_adapters")
 """Keys that may differ when a run is continued."""
 
@@ -233,7 +230,7 @@ def complete_key(key: str) -> str:
     if key == "adapt":
         return "adapt.preset"
     benchmark, dot, option = key.partition(".")
-    if dot and benchmark in BENCHMARKS:
+    if dot and benchmark in benchmark_names():  # `osworld.scroll` is `env.scroll`: a run has one benchmark
         return f"env.{option}"
     known = list(known_keys(RunConfig))
     if key in known or any(k.startswith(f"{key}.") or (k.endswith(".*") and key.startswith(k[:-1])) for k in known):
