@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationErr
 from agentlab.run.axes import honest_name, refuse_another_schedule, refuse_settings_of_axes_that_are_off, without_replaced
 from agentlab.run.presets import preset_named
 from envs.errors import UsageError
-from envs.suites import default_limit, default_options, default_workers
+from envs.suites import benchmark_names, default_limit, default_options, default_workers
 from policies.adaptation import config_classes, config_of, method_named
 from policies.base import SamplingConfig
 from policies.methods import NoneConfig, WeightsConfig
@@ -101,6 +101,11 @@ class RunConfig(Section):
         default=1.0, gt=0, le=1, description="Score from which an attempt counts as solved (r_t = +1)."
     )
     infra_retries: int = Field(default=2, ge=0, description="How often an attempt that the machinery broke is retried.")
+    keep_adapters: Literal["last", "all", "none"] = Field(
+        default="last",
+        description="Adapters left on disk. last: the newest of each session. all: one per update. none: the newest while a session "
+        "goes on (resuming needs it), nothing once it is over. Changes no result.",
+    )
     track: Literal["wandb", "mlflow", "tensorboard"] | None = Field(
         default=None, description="Experiment tracker that is also told how the run goes. Changes no result."
     )
@@ -126,10 +131,7 @@ class RunConfig(Section):
         return self.model_dump(mode="json")
 
 
-BENCHMARKS = ("androidworld", "miniwob", "osworld")
-"""``--set androidworld.scroll=finger`` is ``env.scroll``: a run has one benchmark."""
-
-CHANGES_NO_RESULT = ("workers", "out", "track")
+CHANGES_NO_RESULT = ("workers", "out", "track", "keep_adapters")
 """Keys that may differ when a run is continued."""
 
 
@@ -227,7 +229,7 @@ def complete_key(key: str) -> str:
     if key == "adapt":
         return "adapt.preset"
     benchmark, dot, option = key.partition(".")
-    if dot and benchmark in BENCHMARKS:
+    if dot and benchmark in benchmark_names():  # `osworld.scroll` is `env.scroll`: a run has one benchmark
         return f"env.{option}"
     known = list(known_keys(RunConfig))
     if key in known or any(k.startswith(f"{key}.") or (k.endswith(".*") and key.startswith(k[:-1])) for k in known):
