@@ -74,6 +74,8 @@ class RunConfig(Section):
         attempts: T_max of Algorithm 1, attempts per task.
         seed: Of the instances and of every random choice.
         limit: Sessions of the run, by default the suite's own number; a larger one extends a finished run.
+        history: ``fresh``: every attempt begins anew; ``conversation``: it goes on with what was said in the earlier ones
+            (ROSA2 Algorithm 1), for policies that can.
         max_steps: Replies per attempt; None is the benchmark's own number.
         tasks: Names to restrict the suite to; None is the suite's own choice.
         workers: Sessions in flight at a time; None is min(4, 2 x CPUs), of emulators one per address, or one.
@@ -92,6 +94,7 @@ class RunConfig(Section):
     attempts: int = Field(default=5, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**32)
     limit: int = Field(default=100, ge=1)
+    history: Literal["fresh", "conversation"] = "fresh"
     max_steps: int | None = Field(default=None, ge=1)
     tasks: tuple[str, ...] | None = None
     workers: int | None = Field(default=None, ge=1)
