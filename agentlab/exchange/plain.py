@@ -37,7 +37,7 @@ def attempt_data(attempt: Attempt) -> Data:
         "reward": row.reward if row else None,
         "score": row.score if row else None,
         "seconds": row.seconds.parts() if row else {},
-        "update": {text(k): plain(v) for k, v in (attempt.update or {}).items()},
+        "update": {text(k): plain(v) for k, v in (attempt.update or {}).items()} | _adapter(attempt),
         "critique": text(reflection.get("critique")),
         "gradient": text(reflection.get("gradient")),
         "words_error": text(reflection.get("error")),
@@ -45,6 +45,13 @@ def attempt_data(attempt: Attempt) -> Data:
         "voids": attempt.voids,
         "problems": attempt.problems,
     }
+
+
+def _adapter(attempt: Attempt) -> Data:
+    """Whether the adapter of an update is still there: runs keep what ``keep_adapters`` says."""
+    if attempt.result is None or not attempt.result.adapter:
+        return {}
+    return {"adapter": "kept" if attempt.adapter else "not kept (keep_adapters)"}
 
 
 def _step(attempt: Attempt, step: Data, place: int, credit: Any) -> Data:

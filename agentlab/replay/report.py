@@ -26,7 +26,7 @@ def sections(found: Sequence[Replayed], notes: Sequence[str] = ()) -> list[Secti
         ("diverged", str(sum(r.divergence is not None for r in graded))),
         ("another score", str(sum(r.score is not None and r.score != r.recorded for r in graded))),
         ("observations compared", str(sum(r.compared for r in graded))),
-        ("observations that could not be compared", str(sum(r.unseen for r in graded))),
+        ("observations not comparable", str(sum(r.unseen for r in graded))),
         ("attempts that could not be replayed", str(len(found) - len(graded))),
     ]
     others = [

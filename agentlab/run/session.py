@@ -22,7 +22,7 @@ from threading import Event
 from typing import Any
 
 from agentlab.disk import rows
-from agentlab.disk.files import read_json
+from agentlab.disk.files import disk_errors, read_json
 from agentlab.disk.record import AttemptWriter, load_trace
 from agentlab.disk.row import Failure, Row, UpdateColumns
 from agentlab.disk.rows import Played
@@ -194,7 +194,7 @@ class Session:
         except AdaptationError as error:
             method = self.config.adapt.weights.method
             played.update = UpdateColumns(method=method, accepted=False, seconds=0.0, error=str(error))
-        played.adapter = theta.save_adapter(writer.folder)
+        played.adapter = self._save_adapter(theta, played.trace.attempt)
         played.seconds["weights"] = time.perf_counter() - started
         writer.json("update.json", played.update.model_dump(mode="json"))
 
@@ -205,9 +205,19 @@ class Session:
         turns = tuple((step.observation, step.text) for step in trace.steps)
         return (*h, PastAttempt(trace.guidance, turns, trace.feedback))
 
+    def _save_adapter(self, theta: PolicySession, t: int) -> bool:
+        folder = self.store.adapter_folder(t)
+        with disk_errors(folder):
+            folder.mkdir()
+            saved = theta.save_adapter(folder)
+            if not saved:
+                folder.rmdir()
+        return saved
+
     def _commit(self, t: int, row: Row) -> Row:
         row = row.model_copy(update={"memory": self.memory()})
-        self.store.commit(t, row)
+        self.store.commit(t, row)  # from here on the adapters before this attempt's are not needed
+        self.store.prune_adapters(self.config.keep_adapters)
         return row
 
     # -- coming back to a session ----------------------------------------------------------------------------------------------
@@ -226,7 +236,7 @@ class Session:
             # Attempts that the weights did not learn from (`switch`) left no file: the newest adapter is the one in force.
             adapted = [row.attempt for row in made if row.adapter]
             if adapted:
-                theta.load_adapter(self.store.attempt_folder(adapted[-1]))
+                theta.load_adapter(self.store.adapter_folder(adapted[-1]))
             if self.words is not None:
                 self._restore_words(len(made))
             return theta, made, self._guidance_after(len(made)), h
