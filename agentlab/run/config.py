@@ -87,6 +87,11 @@ class RunConfig(Section):
         ge=1,
         description="Sessions of the run; a larger one extends a finished run. Not given: all of a fixed list of tasks, else 100.",
     )
+    history: Literal["fresh", "conversation"] = Field(
+        default="fresh",
+        description="fresh: every attempt begins anew. conversation: it goes on with what was said in the earlier ones "
+        "(Algorithm 1), for policies that can.",
+    )
     max_steps: int | None = Field(default=None, ge=1, description="Replies per attempt; null: the benchmark's own number.")
     tasks: tuple[str, ...] | None = Field(default=None, description="Names to restrict the suite to; null: the suite's own choice.")
     workers: int | None = Field(
