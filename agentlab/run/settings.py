@@ -137,7 +137,11 @@ def _of_callable(creator: Callable[..., Any], prefix: str, of: str, wanted: Call
     """Options that are parameters, with what the docstring says of them."""
     meanings, choices = _from_docstring(creator), getattr(creator, "choices", {})
     for option, parameter in inspect.signature(creator).parameters.items():
-        if wanted(option):
+        if parameter.kind is parameter.VAR_KEYWORD:  # what else it takes stands in an attribute of that name
+            for name, knob in getattr(creator, option, {}).items():
+                words = ", ".join(knob.choices) or _values(type(knob.default), [])
+                yield Setting(f"{prefix}{name}", of, _written(knob.default), knob.text, words)
+        elif wanted(option):
             words = ", ".join(choices[option]) if option in choices else _values(_annotation(creator, option), [])
             yield Setting(f"{prefix}{option}", of, _written(parameter.default), meanings.get(option, ""), words)
 
