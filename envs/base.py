@@ -79,6 +79,8 @@ class ActionSpace(gym.Space[Any]):
             act.Drag: act.Drag(x, y, end_x, end_y),
             act.Type: act.Type("abc"),
             act.Hotkey: act.Hotkey(("tab",)),
+            act.KeyDown: act.KeyDown(("shift",)),
+            act.KeyUp: act.KeyUp(("shift",)),
             act.Scroll: act.Scroll(x, y, act.DIRECTIONS[int(self.np_random.integers(4))]),
             act.OpenApp: act.OpenApp("Settings"),
             act.Answer: act.Answer(""),

@@ -19,7 +19,7 @@ from agentlab.exchange.plain import text
 from agentlab.exchange.pyautogui_text import read_actions
 from envs import actions as act
 from envs.base import Screenshot
-from policies.families.ui_tars.calls import split_reply
+from policies.families.ui_tars.parse import split_reply
 from retrospect.trace import Step
 
 Entry = Mapping[str, Any]
