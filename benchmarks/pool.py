@@ -24,12 +24,12 @@ from meter import Meter, console
 from safetensors.torch import load_file, save_file
 
 from agentlab.disk.record import AttemptWriter, load_trace
-from agentlab.disk.rows import Attempt, session_over
+from agentlab.disk.row import Row
+from agentlab.disk.rows import Played, session_over
 from agentlab.disk.store import RunStore, SessionStore
-from agentlab.results.metrics import Row
 from agentlab.run.config import CHANGES_NO_RESULT, RunConfig
 from agentlab.run.runner import load_policy_of, open_words, prepare, stop_on_signals
-from agentlab.run.session import Interrupted, Session
+from agentlab.run.session import History, Interrupted, Session
 from agentlab.run.worker import EnvSlot
 from envs.base import TaskSpec
 from envs.errors import LabError, UsageError
@@ -43,11 +43,11 @@ CAPTURE = "capture.safetensors"
 class FirstSession(Session):
     """One greedy attempt, recorded together with H and y of its replies."""
 
-    def _episode(self, theta: PolicySession, t: int, x: str, writer: AttemptWriter) -> Attempt:
-        attempt = super()._episode(theta, t, x, writer)
+    def _episode(self, theta: PolicySession, t: int, x: str, h: History, writer: AttemptWriter) -> Played:
+        played = super()._episode(theta, t, x, h, writer)
         save_capture(theta, writer.folder)
         theta.discard()
-        return attempt
+        return played
 
 
 class ContinuedSession(Session):
@@ -55,20 +55,20 @@ class ContinuedSession(Session):
 
     first: Path
 
-    def _episode(self, theta: PolicySession, t: int, x: str, writer: AttemptWriter) -> Attempt:
+    def _episode(self, theta: PolicySession, t: int, x: str, h: History, writer: AttemptWriter) -> Played:
         if t > 1:
-            return super()._episode(theta, t, x, writer)
+            return super()._episode(theta, t, x, h, writer)
         started = time.perf_counter()
         trace = load_trace(self.first)
         shutil.copy2(self.first / "events.jsonl", writer.folder)
         shutil.copytree(self.first / "screens", writer.folder / "screens", copy_function=os.link)
         theta.begin(trace.instruction, attempt=1)
-        theta.recall([(step.screenshot, step.actions) for step in trace.steps])
+        theta.recall([(step.observation, step.actions) for step in trace.steps])
         if self.config.adapt.axes(1)[1]:
             resume(theta, self.first)
         else:
             theta.discard()  # it is not acting: no batch has to wait for it
-        return Attempt(trace, started, guidance=x)
+        return Played(trace, started, guidance=x)
 
 
 class TransferSession(Session):
@@ -76,14 +76,14 @@ class TransferSession(Session):
 
     first: Path
 
-    def _restore(self, made: list[Row]) -> tuple[PolicySession, list[Row], str]:
-        theta, made, x = super()._restore(made)
+    def _restore(self, made: list[Row]) -> tuple[PolicySession, list[Row], str, History]:
+        theta, made, x, h = super()._restore(made)
         if not made:
             trace = load_trace(self.first)
             theta.begin(trace.instruction, attempt=1)
             resume(theta, self.first)
             theta.adapt([-1.0] * len(trace.steps))
-        return theta, made, x
+        return theta, made, x, h
 
 
 def save_capture(theta: PolicySession, folder: Path) -> None:
@@ -100,7 +100,7 @@ def resume(theta: PolicySession, first: Path) -> None:
     assert isinstance(theta, ModelSession)
     tensors = load_file(first / CAPTURE)
     capture = [(tensors[f"{n:03d}.hidden"], tensors[f"{n:03d}.tokens"]) for n in range(len(tensors) // 2)]
-    theta.resume([(step.screenshot, step.text) for step in load_trace(first).steps], capture)
+    theta.resume([(step.observation, step.text) for step in load_trace(first).steps], capture)
 
 
 # -- jobs --------------------------------------------------------------------------------------------------------------------------
