@@ -45,7 +45,7 @@ def sections(text: str) -> Sections:
     prose = _STEP.sub("", text[:start])
     found: dict[str, str] = {}
     headings = list(_HEADING.finditer(prose))
-    for heading, following in zip(headings, [*headings[1:], None], strict=True):
+    for heading, following in zip(headings, [*headings[1:], None], strict=False):
         end = following.start() if following else len(prose)
         found[heading[1].lower()] = prose[heading.end() : end].strip()
     if not headings:
