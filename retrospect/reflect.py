@@ -12,7 +12,7 @@ from envs.errors import AdaptationError, InfrastructureError, PolicyError, Store
 from retrospect import reflexion, textgrad
 from retrospect.config import WordsConfig
 from retrospect.credit import judge, parse_credit, rules_credit, sparse_credit
-from retrospect.engines import Engine, make_engine
+from retrospect.engines import WordsEngine, make_engine
 from retrospect.evidence import Evidence, gather
 from retrospect.guidance import Tried
 from retrospect.trace import Trace
@@ -86,7 +86,7 @@ class Retrospector:
         screenshots = _telling_screens(trace, self.config.max_images)
         engine = make_engine(self.config, self_engine=self._self_engine, screenshots=screenshots)
         errors: list[str] = []
-        step = textgrad.Step(trace.guidance, "", "")
+        step = textgrad.TextStep(trace.guidance, "", "")
         try:
             step = self._words(method, trace, evidence, engine)
         except (InfrastructureError, AdaptationError, PolicyError) as error:
@@ -131,19 +131,19 @@ class Retrospector:
             raise StoreError("The saved state of the words is damaged.", "Start this session anew.") from error
         self._attempts, self._memory = attempts, memory
 
-    def _words(self, method: str, trace: Trace, evidence: Evidence, engine: Engine | None) -> textgrad.Step:
+    def _words(self, method: str, trace: Trace, evidence: Evidence, engine: WordsEngine | None) -> textgrad.TextStep:
         config = self.config
         if method == "textgrad":
             return textgrad.step(trace.guidance, evidence, self._attempts, engine, max_chars=config.max_chars)
         if method == "none":
-            return textgrad.Step(trace.guidance, "", "")
+            return textgrad.TextStep(trace.guidance, "", "")
         if engine is None:
-            return textgrad.Step(reflexion.remember_by_rule(self._attempts), "", "")
+            return textgrad.TextStep(reflexion.remember_by_rule(self._attempts), "", "")
         text = reflexion.reflection(evidence, self._attempts, engine, config.max_chars)
         self._memory = [*self._memory, (trace.attempt, text)][-reflexion.MEMORY :]
-        return textgrad.Step(reflexion.render_memory(self._memory), text, "")
+        return textgrad.TextStep(reflexion.render_memory(self._memory), text, "")
 
-    def _credit(self, evidence: Evidence, critique: str | None, engine: Engine | None, errors: list[str]) -> tuple[float, ...]:
+    def _credit(self, evidence: Evidence, critique: str | None, engine: WordsEngine | None, errors: list[str]) -> tuple[float, ...]:
         if self.config.credit == "sparse":
             return sparse_credit(len(evidence.steps))
         if engine is None:

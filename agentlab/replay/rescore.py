@@ -17,7 +17,7 @@ from typing import Any
 from agentlab.disk.files import write_atomic
 from agentlab.disk.runs import Attempt, Run, attempt_folders, read_attempt, read_observation
 from agentlab.exchange.plain import attempt_data, number, text, token_ids
-from agentlab.replay.targets import Target, refuse_imported
+from agentlab.replay.targets import Selection, refuse_imported
 from agentlab.results.pages import Section, write_pages
 from agentlab.run.config import RunConfig, merge, resolve
 from agentlab.run.runner import load_policy_of, plan
@@ -71,7 +71,7 @@ def settings(run: Run, adapt: str | None, sets: Sequence[str]) -> RunConfig:
     return config
 
 
-def rescore(target: Target, config: RunConfig, *, propose: bool = True) -> list[Rescored]:
+def rescore(target: Selection, config: RunConfig, *, propose: bool = True) -> list[Rescored]:
     """Learn again from the failed attempts that ``target`` means, session by session.
 
     Args:
