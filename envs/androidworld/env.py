@@ -161,12 +161,15 @@ class AndroidWorldEnv(GUIEnv):
             return device.over()
 
     def _grade(self, last: act.Action | None) -> float:
-        if not isinstance(last, act.TERMINAL) and not self._ended():
-            return 0.0  # upstream: a task that is done but not declared so is not solved
+        declared = isinstance(last, act.TERMINAL) or self._ended()
+        score = 0.0  # upstream: a task that is done but not declared so is not solved
         with self._blaming() as device:
             if isinstance(last, act.Finished) and last.text and self._finished_answers and not self._answered:
                 _answer(device, last.text)
-            return device.score()
+            if declared:
+                score = device.score()
+            device.attest()
+        return score
 
     def restless(self) -> tuple[Rectangle, ...]:
         """The status bar: upstream sets the device's clock at the start of a task, and it runs."""
