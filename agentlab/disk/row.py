@@ -92,7 +92,7 @@ class UpdateColumns(RowPart):
         return {name: value for name, value in write(self).items() if name != "error" or value is not None}
 
 
-class Failure(RowPart):
+class Breakage(RowPart):
     """The machinery broke a try at the attempt."""
 
     component: str
@@ -153,7 +153,7 @@ class Row(RowPart):
     adapter: bool = False
     guidance_hash: str = ""
     actions_hash: str = ""
-    infrastructure: list[Failure] = []
+    infrastructure: list[Breakage] = []
 
     @property
     def graded(self) -> bool:
