@@ -13,7 +13,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 
 from envs.androidworld.suite import AndroidWorldSuite
-from envs.base import GUIEnv, TaskSpec, TaskSuite
+from envs.base import Modality, TaskEnv, TaskSpec, TaskSuite
 from envs.errors import SetupError, UsageError, did_you_mean
 from envs.miniwob.suite import MiniWoBSuite
 from envs.osworld.suite import LIGHT, UPSTREAM, OSWorldSuite
@@ -137,6 +137,11 @@ def _osworld(options: dict[str, Any], run: str, workers: int) -> AbstractContext
 _MACHINERY: dict[str, Machinery] = {"androidworld": _androidworld, "osworld": _osworld}
 
 
+def shows(spec: TaskSpec) -> frozenset[Modality]:
+    """What the observations of the environment of ``spec`` are made of, before there is one; empty where it does not say."""
+    return frozenset(getattr(_creator(spec), "shows", ()))
+
+
 def check_options(spec: TaskSpec, options: Mapping[str, Any]) -> None:
     """Refuse options that the environment of ``spec`` does not have.
 
@@ -161,8 +166,8 @@ def _creator(spec: TaskSpec) -> Callable[..., Any]:
     return creator
 
 
-def make_env(spec: TaskSpec, **options: Any) -> GUIEnv:
+def make_env(spec: TaskSpec, **options: Any) -> TaskEnv:
     """A new environment that can run ``spec`` (and every other task of its suite); ``options`` go to its constructor."""
     env = gym.make(spec.env_id, disable_env_checker=True, **options).unwrapped
-    assert isinstance(env, GUIEnv)
+    assert isinstance(env, TaskEnv)
     return env

@@ -149,7 +149,7 @@ def _run(config: RunConfig, retry_infra: bool) -> None:
     out.print(f"Run directory: {runner.folder}", soft_wrap=True)
     if summary.infrastructure_sessions:
         err.print("Some sessions were ended by machinery failures; --retry-infra makes them again.")
-        if all(row["outcome"] == "infrastructure" for row in rows):
+        if not any(row.graded for row in rows):
             raise typer.Exit(InfrastructureError.exit_code)  # nothing was attempted
 
 

@@ -9,7 +9,7 @@ import yaml
 from rich.console import Console
 from rich.markup import escape
 
-from agentlab.disk.store import read_rows
+from agentlab.disk.runs import read_rows
 from agentlab.run.config import RunConfig
 from agentlab.run.needs import WEIGHTS_GB, gpu_memory, policy_lacks
 from agentlab.run.presets import PRESETS
@@ -100,5 +100,5 @@ def downloads(config: RunConfig) -> Iterator[str]:
 def _done(folder: Path) -> str:
     if not (folder / "config.json").exists():
         return "new"
-    over = sum(bool(row["session_over"]) for row in read_rows(folder))
+    over = sum(row.session_over for row in read_rows(folder))
     return f"{over} sessions done"

@@ -63,23 +63,23 @@ def lab(tmp_path):
 def test_attempts_until_solved(lab):
     policy, task = DoorPolicy(), door(2)
     rows = lab.run(task, policy)
-    assert [(r["attempt"], r["success"], r["reward"], r["session_over"]) for r in rows] == [
+    assert [(r.attempt, r.success, r.reward, r.session_over) for r in rows] == [
         (1, False, -1, False),
         (2, False, -1, False),
         (3, True, 1, True),
     ]
     assert policy.sessions[0].rewards == [[-1.0, -1.0], [-1.0, -1.0]]  # one r_i per step, only after failures
     assert policy.sessions[0].closed and policy.sessions[0].discarded == 0
-    assert [bool(r["update"]) for r in rows] == [True, True, False]
-    assert rows[0]["steps"] == 2 and rows[0]["tokens"] == 3 and rows[0]["ended_by"] == "finished"
+    assert [bool(r.update) for r in rows] == [True, True, False]
+    assert rows[0].steps == 2 and rows[0].tokens == 3 and rows[0].ended_by == "finished"
     assert json.loads((lab.folder(task, 1) / "update.json").read_text())["accepted"] is True
 
 
 def test_the_last_attempt_teaches_nothing(lab):
     policy = DoorPolicy()
     rows = lab.run(door(7), policy)
-    assert [r["attempt"] for r in rows] == [1, 2, 3, 4]
-    assert rows[-1]["session_over"] and not rows[-1]["success"] and len(policy.sessions[0].rewards) == 3
+    assert [r.attempt for r in rows] == [1, 2, 3, 4]
+    assert rows[-1].session_over and not rows[-1].success and len(policy.sessions[0].rewards) == 3
 
 
 def test_attempt_files_read_back_as_the_trace(lab):
@@ -88,8 +88,8 @@ def test_attempt_files_read_back_as_the_trace(lab):
     trace = load_trace(lab.folder(task, 2))
     assert (trace.instruction, trace.attempt, trace.score, trace.ended_by) == ("Open door 1", 2, 1.0, "finished")
     assert [s.text for s in trace.steps] == ["door 1", "done"]
-    assert trace.steps[0].screenshot.sum() == 0
-    assert (trace.final_screenshot[:, 10:20] == 255).all() and trace.final_screenshot[:, 20:].sum() == 0
+    assert trace.steps[0].observation["screenshot"].sum() == 0
+    assert (trace.final["screenshot"][:, 10:20] == 255).all() and trace.final["screenshot"][:, 20:].sum() == 0
     assert sorted(p.name for p in (lab.folder(task, 2) / "screens").iterdir()) == ["000.webp", "001.webp"]  # 002 is as 001
 
 
@@ -98,8 +98,8 @@ def test_broken_machinery_is_retried_and_never_a_reward(lab, where):
     DoorEnv.faults = ["", where, where]  # attempt 2 breaks twice, then goes through
     policy, task = DoorPolicy(), door(1)
     rows = lab.run(task, policy)
-    assert [(r["attempt"], r["outcome"], r["success"]) for r in rows] == [(1, "graded", False), (2, "graded", True)]
-    assert [f["component"] for f in rows[1]["infrastructure"]] == ["door", "door"]
+    assert [(r.attempt, r.outcome, r.success) for r in rows] == [(1, "graded", False), (2, "graded", True)]
+    assert [f.component for f in rows[1].infrastructure] == ["door", "door"]
     assert len(policy.sessions[0].rewards) == 1 and policy.sessions[0].discarded == 2
     assert DoorEnv.opened == 3  # a new environment after each failure
     voids = sorted(p.name for p in lab.folder(task, 2).glob("void_*"))
@@ -111,16 +111,16 @@ def test_machinery_that_stays_broken_ends_the_session_as_such(lab):
     policy = DoorPolicy()
     rows = lab.run(door(3), policy)
     last = rows[-1]
-    assert [r["outcome"] for r in rows] == ["graded", "infrastructure"]
-    assert (last["reward"], last["score"], last["success"], last["session_over"]) == (None, None, False, True)
-    assert len(last["infrastructure"]) == 3 and len(policy.sessions[0].rewards) == 1
+    assert [r.outcome for r in rows] == ["graded", "infrastructure"]
+    assert (last.reward, last.score, last.success, last.session_over) == (None, None, False, True)
+    assert len(last.infrastructure) == 3 and len(policy.sessions[0].rewards) == 1
     assert lab.run(door(3), policy) == rows  # over: not made again
 
 
 def test_an_impossible_update_is_recorded_and_the_attempts_go_on(lab):
     rows = lab.run(door(3), DoorPolicy(fails=["adapt"]))
-    assert [r["attempt"] for r in rows] == [1, 2, 3, 4]
-    assert rows[0]["update"]["accepted"] is False and "NaN" in rows[0]["update"]["error"]
+    assert [r.attempt for r in rows] == [1, 2, 3, 4]
+    assert rows[0].update.accepted is False and "NaN" in rows[0].update.error
 
 
 def test_a_critic_that_is_down_costs_no_attempt_and_the_record_says_so(tmp_path):
@@ -129,15 +129,15 @@ def test_a_critic_that_is_down_costs_no_attempt_and_the_record_says_so(tmp_path)
     policy = DoorPolicy()
     rows = lab.run(door(7), policy, words=Retrospector(words))
     lab.store.close()
-    assert [(r["outcome"], r["success"]) for r in rows] == [("graded", False)] * 3
-    assert all("failed 2 times" in r["words"]["error"] and r["words"]["requests"] == 2 for r in rows[:2])
-    assert [r["guidance_hash"] for r in rows] == ["", "", ""]  # no new guidance
+    assert [(r.outcome, r.success) for r in rows] == [("graded", False)] * 3
+    assert all("failed 2 times" in r.words.error and r.words.requests == 2 for r in rows[:2])
+    assert [r.guidance_hash for r in rows] == ["", "", ""]  # no new guidance
     assert policy.sessions[0].rewards == [[-1.0, -1.0]] * 2  # and the weights learned all the same
 
 
 def stop_after(lab, attempts):
     def on_row(row):
-        if row["attempt"] == attempts:
+        if row.attempt == attempts:
             lab.stop.set()
 
     return on_row
@@ -151,7 +151,7 @@ def test_a_session_goes_on_at_the_next_attempt_with_its_adapter(lab):
     lab.stop.clear()
     policy = DoorPolicy()
     rows = lab.run(task, policy)
-    assert [(r["attempt"], r["success"]) for r in rows] == [(1, False), (2, False), (3, False), (4, True)]
+    assert [(r.attempt, r.success) for r in rows] == [(1, False), (2, False), (3, False), (4, True)]
     assert len(policy.sessions[0].rewards) == 1  # only attempt 3 was lived by this policy session
 
 
@@ -164,7 +164,7 @@ def test_the_adapter_of_an_earlier_attempt_is_still_in_force_after_a_switch_to_w
     policy = DoorPolicy()
     rows = lab.run(task, policy)
     lab.store.close()
-    assert [r["adapter"] for r in rows] == [True, False, False, False]
+    assert [r.adapter for r in rows] == [True, False, False, False]
     assert policy.sessions[0].theta == 1  # what attempt 1 taught
 
 
@@ -187,7 +187,7 @@ def test_a_session_whose_adapter_cannot_be_loaded_starts_again(lab):
     lab.stop.clear()
     policy = DoorPolicy(fails=["load"])
     rows = lab.run(task, policy)
-    assert [r["attempt"] for r in rows] == [1, 2, 3] and rows[-1]["success"]
+    assert [r.attempt for r in rows] == [1, 2, 3] and rows[-1].success
     assert policy.sessions[0].closed
     assert (lab.folder(task, 1).parent / "set_aside_01/attempt_01/result.json").exists()
 

@@ -188,7 +188,7 @@ def test_a_resumed_session_knows_what_was_tried(screens):
     made = [episode(session, screens, attempt=t, steps=1)[0].actions for t in (1, 2, 3, 4)]
     resumed = dice()
     for actions in made[:2]:
-        resumed.recall([(screens[0], actions)])
+        resumed.recall([({"screenshot": screens[0]}, actions)])
     assert [episode(resumed, screens, attempt=t, steps=1)[0].actions for t in (3, 4)] == made[2:]
 
 
@@ -254,7 +254,7 @@ def test_a_session_goes_on_from_what_another_captured(policy, screens):
     decisions = episode(acted, screens)
     capture = acted.learner.capture()
     resumed.begin("Click the button")
-    resumed.resume([(s, d.text) for s, d in zip(screens, decisions, strict=False)], capture)
+    resumed.resume([({"screenshot": s}, d.text) for s, d in zip(screens, decisions, strict=False)], capture)
     first, second = (session.adapt([-1.0, -0.5], refined="Do otherwise.") for session in (acted, resumed))
     assert torch.equal(acted.learner.adapter.B, resumed.learner.adapter.B)
     assert first.numbers["refined"] == second.numbers["refined"]

@@ -52,7 +52,7 @@ def test_a_step_that_changed_nothing_says_so_and_thoughts_come_without_markup() 
         ),
         step(2, HOME, act.Click(20, 15), text="click(start_box='(20,15)')"),
     ]
-    reflection = Retrospector(RULES).reflect(Trace(TASK, steps, OPENED, 0.0, "environment"))
+    reflection = Retrospector(RULES).reflect(Trace(TASK, steps, {"screenshot": OPENED}, 0.0, "environment"))
     assert reflection.guidance == (
         "Failed before:\n- I 'click' it: click(start_box='(20,200)') (nothing changed); click(start_box='(20,15)')\nDo otherwise."
     )
