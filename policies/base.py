@@ -11,7 +11,9 @@ import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from envs.actions import Action
 from envs.base import Modality, Observation, TaskEnv, TaskSpec
@@ -98,26 +100,33 @@ class Update:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How replies are drawn.
+    """How replies are drawn."""
 
-    Attributes:
-        temperature: 0 is greedy.
-        top_p: Nucleus mass.
-        max_new_tokens: Per reply.
-        no_repeat: Redraw (at most 12 times) a reply whose actions were already tried on the same screen, pixel for pixel, in an
-            earlier attempt or earlier in this one: what left the screen as it was, or led back to it, is not done again; nor is
-            a reply done that is no action.  At temperature 0 only the redraws are sampled (at 1): the most probable reply, unless
-            it was tried.
-        first_greedy: Attempt 1 is greedy whatever the temperature (paired comparisons of adaptation start from the same failure).
-        frequency_penalty: Subtracted from a token's logit per earlier occurrence in the reply (official UI-TARS runs: 1).
-    """
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    max_new_tokens: int = 1500
-    no_repeat: bool = False
-    first_greedy: bool = False
-    frequency_penalty: float = 0.0
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False, description="0 is greedy.")] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1, description="Nucleus mass.")] = 1.0
+    max_new_tokens: Annotated[int, Field(ge=1, description="Longest reply, in tokens.")] = 1500
+    no_repeat: Annotated[
+        bool,
+        Field(
+            description="Redraw (at most 12 times) a reply whose actions were already tried on the same screen, pixel for pixel, in an "
+            "earlier attempt or earlier in this one: what left the screen as it was, or led back to it, is not done again; nor is a "
+            "reply that is not an action. At temperature 0 only the redraws are sampled (at 1): the most probable reply, unless it "
+            "was tried."
+        ),
+    ] = False
+    first_greedy: Annotated[
+        bool,
+        Field(
+            description="Attempt 1 is greedy whatever the temperature (paired comparisons of adaptation start from the same failure)."
+        ),
+    ] = False
+    frequency_penalty: Annotated[
+        float,
+        Field(
+            allow_inf_nan=False,
+            description="Subtracted from a token's logit per earlier occurrence in the reply (official UI-TARS runs: 1).",
+        ),
+    ] = 0.0
 
 
 class PolicySession(abc.ABC):

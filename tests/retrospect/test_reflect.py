@@ -13,7 +13,7 @@ from retrospect.guidance import MAX_ATTEMPTS, Tried, render_tried
 from retrospect.reflect import Retrospector, distance
 from retrospect.trace import Trace
 
-RULES = WordsConfig()
+RULES = WordsConfig(method="textgrad")
 
 
 def fail_at(*points: tuple[int, int], config: WordsConfig = RULES):
@@ -127,7 +127,7 @@ def test_many_sessions_in_threads_get_the_same_as_one_after_the_other() -> None:
 
 
 def test_the_record_is_json_and_complete() -> None:
-    _, reflection = fail_at((1, 2), config=WordsConfig(credit="critique"))
+    _, reflection = fail_at((1, 2), config=WordsConfig(method="textgrad", credit="critique"))
     record = json.loads(json.dumps(reflection.to_json()))
     assert record["credit"] == [-1.0] and record["guidance"] == reflection.guidance and record["error"] == ""
     assert record["evidence"]["findings"][0]["kind"] == "ended"

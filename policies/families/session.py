@@ -1,0 +1,212 @@
+"""One task under a family's protocol: the history of an attempt, drawing a reply, and reading it."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import hashlib
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from envs.actions import Action, Invalid
+from envs.base import Observation, Screenshot, TaskSpec, picture
+from envs.errors import InvalidActionError, UsageError
+from policies.base import Decision, PolicySession, SamplingConfig
+from policies.families.base import Family, Turn
+from policies.families.messages import Message, Platform
+from policies.families.registry import families
+from policies.families.reply import MAX_CHARACTERS, Frame, Reply, pointer_after
+from policies.families.settings import FamilySettings, seen_size
+from policies.sampling import seed_of
+
+DEVICES: dict[Platform, str] = {"computer": "computer", "mobile": "phone"}
+MAX_REDRAWS = 12
+REDRAW_TEMPERATURE = 1.0
+
+
+class Draw(NamedTuple):
+    """A reply as drawn.
+
+    Attributes:
+        text: The reply.
+        tokens: Generated tokens.
+        logprob: Sum of their log-probabilities, if known.
+        size: (width, height) of the current screenshot as the model saw it.
+        extra: What the subclass wants back in :meth:`ProtocolSession._keep`.
+        token_ids, token_logprobs: As in :class:`policies.base.Decision`.
+    """
+
+    text: str
+    tokens: int
+    logprob: float | None
+    size: tuple[int, int]
+    extra: Any = None
+    token_ids: tuple[int, ...] = ()
+    token_logprobs: tuple[float, ...] = ()
+
+
+class ProtocolSession(PolicySession):
+    """Everything of a session except where replies come from (:meth:`_draw`)."""
+
+    def __init__(
+        self,
+        task: TaskSpec,
+        *,
+        seed: int,
+        family: Family,
+        settings: FamilySettings,
+        sampling: SamplingConfig,
+        factor: int,
+        platform: Platform | None,
+    ) -> None:
+        """``factor``: what the model's pictures have sides of multiples of."""
+        self.task, self.seed, self.family, self.settings, self.sampling = task, seed, family, settings, sampling
+        self.factor = factor
+        self.platform = platform or platform_of(task)
+        if self.platform not in family.platforms:
+            raise UsageError(
+                f"{family.title} has no prompt for a {DEVICES[self.platform]}.",
+                f"Families that have one: {', '.join(n for n, f in families().items() if self.platform in f.platforms)}.",
+            )
+        self._pointer: tuple[float, float] | None = None
+        self.instruction = self.guidance = ""
+        self.attempt = 0
+        self.history: list[tuple[Image.Image, str]] = []
+        self._tried_before: set[tuple[str, tuple[Action, ...]]] = set()
+        self._tried_now: set[tuple[str, tuple[Action, ...]]] = set()
+
+    @abc.abstractmethod
+    def _draw(self, messages: list[Message], sampling: SamplingConfig, seed: int) -> Draw:
+        """One reply to a conversation."""
+
+    def _keep(self, draw: Draw, step: int) -> None:
+        """``draw`` is the reply of step ``step`` (0-based) of this attempt."""
+
+    def begin(self, instruction: str, *, guidance: str = "", attempt: int = 1) -> None:
+        # A void attempt is begun again under its own number, which forgets what it tried.  (Not in `discard`: the machinery may
+        # break before an attempt begins, when `_tried_now` still is the finished attempt's.)
+        if attempt > self.attempt:
+            self._tried_before |= self._tried_now
+        self._tried_now = set()
+        self.instruction, self.guidance, self.attempt = instruction, guidance, attempt
+        self.history = []
+        self._pointer = None
+
+    def recall(self, steps: Sequence[tuple[Observation, tuple[Action, ...]]]) -> None:
+        self._tried_before |= {(screen_key(picture(observation)), actions) for observation, actions in steps}
+
+    def act(self, observation: Observation) -> Decision:
+        if self.attempt == 0:
+            raise UsageError("act() before begin().", "Call begin(instruction) first.")
+        started = time.perf_counter()
+        screenshot = picture(observation)
+        screen, key, step = Image.fromarray(screenshot), screen_key(screenshot), len(self.history)
+        drawn = self._draw_untried(self.messages(screen), key, screen.size, step)
+        draw, reply = next((d for d in reversed(drawn) if d[1].parsable), drawn[-1])
+        self._tried_now.add((key, reply.actions))
+        self._keep(draw, step)
+        self._pointer = pointer_after(reply.actions, self._pointer)
+        self.history.append((screen, draw.text))
+        tokens = sum(d.tokens for d, _ in drawn)
+        unparsable = sum(not r.parsable for _, r in drawn) - (not reply.parsable)
+        decision = _decision(draw, reply, tokens, time.perf_counter() - started)
+        return dataclasses.replace(decision, redrawn=len(drawn) - 1, redrawn_unparsable=unparsable)
+
+    def _draw_untried(self, messages: list[Message], key: str, size: tuple[int, int], step: int) -> list[tuple[Draw, Reply]]:
+        """Every reply drawn for a step: one, or with ``no_repeat`` until one is an action not tried on this screen, if any is."""
+        first = self.sampling.first_greedy and self.attempt == 1
+        temperature = 0.0 if first else self.sampling.temperature
+        limit = min(self.sampling.max_new_tokens, self.settings.max_new_tokens)
+        drawn: list[tuple[Draw, Reply]] = []
+        for index in range(1 if first or not self.sampling.no_repeat else MAX_REDRAWS + 1):
+            warm = temperature or (REDRAW_TEMPERATURE if index else 0.0)  # greedy again would be the same again
+            sampling = dataclasses.replace(self.sampling, temperature=warm, max_new_tokens=limit)
+            draw = self._draw(messages, sampling, seed_of(self.seed, self.task.id, self.attempt, step, index))
+            reply = self._read(draw, size)
+            drawn.append((draw, reply))
+            # What is no action does nothing: nobody need try it to know that it leaves the screen as it is.
+            if reply.parsable and (key, reply.actions) not in self._tried_before | self._tried_now:
+                break
+        return drawn
+
+    def propose(self) -> list[Decision]:
+        limit = min(self.sampling.max_new_tokens, self.settings.max_new_tokens)
+        greedy = dataclasses.replace(self.sampling, temperature=0.0, max_new_tokens=limit)
+        found = []
+        for step, (screen, _) in enumerate(self.history):
+            started = time.perf_counter()
+            draw = self._draw(self.messages(screen, step=step), greedy, 0)
+            found.append(_decision(draw, self._read(draw, screen.size), draw.tokens, time.perf_counter() - started))
+        return found
+
+    def messages(self, screen: Image.Image, *, guidance: str | None = None, step: int | None = None) -> list[Message]:
+        """The conversation of the next reply, or of reply ``step`` of this attempt; under other guidance if given."""
+        history = self.history if step is None else self.history[:step]
+        return self.family.messages(
+            Turn(
+                instruction=self.instruction,
+                guidance=self.guidance if guidance is None else guidance,
+                history=history,
+                screen=screen,
+                seen=seen_size(screen.size, self.settings, self.factor),
+                settings=self.settings,
+                platform=self.platform,
+            )
+        )
+
+    def _read(self, draw: Draw, size: tuple[int, int]) -> Reply:
+        return read_reply(self.family, draw.text, size, draw.size, self.settings, self.platform, self._pointer)
+
+    def close(self) -> None:
+        self.history = []
+
+
+def description(family: Family, settings: FamilySettings, platform: Platform | None) -> dict[str, Any]:
+    """What a run records of how its policy is asked."""
+    sources = {device: str(family.source_of(device) or "") for device in family.platforms if platform in (None, device)}
+    return {"family": family.name, **settings.model_dump(), "prompt_source": sources}
+
+
+def read_reply(
+    family: Family,
+    text: str,
+    screen: tuple[int, int],
+    seen: tuple[int, int],
+    settings: FamilySettings,
+    platform: Platform,
+    pointer: tuple[float, float] | None = None,
+) -> Reply:
+    """A reply to a screenshot of the size ``screen`` that the model saw at the size ``seen``; Invalid where it is no action."""
+    try:
+        return family.parse(text, Frame(*screen, *family.units(screen, seen, settings), pointer, platform))
+    except InvalidActionError as error:
+        thought, action_text = family.split(text[:MAX_CHARACTERS])
+        return Reply(thought, action_text, (Invalid(error.message),))
+
+
+def _decision(draw: Draw, reply: Reply, tokens: int, seconds: float) -> Decision:
+    return Decision(
+        text=draw.text,
+        actions=reply.actions,
+        thought=reply.thought,
+        action_text=reply.action_text,
+        tokens=tokens,
+        seconds=seconds,
+        logprob=draw.logprob,
+        token_ids=draw.token_ids,
+        token_logprobs=draw.token_logprobs,
+    )
+
+
+def platform_of(task: TaskSpec) -> Platform:
+    """``mobile`` for AndroidWorld, ``computer`` for everything else."""
+    return "mobile" if "android" in task.env_id.lower() else "computer"
+
+
+def screen_key(screenshot: Screenshot) -> str:
+    """Equal for equal screens."""
+    return hashlib.sha1(np.ascontiguousarray(screenshot).data, usedforsecurity=False).hexdigest()
