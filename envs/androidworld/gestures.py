@@ -23,8 +23,8 @@ DRAWN_MS = 500
 DRAG_MS = 800
 PICK_UP_MS = 2000
 LONG_PRESS_MS = 1000
-LEAST_PRESS, MOST_PRESS, MOST_WAIT = 0.5, 10.0, 30.0
-"""Seconds: Android takes half a second for long; the guest's own limits of a press and of a wait."""
+LEAST_PRESS, MOST_PRESS, MOST_WAIT = 0.6, 10.0, 30.0
+"""Seconds: a shorter press is a tap to Android; the guest's own limits of a press and of a wait."""
 EDGE = 0.04
 """Share of the screen at its edges where Android takes a swipe for one of its own gestures."""
 LEAST_STROKE = 0.15
@@ -42,6 +42,7 @@ KEYS = {
     "ctrlright": "CTRL_RIGHT", "shiftright": "SHIFT_RIGHT", "altright": "ALT_RIGHT", "search": "SEARCH", "copy": "COPY", "cut": "CUT",
     "paste": "PASTE", "recents": "APP_SWITCH", "recent": "APP_SWITCH", "app_switch": "APP_SWITCH", "overview": "APP_SWITCH",
     "volume_up": "VOLUME_UP", "volumeup": "VOLUME_UP", "volume_down": "VOLUME_DOWN", "volumedown": "VOLUME_DOWN",
+    "volumemute": "VOLUME_MUTE", "camera": "CAMERA", "clear": "CLEAR", "playpause": "MEDIA_PLAY_PAUSE",
     **{letter: letter.upper() for letter in "abcdefghijklmnopqrstuvwxyz"}, **{digit: digit for digit in "0123456789"},
     **{f"f{number}": f"F{number}" for number in range(1, 13)},
 }  # fmt: skip

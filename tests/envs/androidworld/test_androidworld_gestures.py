@@ -15,7 +15,8 @@ from envs.androidworld.apps import ALIASES, APPS, resolve
 from envs.androidworld.gestures import Conventions, compile_action
 from envs.androidworld.upstream import UpstreamDevice, to_json_action
 from envs.errors import InvalidActionError, UsageError
-from policies.families.ui_tars.parse import Frame, parse_reply
+from policies.families.reply import Frame
+from policies.families.ui_tars.parse import parse_reply
 
 SCREEN = (1080, 2400)
 
@@ -187,7 +188,7 @@ def test_every_name_opens_one_application_whichever_server_is_asked(tmp_path):
 
 @pytest.mark.parametrize(
     ("seconds", "milliseconds"),
-    [(None, 1000), (3.0, 3000), (0.1, 500), (0.0, 1000), (-1.0, 1000), (60.0, 10000), (float("nan"), 1000)],
+    [(None, 1000), (3.0, 3000), (0.1, 600), (0.0, 1000), (-1.0, 1000), (60.0, 10000), (float("nan"), 1000)],
 )
 def test_a_long_press_lasts_as_long_as_it_is_asked_to(seconds, milliseconds):
     operation = compiled(act.LongPress(5.0, 6.0, seconds))
