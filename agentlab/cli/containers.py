@@ -44,7 +44,7 @@ def _able(name: str, ability: str, what: str) -> Any:
     if is_module_name(name):
         able[name] = find_benchmark(name)
     if name not in able or getattr(able[name], ability) is None:
-        raise UsageError(f"There is no {what} of {name!r}.", did_you_mean(name, able, what="benchmark"))
+        raise UsageError(f"The benchmark {name!r} has no {what}.", did_you_mean(name, able, what="benchmark"))
     return able[name]
 
 
@@ -88,7 +88,7 @@ def up(
     hours: Annotated[float, typer.Option(help="Time to live, after which `gc` removes them.")] = 24.0,
 ) -> None:
     """Start desktops or emulators that stay until they are stopped, and print their addresses."""
-    starting = _able(benchmark, "start", "machines")
+    starting = _able(benchmark, "start", "machines to start")
     for container in starting.start(count, run=run, ttl=int(hours * 3600)):
         out.print(f"{container.name}  {starting.address(container)}", highlight=False)
     out.print(f"Use one with --provider ADDRESS; remove them with `agentlab containers stop {escape(run)}`.", soft_wrap=True)

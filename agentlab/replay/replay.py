@@ -17,6 +17,7 @@ from envs import actions as act
 from envs.base import Observation, Screenshot, TaskEnv, TaskSpec, modalities, picture
 from envs.errors import InfrastructureError, InvalidActionError, StoreError, UsageError
 from envs.gui import GUIEnv, Rectangle
+from envs.plugins import only_named
 from envs.suites import choices, lacking, machinery
 from retrospect.sanitize import shorten
 
@@ -116,7 +117,8 @@ class Replayer:
     def __init__(self, run: Run, options: Options, env: Mapping[str, Any] | None = None, suite: str | None = None) -> None:
         config = with_suite(configuration(run), suite)
         self.options, self.masks = options, options.masks
-        self._suite, tasks = config.suite, plan(config)
+        with only_named(suite):
+            self._suite, tasks = config.suite, plan(config)
         self._given, self.ignored = safe_options(config.env, env or {}, *choices(tasks[0]))
         self._tasks = {task.id: task for task in tasks}
         self._stack = ExitStack()
