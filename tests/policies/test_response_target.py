@@ -10,7 +10,7 @@ from torch import Tensor
 
 from envs.errors import AdaptationError
 from policies.adapters.base import HeadAdapter
-from policies.families.ui_tars.policy import frame_tokens
+from policies.families.policy import frame_tokens
 from policies.head_pass import HeadPass
 from policies.learner import HeadLearner
 from policies.methods.episode import Episode
@@ -167,3 +167,5 @@ def test_a_session_learns_so_over_attempts_and_protects_the_end(mode: str, targe
 def test_of_a_ui_reply_the_names_of_its_parts_are_the_frame() -> None:
     pieces = ["Thought", ":", " the", " Action", " menu", "\n", "Action", ":", " click", "(", "1", ")", "<|im_end|>"]
     assert [p for p, f in zip(pieces, frame_tokens(pieces), strict=True) if f] == ["Thought", ":", "\n", "Action", ":"]
+    tagged = ["<tool", "_call>", '{"name"', "}", "</tool_call>", "```", "python", "\nx", "```"]
+    assert frame_tokens(tagged).tolist() == [True, True, False, False, True, True, True, False, True]
