@@ -138,7 +138,7 @@ def _run(config: RunConfig, retry_infra: bool) -> None:
         err.print(escape(line))
 
     prepare(config, say)
-    runner = Runner(config, retry_infrastructure=retry_infra)
+    runner = Runner(config, retry_infrastructure=retry_infra, say=say)
     with RunProgress(err, len(runner.tasks), config.attempts) as progress, tracking(config, len(runner.tasks), say) as tracker:
         runner.on_row = both(progress.row, tracker.row)
         try:

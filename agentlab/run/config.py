@@ -80,7 +80,7 @@ class RunConfig(ConfigSection):
     suite: str = Field(default="miniwob", description="Benchmark or task suite.")
     policy: str = Field(default="ui-tars-nano", description="Policy by name, or the path of a checkpoint.")
     adapt: AdaptConfig = AdaptConfig()
-    attempts: int = Field(default=5, ge=1, description="T_max of Algorithm 1: attempts per task.")
+    attempts: int = Field(default=5, ge=1, le=1000, description="T_max of Algorithm 1: attempts per task.")
     seed: int = Field(default=0, ge=0, lt=2**32, description="Of the instances and of every random choice.")
     limit: int = Field(
         default=100,
