@@ -19,7 +19,7 @@ from options import CENTRE, GREEDY, RESULTS, Method, arguments, command_line, se
 from paired import Outcome, compare, save, table
 from pool import reported
 
-from agentlab.results.metrics import Row
+from agentlab.disk.row import Row
 
 METHODS = [
     Method("greedy", "none", attempts=2),
@@ -61,32 +61,33 @@ def tuned(methods: list[Method], path: Path | None) -> list[Method]:
 
 def error_terms(rows: list[Row], attempts: int) -> dict[str, Any]:
     """ROSA2 Figure 3 and Theorem 4.1: per attempt ‖Δθ‖², ‖R‖ under the old and the new context, ‖Δx‖²; and how often it held."""
-    made = [
-        r
-        for r in rows
-        if (r.get("update") or {}).get("refined", {}).get("residual") is not None and r["update"].get("residual_before")
-    ]
+    made = [r for r in rows if (u := _numbers(r)).get("refined", {}).get("residual") is not None and u.get("residual_before")]
     by_attempt = {}
     for t in range(1, attempts):
-        these = [r for r in made if r["attempt"] == t]
+        these = [r for r in made if r.attempt == t]
         if these:
             by_attempt[str(t)] = {
                 "n": len(these),
-                "delta_norm2": _median(r["update"]["delta_norm2"] for r in these),
-                "delta_norm2_refined": _median(r["update"]["refined"]["delta_norm2"] for r in these),
-                "residual": _median(r["update"]["residual_before_probability"] for r in these),
-                "residual_refined": _median(r["update"]["refined"]["residual_probability"] for r in these),
-                "distance": _median(r["words"]["distance"] for r in these if r.get("words")),
+                "delta_norm2": _median(_numbers(r)["delta_norm2"] for r in these),
+                "delta_norm2_refined": _median(_numbers(r)["refined"]["delta_norm2"] for r in these),
+                "residual": _median(_numbers(r)["residual_before_probability"] for r in these),
+                "residual_refined": _median(_numbers(r)["refined"]["residual_probability"] for r in these),
+                "distance": _median(r.words.distance for r in these if r.words is not None),
             }
     held = {
         "n": len(made),
         "residual_smaller": sum(
-            r["update"]["refined"]["residual_probability"] < r["update"]["residual_before_probability"] for r in made
+            _numbers(r)["refined"]["residual_probability"] < _numbers(r)["residual_before_probability"] for r in made
         ),
-        "step_smaller": sum(r["update"]["refined"]["delta_norm2"] < r["update"]["delta_norm2"] for r in made),
-        "failed": sum("error" in (r.get("update") or {}).get("refined", {}) for r in rows),
+        "step_smaller": sum(_numbers(r)["refined"]["delta_norm2"] < _numbers(r)["delta_norm2"] for r in made),
+        "failed": sum("error" in _numbers(r).get("refined", {}) for r in rows),
     }
     return {"by_attempt": by_attempt, "theorem": held}
+
+
+def _numbers(row: Row) -> dict[str, Any]:
+    """What the attempt's update recorded; nothing if there was none."""
+    return row.update.numbers if row.update is not None else {}
 
 
 def _median(values: Any) -> float | None:

@@ -18,8 +18,9 @@ from meter import console
 from options import RESULTS, command_line, fingerprint
 from paired import save
 
-from agentlab.disk.store import read_rows
-from agentlab.results.metrics import SPLIT, Row, peak_memory
+from agentlab.disk.row import SPLIT, Row
+from agentlab.disk.runs import read_rows
+from agentlab.results.metrics import peak_memory
 from policies.registry import BUNDLED
 
 METHODS = ("none", "best-of-k", "textgrad", "rosa-paper", "rosa", "rosa2", "rl", "slot")
@@ -27,18 +28,18 @@ METHODS = ("none", "best-of-k", "textgrad", "rosa-paper", "rosa", "rosa2", "rl",
 
 def line(method: str, rows: list[Row]) -> dict[str, Any]:
     """Seconds and memory of one run."""
-    graded = [r for r in rows if r["outcome"] == "graded"]
-    taught = [r for r in graded if r["update"] or r["words"]]  # only a failed attempt that is not the last one is learned from
-    acting = sum(r["seconds"]["acting"] for r in taught)
-    updates = [r["update"] for r in graded if r["update"]]
+    graded = [r for r in rows if r.graded]
+    taught = [r for r in graded if r.update or r.words]  # only a failed attempt that is not the last one is learned from
+    acting = sum(r.seconds.acting for r in taught)
+    updates = [r.update for r in graded if r.update is not None]
     return {
         "method": method,
         "attempts": len(graded),
-        "seconds": {part: sum(r["seconds"][part] for r in graded) / len(graded) for part in SPLIT},
-        "weights_of_acting": sum(r["seconds"]["weights"] for r in taught) / acting if acting else None,
-        "words_of_acting": sum(r["seconds"]["words"] for r in taught) / acting if acting else None,
-        "update_tokens": sum(u["T"] for u in updates) / len(updates) if updates else None,
-        "adapter_mb": max((u["adapter_mb"] for u in updates), default=0.0),
+        "seconds": {part: sum(getattr(r.seconds, part) for r in graded) / len(graded) for part in SPLIT},
+        "weights_of_acting": sum(r.seconds.weights for r in taught) / acting if acting else None,
+        "words_of_acting": sum(r.seconds.words for r in taught) / acting if acting else None,
+        "update_tokens": sum(u.numbers["T"] for u in updates) / len(updates) if updates else None,
+        "adapter_mb": max((u.numbers["adapter_mb"] for u in updates), default=0.0),
         "peak_mb": peak_memory(rows),
     }
 

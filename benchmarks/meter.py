@@ -9,7 +9,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from agentlab.results.metrics import Row
+from agentlab.disk.row import Row
 
 console = Console(stderr=True)
 

@@ -20,7 +20,8 @@ from meter import console
 from options import CENTRE, Method, Setup
 from pool import ContinuedSession, FirstSession, Job, Pool
 
-from agentlab.results.metrics import Row, exact_repeats, mcnemar, paired_bootstrap, sessions, unparsable_draws
+from agentlab.disk.row import Row
+from agentlab.results.metrics import exact_repeats, mcnemar, paired_bootstrap, sessions, unparsable_draws
 from agentlab.run.config import RunConfig
 from agentlab.run.runner import plan
 from envs.base import TaskSpec
@@ -67,7 +68,7 @@ def failing_first(pool: Pool, setup: Setup) -> tuple[list[Pair], list[Row]]:
         if limit == setup.limit or all(len(pairs) >= share for pairs in found.values()):
             break
     for seed in setup.seeds:
-        rows += [{**row, "task": f"{seed}/{row['task']}"} for row in pool.store(_first(setup, seed, limit)).rows()]
+        rows += [row.model_copy(update={"task": f"{seed}/{row.task}"}) for row in pool.store(_first(setup, seed, limit)).rows()]
     turns = itertools.zip_longest(*found.values())
     return [pair for turn in turns for pair in turn if pair is not None], rows
 
@@ -115,7 +116,7 @@ def compare(setup: Setup, methods: Sequence[Method]) -> tuple[list[Outcome], dic
     finished = _finished(population, methods, rows)
     facts = {
         **setup.facts(),
-        "first_attempts": {"made": len(first_rows), "success": float(np.mean([bool(r["success"]) for r in first_rows]))},
+        "first_attempts": {"made": len(first_rows), "success": float(np.mean([r.success for r in first_rows]))},
         "population": len(finished),
         "population_found": len(population),
         "task_names": len({pair.task.name for pair in finished}),
@@ -125,7 +126,7 @@ def compare(setup: Setup, methods: Sequence[Method]) -> tuple[list[Outcome], dic
 
 def _finished(population: Sequence[Pair], methods: Sequence[Method], rows: dict[tuple[str, int], list[Row]]) -> list[Pair]:
     """The instances whose sessions are over under every method."""
-    over = {(key, r["task"]) for key, made in rows.items() for r in made if r["session_over"]}
+    over = {(key, r.task) for key, made in rows.items() for r in made if r.session_over}
     return [p for p in population if all(((m.name, p.seed), p.task.id) in over for m in methods)]
 
 
@@ -134,9 +135,9 @@ def _outcome(method: Method, population: Sequence[Pair], rows: dict[tuple[str, i
     kept: list[Row] = []
     by_pair = {}
     for seed in {pair.seed for pair in population}:
-        these = [r for r in rows[method.name, seed] if (seed, r["task"]) in wanted]
+        these = [r for r in rows[method.name, seed] if (seed, r.task) in wanted]
         by_pair |= {(seed, s.task): s for s in sessions(these)}
-        kept += [{**row, "task": f"{seed}/{row['task']}"} for row in these]
+        kept += [row.model_copy(update={"task": f"{seed}/{row.task}"}) for row in these]
     found = [by_pair[pair.seed, pair.task.id] for pair in population]
     return Outcome(
         method,
@@ -153,8 +154,8 @@ def table(outcomes: Sequence[Outcome], references: Sequence[str], attempts: int)
     by_name = {o.method.name: o for o in outcomes}
     lines = []
     for o in outcomes:
-        retries = [r for r in o.rows if r["attempt"] > 1 and r["outcome"] == "graded"]
-        steps, solved, made = sum(r["steps"] for r in retries), int((o.solved_at > 0).sum()), int(o.attempts_made.sum())
+        retries = [r for r in o.rows if r.attempt > 1 and r.graded]
+        steps, solved, made = sum(r.steps for r in retries), int((o.solved_at > 0).sum()), int(o.attempts_made.sum())
         lines.append({
             "method": o.method.name,
             "preset": o.method.preset,
@@ -166,9 +167,9 @@ def table(outcomes: Sequence[Outcome], references: Sequence[str], attempts: int)
             "average_attempts": made / len(o.solved_at) if len(o.solved_at) else None,
             "attempts_per_solved": made / solved if solved else None,
             "exact_repeats": exact_repeats(o.rows),
-            "unparsable": sum(r["unparsable"] for r in retries) / steps if steps else None,
+            "unparsable": sum(r.unparsable for r in retries) / steps if steps else None,
             "unparsable_draws": unparsable_draws(retries),
-            "infrastructure": sum(r["outcome"] != "graded" for r in o.rows),
+            "infrastructure": sum(not r.graded for r in o.rows),
             "updates": updates(o.rows),
             "against": {
                 name: {str(k): _versus(by_name[name], o, k) for k in range(2, attempts + 1)}
@@ -182,14 +183,14 @@ def table(outcomes: Sequence[Outcome], references: Sequence[str], attempts: int)
 
 def updates(rows: Iterable[Row]) -> dict[str, Any] | None:
     """How the weight updates of a method went; None if it made none."""
-    made = [r["update"] for r in rows if r.get("update")]
+    made = [r.update for r in rows if r.update is not None]
     if not made:
         return None
-    done = [u for u in made if u["accepted"]]
+    done = [u.numbers for u in made if u.accepted]
     return {
         "made": len(made),
         "accepted": len(done),
-        "fallback": sum(bool(u.get("fallback")) for u in made),
+        "fallback": sum(bool(u.numbers.get("fallback")) for u in made),
         "kl_mean": float(np.mean([u["kl_mean"] for u in done])) if done else None,
         "log_odds_shift": float(np.mean([u["log_odds_shift"] for u in done])) if done else None,
         "residual_ratio": float(

@@ -24,9 +24,9 @@ from meter import Meter, console
 from safetensors.torch import load_file, save_file
 
 from agentlab.disk.record import AttemptWriter, load_trace
+from agentlab.disk.row import Row
 from agentlab.disk.rows import Attempt, session_over
 from agentlab.disk.store import RunStore, SessionStore
-from agentlab.results.metrics import Row
 from agentlab.run.config import CHANGES_NO_RESULT, RunConfig
 from agentlab.run.runner import load_policy_of, open_words, prepare, stop_on_signals
 from agentlab.run.session import Interrupted, Session
@@ -63,7 +63,7 @@ class ContinuedSession(Session):
         shutil.copy2(self.first / "events.jsonl", writer.folder)
         shutil.copytree(self.first / "screens", writer.folder / "screens", copy_function=os.link)
         theta.begin(trace.instruction, attempt=1)
-        theta.recall([(step.screenshot, step.actions) for step in trace.steps])
+        theta.recall([(step.observation, step.actions) for step in trace.steps])
         if self.config.adapt.axes(1)[1]:
             resume(theta, self.first)
         else:
@@ -100,7 +100,7 @@ def resume(theta: PolicySession, first: Path) -> None:
     assert isinstance(theta, UITarsSession)
     tensors = load_file(first / CAPTURE)
     capture = [(tensors[f"{n:03d}.hidden"], tensors[f"{n:03d}.tokens"]) for n in range(len(tensors) // 2)]
-    theta.resume([(step.screenshot, step.text) for step in load_trace(first).steps], capture)
+    theta.resume([(step.observation, step.text) for step in load_trace(first).steps], capture)
 
 
 # -- jobs --------------------------------------------------------------------------------------------------------------------------

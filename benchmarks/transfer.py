@@ -18,7 +18,8 @@ from options import RESULTS, Method, arguments, command_line, setup_of
 from paired import Pair, failing_first, save
 from pool import Job, Pool, TransferSession, reported
 
-from agentlab.results.metrics import Row, mcnemar, paired_bootstrap
+from agentlab.disk.names import folder_name
+from agentlab.results.metrics import mcnemar, paired_bootstrap
 from agentlab.run.runner import plan
 from envs.base import TaskSpec
 
@@ -56,7 +57,7 @@ def main() -> None:
     deadline = None if setup.minutes is None else time.monotonic() + 60 * setup.minutes
     with reported(), Pool(setup.config("any", setup.seeds[0], "rosa", 1, ()), setup.workers, setup.threads) as pool:
         population, first = failing_first(pool, setup)
-        solved = {r["task"]: bool(r["success"]) for r in first if r["outcome"] == "graded"}
+        solved = {r.task: r.success for r in first if r.graded}
         seen = {
             seed: [t for t in plan(setup.config("any", seed, "none", 1, ())) if f"{seed}/{t.id}" in solved] for seed in setup.seeds
         }
@@ -65,7 +66,7 @@ def main() -> None:
         for number, (pair, to) in enumerate(moves):
             for m in methods:
                 # A directory per source instance: the same target may be reached from several.
-                folder = f"transfer-{m.name}/{pair.task.id.replace('/', '-')}"
+                folder = f"transfer-{m.name}/{folder_name(pair.task.id)}"
                 config = setup.config("x", pair.seed, m.preset, 1, (*m.sets, *args.set)).model_copy(
                     update={"out": setup.work / f"s{pair.seed}-{folder}"}
                 )
@@ -76,9 +77,9 @@ def main() -> None:
             done: list[tuple[bool, bool, str]] = []
             for number, (pair, to) in enumerate(moves):
                 job = jobs[m.name, number, to.id]
-                made: list[Row] = pool.session(job.config, to).rows()
-                if made and made[-1]["outcome"] == "graded":
-                    done.append((solved[f"{pair.seed}/{to.id}"], bool(made[-1]["success"]), to.name))
+                made = pool.session(job.config, to).rows()
+                if made and made[-1].graded:
+                    done.append((solved[f"{pair.seed}/{to.id}"], made[-1].success, to.name))
             if done:
                 lines.append({"method": m.name, **contrast([d[0] for d in done], [d[1] for d in done], [d[2] for d in done])})
     save(RESULTS / f"{args.name}.json", {"command": command_line(), **setup.facts(), "methods": lines})

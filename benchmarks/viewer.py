@@ -25,9 +25,10 @@ import uvicorn
 from PIL import Image
 
 from agentlab.disk import rows
+from agentlab.disk.names import folder_name
+from agentlab.disk.row import SPLIT, Row, Seconds
 from agentlab.disk.runs import session_folders
-from agentlab.disk.store import RunStore, safe_name
-from agentlab.results.metrics import SPLIT
+from agentlab.disk.store import RunStore
 from agentlab.run.config import resolve
 from agentlab.view.server import make_app
 from envs import actions as act
@@ -52,7 +53,7 @@ def make_large_run(folder: Path, attempts: int) -> Path:
         for spec, length in _sessions(attempts):
             for t in range(1, length + 1):
                 row = _attempt(folder, spec, t, buffer.getvalue(), success=t == length < max(LENGTHS), over=t == length)
-                results.write(json.dumps(row) + "\n")
+                results.write(row.line())
     return folder
 
 
@@ -64,15 +65,18 @@ def _sessions(attempts: int) -> Iterator[tuple[TaskSpec, int]]:
         made, number = made + length, number + 1
 
 
-def _attempt(folder: Path, spec: TaskSpec, t: int, screen: bytes, *, success: bool, over: bool) -> dict[str, Any]:
-    here = folder / "sessions" / safe_name(spec.id) / f"attempt_{t:02d}"
+def _attempt(folder: Path, spec: TaskSpec, t: int, screen: bytes, *, success: bool, over: bool) -> Row:
+    here = folder / "sessions" / folder_name(spec.id) / f"attempt_{t:02d}"
     (here / "screens").mkdir(parents=True)
     (here / "screens/000.webp").write_bytes(screen)
     blank, action = np.zeros((1, 1, 3), np.uint8), act.Click(15.0 + 5 * t, 75.0)
-    step = Step(1, blank, "", "The red square is it.", act.describe(action), (action,), "", {"acting": 0.1, "environment": 0.1}, 12)
-    trace = Trace("Click the red square.", [step], blank, float(success), "environment", guidance="", attempt=t)
+    step = Step(
+        1, {"screenshot": blank}, "", "The red square is it.", act.describe(action), (action,), tokens=12,
+        seconds={"acting": 0.1, "environment": 0.1},
+    )  # fmt: skip
+    trace = Trace("Click the red square.", [step], {"screenshot": blank}, float(success), "environment", guidance="", attempt=t)
     row = rows.graded(spec, rows.Attempt(trace, time.perf_counter(), guidance=""), [], success=success, over=over)
-    row |= {"seconds": dict.fromkeys(SPLIT, 0.5), "memory": {"process": 100.0}}
+    row = row.model_copy(update={"seconds": Seconds(**dict.fromkeys(SPLIT, 0.5)), "memory": {"process": 100.0}})
     events = [
         {"event": "begin", "task": spec.id, "attempt": t, "instruction": trace.instruction, "guidance": "", "seconds": 0.1},
         {
@@ -82,7 +86,7 @@ def _attempt(folder: Path, spec: TaskSpec, t: int, screen: bytes, *, success: bo
         {"event": "end", "screen": "screens/000.webp", "score": float(success), "ended_by": "environment"},
     ]  # fmt: skip
     (here / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events), "utf-8")
-    (here / "result.json").write_text(json.dumps(row), "utf-8")
+    (here / "result.json").write_text(row.line(), "utf-8")
     return row
 
 
@@ -92,7 +96,7 @@ def add_attempt(folder: Path, name: str) -> None:
     Image.new("RGB", (160, 210), "white").save(buffer, "WEBP", lossless=True)
     row = _attempt(folder, TaskSpec("agentlab/miniwob-v0", name, 1, 10), 1, buffer.getvalue(), success=True, over=True)
     with (folder / "results.jsonl").open("a", encoding="utf-8") as results:
-        results.write(json.dumps(row) + "\n")
+        results.write(row.line())
 
 
 # -- measuring ---------------------------------------------------------------------------------------------------------------------

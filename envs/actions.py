@@ -1,6 +1,7 @@
 """The one action vocabulary: every policy parses its text into it, every environment executes it in its own way.
 
-Coordinates are pixels of the observation's screenshot, origin at the top left, ``0 <= x < width`` and ``0 <= y < height``.
+Coordinates are pixels of the observation's screenshot (where there is one), origin at the top left, ``0 <= x < width`` and
+``0 <= y < height``.
 An action is plain data (frozen, hashable, JSON round trip through :func:`to_json` / :func:`from_json`); nothing in it is ever
 executed as code on the host.
 """
@@ -130,7 +131,10 @@ class OpenApp(Action):
 
 @dataclass(frozen=True, slots=True)
 class Answer(Action):
-    """Give ``text`` as the answer to an information-retrieval task; does not end the episode by itself."""
+    """Say ``text``: the answer to an information-retrieval task, or a turn where there is no screen.
+
+    It does not end the episode by itself: whether an answer does is the environment's to say.
+    """
 
     kind: ClassVar[str] = "answer"
     text: str
@@ -168,6 +172,7 @@ VOCABULARY: dict[str, type[Action]] = {
     )
 }  # fmt: skip
 
+Pointed = Click | DoubleClick | RightClick | Hover | LongPress | Scroll | Drag
 POINTED = (Click, DoubleClick, RightClick, Hover, LongPress, Scroll, Drag)
 """Actions that have a place on the screen (``x``, ``y``)."""
 

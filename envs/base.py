@@ -1,16 +1,17 @@
 """The contract of every environment: a Gymnasium environment with one sparse reward at the end of an episode.
 
-A subclass implements four hooks (``_start``, ``_execute``, ``_observe``, ``_grade``) and nothing else; the step budget, the end
-of an episode and the accounting of invalid actions live here, once.
+What the agent sees is a text, a picture, or both.  A subclass implements four hooks (``_start``, ``_execute``, ``_observe``,
+``_grade``) and nothing else; the step budget, the end of an episode and the accounting of invalid actions live here, once.  What
+needs a screen is in :mod:`envs.gui`, what needs none in :mod:`envs.text`.
 """
 
 from __future__ import annotations
 
 import abc
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NotRequired, TypedDict
+from typing import Any, ClassVar, Literal, TypedDict
 
 import gymnasium as gym
 import numpy as np
@@ -22,18 +23,54 @@ from envs.errors import InvalidActionError, UsageError
 Screenshot = NDArray[np.uint8]
 """RGB screen, shape [height, width, 3], uint8."""
 
-Rectangle = tuple[int, int, int, int]
-"""x, y, width, height in pixels."""
+Modality = Literal["text", "picture"]
+"""What an observation can be made of."""
 
-LOOK_AGAIN_SECONDS = 0.15
-"""Between two looks at a screen that is waited for."""
+MAX_TEXT = 100_000
+"""Characters of a text observation; of a longer one the middle is left out, for the agent as on disk."""
+
+MAX_FEEDBACK = 4_000
+"""Characters of what a user says after a step."""
 
 
-class Observation(TypedDict):
-    """What the agent sees.  ``accessibility_tree`` is only there when asked for and is never given to a policy."""
+class Observation(TypedDict, total=False):
+    """What the agent sees: a text, a picture, or both.
+
+    Which of the two an environment gives is the same in every step, and is what its ``shows`` says.
+
+    Keys:
+        screenshot: The screen, [H, W, 3] uint8.
+        text: What the environment says, at most MAX_TEXT characters.
+        accessibility_tree: Only there when asked for, and never given to a policy.
+    """
 
     screenshot: Screenshot
-    accessibility_tree: NotRequired[str]
+    text: str
+    accessibility_tree: str
+
+
+def modalities(observation: Observation) -> frozenset[Modality]:
+    """What an observation is made of."""
+    keys: dict[str, Modality] = {"screenshot": "picture", "text": "text"}
+    return frozenset(kind for key, kind in keys.items() if key in observation)
+
+
+def picture(observation: Observation) -> Screenshot:
+    """The observation's screen, for parts that cannot do without one.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if "screenshot" not in observation:
+        raise UsageError("This needs a picture, and the environment gives text only.", "Choose a benchmark that gives pictures.")
+    return observation["screenshot"]
+
+
+def same_observation(one: Observation, other: Observation) -> bool:
+    """Whether two observations are the same, character for character and pixel for pixel."""
+    if modalities(one) != modalities(other) or one.get("text") != other.get("text"):
+        return False
+    return "screenshot" not in one or np.array_equal(one["screenshot"], other["screenshot"])
 
 
 @dataclass(frozen=True)
@@ -60,105 +97,50 @@ class TaskSpec:
 
     @property
     def id(self) -> str:
-        """Directory-safe name, unique within a run."""
+        """Unique within a run: the seed is a number, so that it is what follows the last underscore, whatever the name is."""
         return f"{self.name}_{self.seed}"
 
 
-class ActionSpace(gym.Space[Any]):
-    """The actions an environment understands: an :class:`~envs.actions.Action` or a tuple of them (one reply, one step)."""
-
-    def __init__(self, kinds: Iterable[type[act.Action]], width: int, height: int, seed: int | None = None) -> None:
-        self.kinds = tuple(kinds)
-        self.width, self.height = width, height
-        super().__init__(shape=None, dtype=None, seed=seed)
-
-    def sample(self, mask: Any = None, probability: Any = None) -> act.Action:
-        x, end_x = (float(v) for v in self.np_random.integers(0, self.width, 2))
-        y, end_y = (float(v) for v in self.np_random.integers(0, self.height, 2))
-        samples: dict[type[act.Action], act.Action] = {
-            act.Drag: act.Drag(x, y, end_x, end_y),
-            act.Type: act.Type("abc"),
-            act.Hotkey: act.Hotkey(("tab",)),
-            act.Scroll: act.Scroll(x, y, act.DIRECTIONS[int(self.np_random.integers(4))]),
-            act.OpenApp: act.OpenApp("Settings"),
-            act.Answer: act.Answer(""),
-            act.Invalid: act.Invalid("sampled"),
-        }
-        kind = self.kinds[int(self.np_random.integers(len(self.kinds)))]
-        if kind in samples:
-            return samples[kind]
-        return kind(x, y) if kind in act.POINTED else kind()  # type: ignore[call-arg]
-
-    def contains(self, x: Any) -> bool:
-        return all(self._contains_one(a) for a in x) if isinstance(x, tuple) and x else self._contains_one(x)
-
-    def _contains_one(self, action: Any) -> bool:
-        if isinstance(action, act.Invalid):
-            return True
-        if not isinstance(action, self.kinds):
-            return False
-        if not isinstance(action, act.POINTED):
-            return True
-        points = [(action.x, action.y)]
-        if isinstance(action, act.Drag):
-            points.append((action.end_x, action.end_y))
-        return all(0 <= px < self.width and 0 <= py < self.height for px, py in points)
-
-    @property
-    def is_np_flattenable(self) -> bool:
-        return False
-
-    def to_jsonable(self, sample_n: Iterable[Any]) -> list[Any]:
-        return [act.to_json(a) for a in sample_n]
-
-    def from_jsonable(self, sample_n: list[Any]) -> list[Any]:
-        return [act.from_json(a) for a in sample_n]
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, ActionSpace)
-            and (self.kinds, self.width, self.height) == (other.kinds, other.width, other.height)
-        )  # fmt: skip
-
-
-class GUIEnv(gym.Env[Any, Any], abc.ABC):
-    """Base of the graphical environments.
+class TaskEnv(gym.Env[Any, Any], abc.ABC):
+    """Base of all environments.
 
     ``reset(seed=, options={"task": TaskSpec})`` starts one attempt.  ``step(action)`` takes one Action or a tuple of them (several
     actions of one reply are one step).  The reward is 0 until the episode ends and then the benchmark's own score in [0, 1]; the
     episode ends by Finished/Fail, by the benchmark itself, or when ``max_steps`` is reached (truncated, graded all the same).
 
-    ``info`` has ``instruction`` (after reset), ``invalid`` (reason, when the step was not executable), ``ended_by`` (``finished``,
-    ``fail``, ``environment``, ``budget``) and ``score`` at the end.  The attribute ``seconds`` is the time that the last call of
-    ``reset`` or ``step`` took; it is not in ``info``, which depends on the task and the actions alone.
+    ``info`` has ``instruction`` (after reset), ``invalid`` (reason, when the step was not executable), ``feedback`` (what a user
+    could honestly say to this step, where there is something to say), ``ended_by`` (``finished``, ``fail``, ``environment``,
+    ``budget``) and ``score`` at the end.  The attribute ``seconds`` is the time that the last call of ``reset`` or ``step`` took; it
+    is not in ``info``, which depends on the task and the actions alone.
+
+    Attributes:
+        shows: What the observations are made of; a policy that needs something else is refused before a run starts.
 
     Raises:
         InfrastructureError: from ``reset`` and ``step`` when the machinery failed; the episode is void and must be reset.
         UsageError: ``step`` before ``reset`` or after the end of an episode.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 1}
+    shows: ClassVar[frozenset[Modality]]
     oracle_available = False
     choices: ClassVar[Mapping[str, Sequence[str]]] = {}
     """Options that are one of a few words, and the words: these a replay takes from a run that may be somebody else's."""
     withheld: ClassVar[Sequence[str]] = ()
     """Options that a replay takes only from its user, whatever their value."""
 
-    def __init__(self, *, width: int, height: int, kinds: Iterable[type[act.Action]], render_mode: str | None = None) -> None:
+    def __init__(self, *, observation_space: gym.Space[Any], action_space: gym.Space[Any], render_mode: str | None = None) -> None:
         self.render_mode = render_mode
-        self.observation_space = gym.spaces.Dict({"screenshot": gym.spaces.Box(0, 255, shape=(height, width, 3), dtype=np.uint8)})
-        self.action_space = ActionSpace(kinds, width, height)
+        self.observation_space, self.action_space = observation_space, action_space
         self._task: TaskSpec | None = None
         self._observation: Observation | None = None
         self._steps = 0
         self._running = False
-        self._expected: tuple[Callable[[Screenshot], bool], float] | None = None
         self.seconds = 0.0
 
     # -- what a benchmark provides ---------------------------------------------------------------------------------------------
     @abc.abstractmethod
     def _start(self, task: TaskSpec) -> str:
-        """Put the device into the task's start state and return the instruction, verbatim."""
+        """Put the environment into the task's start state and return the instruction, verbatim."""
 
     @abc.abstractmethod
     def _execute(self, action: act.Action) -> None:
@@ -166,7 +148,7 @@ class GUIEnv(gym.Env[Any, Any], abc.ABC):
 
     @abc.abstractmethod
     def _observe(self) -> Observation:
-        """The screen now."""
+        """What the agent sees now."""
 
     @abc.abstractmethod
     def _grade(self, last: act.Action | None) -> float:
@@ -176,9 +158,14 @@ class GUIEnv(gym.Env[Any, Any], abc.ABC):
         """True when the benchmark itself has ended the episode."""
         return False
 
-    def restless(self) -> tuple[Rectangle, ...]:
-        """Parts of the screen that change by themselves (a clock), in pixels of the current episode's screen."""
-        return ()
+    def _feedback(self, score: float | None) -> str:
+        """What a user could honestly say to the step just made ("" for nothing), without giving the answer away.
+
+        ``score`` is None while the episode goes on.  A failing test's output, "too large", an error that the user would have seen;
+        never the answer, and nothing that only the grader knows.  It is not part of what the agent sees in this attempt: it is
+        recorded, and what is learned from a failed attempt may use it.
+        """
+        return ""
 
     def oracle(self) -> tuple[str, tuple[act.Action, ...]] | None:
         """(thought, actions) of a scripted expert for the current state, or None.  For tests, demonstrations and training only."""
@@ -198,7 +185,7 @@ class GUIEnv(gym.Env[Any, Any], abc.ABC):
         self._running = False
         instruction = self._start(task)
         self._task, self._steps, self._running = task, 0, True
-        self._observation = self._awaited()
+        self._observation = self._observed()
         self.seconds = time.perf_counter() - started
         return self._observation, {"instruction": instruction, "task": task}
 
@@ -215,7 +202,7 @@ class GUIEnv(gym.Env[Any, Any], abc.ABC):
             ended_by = self._apply(last, info)
             if ended_by or "invalid" in info:
                 break
-        observation = self._awaited()
+        observation = self._observed()
         truncated = not ended_by and self._steps >= self._task.max_steps
         if truncated:
             ended_by = "budget"
@@ -223,26 +210,17 @@ class GUIEnv(gym.Env[Any, Any], abc.ABC):
         if ended_by:
             reward = float(self._grade(last))
             info.update(score=reward, ended_by=ended_by)
+        if said := self._feedback(reward if ended_by else None):
+            info["feedback"] = bounded(said, MAX_FEEDBACK)
         self._running = not ended_by
         self._observation = observation
         self.seconds = time.perf_counter() - started
         return observation, reward, bool(ended_by) and not truncated, truncated, info
 
-    def expect(self, same: Callable[[Screenshot], bool] | None, seconds: float = 0.0) -> None:
-        """The next calls of ``reset`` and ``step`` look again, for up to ``seconds``, while ``same`` is false of the screen.
-
-        For replays: a text cursor blinks and a window may be drawn late, so that a screen counts as another one only if it stays so.
-        """
-        self._expected = (same, seconds) if same is not None else None
-
-    def _awaited(self) -> Observation:
+    def _observed(self) -> Observation:
         observation = self._observe()
-        if self._expected is not None:
-            same, seconds = self._expected
-            until = time.monotonic() + seconds
-            while not same(observation["screenshot"]) and time.monotonic() < until:
-                time.sleep(LOOK_AGAIN_SECONDS)
-                observation = self._observe()
+        if "text" in observation:
+            observation["text"] = bounded(observation["text"], MAX_TEXT)
         return observation
 
     def _apply(self, action: act.Action, info: dict[str, Any]) -> str:
@@ -254,14 +232,24 @@ class GUIEnv(gym.Env[Any, Any], abc.ABC):
             return ""
         try:
             if not self.action_space.contains(action):
-                raise InvalidActionError(f"{act.describe(action)} is off the screen or unknown to this environment.")
+                raise InvalidActionError(f"{act.describe(action)} {self._outside}.")
             self._execute(action)
         except InvalidActionError as error:
             info["invalid"] = error.message
         return "environment" if self._ended() else ""
 
-    def render(self) -> Screenshot | None:
-        return None if self._observation is None else self._observation["screenshot"]
+    _outside = "is unknown to this environment"
+    """What is wrong with an action that the action space does not contain."""
+
+
+def bounded(text: str, limit: int) -> str:
+    """Text that can be stored as it is: no lone surrogates, and of more than ``limit`` characters the middle is left out."""
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    if len(text) <= limit:
+        return text
+    mark = f"\n[… {len(text) - limit} characters or more left out …]\n"
+    kept = limit - len(mark)
+    return text[: kept - kept // 2] + mark + text[len(text) - kept // 2 :]
 
 
 class TaskSuite(abc.ABC):

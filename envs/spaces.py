@@ -1,10 +1,14 @@
-"""Gymnasium spaces that Gymnasium does not have."""
+"""Gymnasium spaces that Gymnasium does not have: text of any characters, and the actions of an environment."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
+import gymnasium as gym
 from gymnasium.spaces import Text
+
+from envs import actions as act
 
 
 class AnyText(Text):
@@ -18,3 +22,85 @@ class AnyText(Text):
 
     def contains(self, x: Any) -> bool:
         return isinstance(x, str) and len(x) <= self.max_length
+
+
+class ActionSpace(gym.Space[Any]):
+    """The actions an environment understands: an :class:`~envs.actions.Action` or a tuple of them (one reply, one step).
+
+    Raises:
+        ValueError: on construction, for actions that have a place on a screen: those need a :class:`ScreenActionSpace`.
+    """
+
+    on_screen: ClassVar[bool] = False
+
+    def __init__(self, kinds: Iterable[type[act.Action]], seed: int | None = None) -> None:
+        self.kinds = tuple(kinds)
+        if not self.on_screen and (pointed := [kind.kind for kind in self.kinds if kind in act.POINTED]):
+            raise ValueError(f"{', '.join(pointed)} need a place on a screen: use ScreenActionSpace.")
+        super().__init__(shape=None, dtype=None, seed=seed)
+
+    def sample(self, mask: Any = None, probability: Any = None) -> act.Action:
+        return self._sample_one({})
+
+    def _sample_one(self, pointed: dict[type[act.Action], act.Action]) -> act.Action:
+        samples: dict[type[act.Action], act.Action] = {
+            act.Type: act.Type("abc"),
+            act.Hotkey: act.Hotkey(("tab",)),
+            act.OpenApp: act.OpenApp("Settings"),
+            act.Answer: act.Answer(""),
+            act.Invalid: act.Invalid("sampled"),
+            **pointed,
+        }
+        kind = self.kinds[int(self.np_random.integers(len(self.kinds)))]
+        return samples[kind] if kind in samples else kind()
+
+    def contains(self, x: Any) -> bool:
+        return all(self._contains_one(a) for a in x) if isinstance(x, tuple) and x else self._contains_one(x)
+
+    def _contains_one(self, action: Any) -> bool:
+        return isinstance(action, (act.Invalid, *self.kinds))
+
+    @property
+    def is_np_flattenable(self) -> bool:
+        return False
+
+    def to_jsonable(self, sample_n: Iterable[Any]) -> list[Any]:
+        return [act.to_json(a) for a in sample_n]
+
+    def from_jsonable(self, sample_n: list[Any]) -> list[Any]:
+        return [act.from_json(a) for a in sample_n]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ActionSpace) and type(other) is type(self) and other.kinds == self.kinds
+
+
+class ScreenActionSpace(ActionSpace):
+    """Actions on a screen of ``width`` x ``height`` pixels: those that have a place have it on the screen."""
+
+    on_screen = True
+
+    def __init__(self, kinds: Iterable[type[act.Action]], width: int, height: int, seed: int | None = None) -> None:
+        self.width, self.height = width, height
+        super().__init__(kinds, seed=seed)
+
+    def sample(self, mask: Any = None, probability: Any = None) -> act.Action:
+        x, end_x = (float(v) for v in self.np_random.integers(0, self.width, 2))
+        y, end_y = (float(v) for v in self.np_random.integers(0, self.height, 2))
+        direction = act.DIRECTIONS[int(self.np_random.integers(4))]
+        plain = (act.Click, act.DoubleClick, act.RightClick, act.Hover, act.LongPress)
+        return self._sample_one(
+            {act.Drag: act.Drag(x, y, end_x, end_y), act.Scroll: act.Scroll(x, y, direction), **{k: k(x, y) for k in plain}}
+        )
+
+    def _contains_one(self, action: Any) -> bool:
+        if not super()._contains_one(action):
+            return False
+        if not isinstance(action, act.POINTED):
+            return True
+        points = [(action.x, action.y)]
+        if isinstance(action, act.Drag):
+            points.append((action.end_x, action.end_y))
+        return all(0 <= px < self.width and 0 <= py < self.height for px, py in points)
+
+    def __eq__(self, other: object) -> bool:
+        return super().__eq__(other) and (self.width, self.height) == (other.width, other.height)  # type: ignore[attr-defined]

@@ -8,13 +8,15 @@ behind them may batch their requests.
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from envs.actions import Action
-from envs.base import Observation, Screenshot, TaskSpec
+from envs.base import Modality, Observation, TaskEnv, TaskSpec
 from envs.errors import UsageError
 
 
@@ -47,6 +49,21 @@ class Decision:
     token_logprobs: tuple[float, ...] = ()
     redrawn: int = 0
     redrawn_unparsable: int = 0
+
+
+@dataclass(frozen=True)
+class PastAttempt:
+    """An earlier attempt of a session, as its conversation keeps it.
+
+    Attributes:
+        guidance: What it was made under.
+        turns: (observation, reply verbatim) per step.
+        feedback: What the user said to it, "" if nothing.
+    """
+
+    guidance: str
+    turns: tuple[tuple[Observation, str], ...]
+    feedback: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,30 +100,55 @@ class Update:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How replies are drawn.
+    """How replies are drawn."""
 
-    Attributes:
-        temperature: 0 is greedy.
-        top_p: Nucleus mass.
-        max_new_tokens: Per reply.
-        no_repeat: Redraw (at most 12 times) a reply whose actions were already tried on the same screen, pixel for pixel, in an
-            earlier attempt or earlier in this one: what left the screen as it was, or led back to it, is not done again; nor is
-            a reply done that is no action.  At temperature 0 only the redraws are sampled (at 1): the most probable reply, unless
-            it was tried.
-        first_greedy: Attempt 1 is greedy whatever the temperature (paired comparisons of adaptation start from the same failure).
-        frequency_penalty: Subtracted from a token's logit per earlier occurrence in the reply (official UI-TARS runs: 1).
-    """
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    max_new_tokens: int = 1500
-    no_repeat: bool = False
-    first_greedy: bool = False
-    frequency_penalty: float = 0.0
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False, description="0 is greedy.")] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1, description="Nucleus mass.")] = 1.0
+    max_new_tokens: Annotated[int, Field(ge=1, description="Longest reply, in tokens.")] = 1500
+    no_repeat: Annotated[
+        bool,
+        Field(
+            description="Redraw (at most 12 times) a reply whose actions were already tried on the same screen, pixel for pixel, in an "
+            "earlier attempt or earlier in this one: what left the screen as it was, or led back to it, is not done again; nor is a "
+            "reply that is not an action. At temperature 0 only the redraws are sampled (at 1): the most probable reply, unless it "
+            "was tried."
+        ),
+    ] = False
+    first_greedy: Annotated[
+        bool,
+        Field(
+            description="Attempt 1 is greedy whatever the temperature (paired comparisons of adaptation start from the same failure)."
+        ),
+    ] = False
+    frequency_penalty: Annotated[
+        float,
+        Field(
+            allow_inf_nan=False,
+            description="Subtracted from a token's logit per earlier occurrence in the reply (official UI-TARS runs: 1).",
+        ),
+    ] = 0.0
 
 
 class PolicySession(abc.ABC):
     """The policy on one task: its history, its guidance and its adapter."""
+
+    def meet(self, env: TaskEnv) -> None:
+        """The environment that the coming attempt is made in, before :meth:`begin`.
+
+        For policies of reference only, which know more than an agent may: an expert asks it what to do (``env.oracle``), a random
+        policy what can be done (``env.action_space``).  A policy whose results are to mean something leaves it alone.
+        """
+
+    def converse(self, history: Sequence[PastAttempt]) -> None:
+        """The coming attempt goes on with the conversation of the earlier ones (``history=conversation``), before :meth:`begin`.
+
+        ``history`` is all of them, oldest first, as ROSA2 Algorithm 1 has it: H_t = H_{t-1} ∪ {ŷ_t, x*}.  It is given anew for every
+        attempt, so that nothing of it need be kept; without this call an attempt begins afresh.
+
+        Raises:
+            UsageError: this policy begins every attempt afresh; its policy's ``converses`` says so beforehand.
+        """
+        raise UsageError(f"{type(self).__name__} begins every attempt afresh.", "Use --set history=fresh.")
 
     @abc.abstractmethod
     def begin(self, instruction: str, *, guidance: str = "", attempt: int = 1) -> None:
@@ -121,8 +163,8 @@ class PolicySession(abc.ABC):
             InfrastructureError: an endpoint failed; the attempt is void.
         """
 
-    def relive(self, steps: Sequence[tuple[Screenshot, str]], tokens: Sequence[Sequence[int]] = ()) -> list[float]:
-        """Go through a recorded attempt instead of acting: (screen, reply) per step, after :meth:`begin` and before :meth:`adapt`.
+    def relive(self, steps: Sequence[tuple[Observation, str]], tokens: Sequence[Sequence[int]] = ()) -> list[float]:
+        """Go through a recorded attempt instead of acting: (observation, reply) per step, after :meth:`begin` and before :meth:`adapt`.
 
         Returns the log-probability of each reply under the adapter in force; what acting would have captured is captured.
 
@@ -158,8 +200,8 @@ class PolicySession(abc.ABC):
         """
         return None
 
-    def recall(self, steps: Sequence[tuple[Screenshot, tuple[Action, ...]]]) -> None:
-        """Resuming a session: what was seen and done in an attempt made earlier, step by step, for ``no_repeat``."""
+    def recall(self, steps: Sequence[tuple[Observation, tuple[Action, ...]]]) -> None:
+        """Resuming a session: what was observed and done in an attempt made earlier, step by step, for ``no_repeat``."""
 
     def discard(self) -> None:
         """Drop what was captured of the attempt in flight (it was void: the machinery failed).
@@ -189,6 +231,12 @@ class Policy(abc.ABC):
     name: str
     adaptable = False
     """True if ``open`` accepts a weight adaptation."""
+    needs: frozenset[Modality] = frozenset({"picture"})
+    """What an observation must have for this policy; a run in which it has not is refused before it starts."""
+    converses = False
+    """True if an attempt can go on with the conversation of the earlier ones, see :meth:`PolicySession.converse`."""
+    env_options: Mapping[str, Any] = {}
+    """Options that this policy asks of its environments, e.g. ``{"oracle": True}`` for one that follows their expert."""
 
     @abc.abstractmethod
     def open(self, task: TaskSpec, *, seed: int, adapt: Any = None) -> PolicySession:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from envs.base import Modality
 from envs.errors import PolicyError, SetupError, UsageError, did_you_mean
 from policies.base import Policy, SamplingConfig
 from policies.sampling import PRESETS
@@ -56,16 +57,23 @@ def load_policy(name: str, *, sampling: SamplingConfig | str | None = None, **op
     """
     chosen = _sampling(sampling)
     if name in MODEL_FREE:
-        from policies.scripted import ScriptedPolicy
+        from policies.scripted import ReferencePolicy
 
         if options:
             raise UsageError(f"The policy {name!r} takes no options, got {', '.join(options)}.")
-        return ScriptedPolicy(name)
+        return ReferencePolicy(name)
     if name.startswith("openai:"):
         from policies.chat import load_chat_policy
 
         return load_chat_policy(name.removeprefix("openai:"), chosen, options)
     return _load_model(name, chosen, options)
+
+
+def needs(name: str) -> frozenset[Modality]:
+    """What an observation must have for the policy ``name``, before it is loaded: nothing for those without a model."""
+    from policies.base import Policy
+
+    return frozenset() if name in MODEL_FREE else Policy.needs
 
 
 def _sampling(sampling: SamplingConfig | str | None) -> SamplingConfig:

@@ -12,51 +12,60 @@ OPENAI = "openai:"
 class WordsConfig(BaseModel):
     """How a failure is turned into words (and, when asked for, into per-step credit)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    method: Literal["none", "textgrad", "reflexion"] = "textgrad"
-    """``textgrad`` revises one guidance, ``reflexion`` remembers the last three attempts, ``none`` leaves the words alone."""
-
-    engine: str = "rules"
-    """Who writes: ``rules`` (from the evidence alone, no model), ``self`` (the policy's backbone), ``openai:<model>``."""
-
-    credit: Literal["sparse", "critique", "judge"] = "sparse"
-    """Reward per step after a failure: all -1 (ROSA's "+R"), from the critique, or scored by a judge (ROSA's "+M")."""
-
-    max_chars: int = Field(default=1200, ge=80, le=20_000)
-    """Longest guidance that a model may write, in characters; the rules' form is bounded in :mod:`retrospect.guidance`."""
-
-    base_url: str | None = None
-    """OpenAI-compatible endpoint, e.g. ``http://localhost:8000/v1``; default: the openai client's (``OPENAI_BASE_URL``)."""
-
-    api_key_env: str = "OPENAI_API_KEY"
-    """Environment variable that holds the key; it may be unset where the endpoint is named (local servers need none)."""
-
-    images: Literal["auto", "never"] = "auto"
-    """``auto`` shows the endpoint screenshots until it refuses them once, then goes on with text."""
-
-    max_images: int = Field(default=3, ge=0, le=20)
-    temperature: float = Field(default=0.0, ge=0, le=2)
-
-    max_tokens: int = Field(default=1024, ge=16)
-    """Longest reply of the engine, in tokens."""
-
-    timeout_s: float = Field(default=60.0, gt=0)
-    """Of one request, in seconds."""
-
-    deadline_s: float = Field(default=180.0, gt=0)
-    """Of one reflection with all its requests and retries, in seconds."""
-
-    max_retries: int = Field(default=3, ge=0, le=10)
-    """Further tries of one request after 429, 5xx, a timeout or a malformed reply."""
-
-    backoff_s: float = Field(default=0.5, ge=0, le=60)
-    """Pause before the first retry, in seconds; doubles each time up to 8 s.  A Retry-After header counts where it is longer."""
-
-    usd_per_million_input: float = Field(default=0.0, ge=0)
-    """Price of a million prompt tokens in USD, for the cost column; 0 where it is unknown or free."""
-
-    usd_per_million_output: float = Field(default=0.0, ge=0)
+    method: Literal["none", "textgrad", "reflexion"] = Field(
+        default="none",
+        description="How the words learn between two attempts. textgrad: a textual gradient revises one guidance. reflexion: a memory "
+        "of the last three attempts. none: they do not.",
+    )
+    engine: str = Field(
+        default="rules",
+        description="Who writes. rules: a fixed form, filled from the evidence of the failed attempt alone; no model. self: the "
+        "policy's own backbone, frozen. openai:<model>: an OpenAI-compatible endpoint.",
+    )
+    credit: Literal["sparse", "critique", "judge"] = Field(
+        default="sparse",
+        description='What the weights learn from a failure (`--reward`), per step. sparse: -1 each (ROSA\'s "+R"). critique: from the '
+        'critique of what visibly happened. judge: scored by a model (ROSA\'s "+M").',
+    )
+    max_chars: int = Field(
+        default=1200,
+        ge=80,
+        le=20_000,
+        description="Longest guidance that a model may write, in characters; the form of the rules has bounds of its own.",
+    )
+    base_url: str | None = Field(
+        default=None,
+        description="OpenAI-compatible endpoint, e.g. http://localhost:8000/v1; null: the openai client's (OPENAI_BASE_URL).",
+    )
+    api_key_env: str = Field(
+        default="OPENAI_API_KEY",
+        description="Environment variable that holds the key; it may be unset where base_url is given (local servers need none).",
+    )
+    images: Literal["auto", "never"] = Field(
+        default="auto", description="auto shows the endpoint screenshots until it refuses them once, then goes on with text."
+    )
+    max_images: int = Field(default=3, ge=0, le=20, description="Most screenshots in one request.")
+    temperature: float = Field(default=0.0, ge=0, le=2, description="Of the engine's replies; 0 is greedy.")
+    max_tokens: int = Field(default=1024, ge=16, description="Longest reply of the engine, in tokens.")
+    timeout_s: float = Field(default=60.0, gt=0, description="Of one request, in seconds.")
+    deadline_s: float = Field(default=180.0, gt=0, description="Of one reflection with all its requests and retries, in seconds.")
+    max_retries: int = Field(
+        default=3, ge=0, le=10, description="Further tries of one request after 429, 5xx, a timeout or a malformed reply."
+    )
+    backoff_s: float = Field(
+        default=0.5,
+        ge=0,
+        le=60,
+        description="Pause before the first retry, in seconds; doubles each time up to 8 s. A longer Retry-After header counts.",
+    )
+    usd_per_million_input: float = Field(
+        default=0.0, ge=0, description="Price of a million prompt tokens in USD, for the cost column; 0: unknown, or free."
+    )
+    usd_per_million_output: float = Field(
+        default=0.0, ge=0, description="Price of a million generated tokens in USD, for the cost column; 0: unknown, or free."
+    )
 
     @model_validator(mode="after")
     def _a_judge_is_a_model(self) -> WordsConfig:

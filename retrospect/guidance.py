@@ -15,6 +15,7 @@ MAX_ATTEMPTS = 4
 MAX_STEPS = 6
 MAX_THOUGHT = 80
 MAX_ACTION = 120
+MAX_FEEDBACK = 160
 
 HEADER = "Failed before:"
 FOOTER = "Do otherwise."
@@ -22,11 +23,12 @@ FOOTER = "Do otherwise."
 
 @dataclass(frozen=True)
 class Tried:
-    """One step of a failed attempt: the agent's own words, and whether the screen visibly changed."""
+    """One step of a failed attempt: the agent's own words, whether anything visibly changed, and what a user said to it."""
 
     thought: str
     action_text: str
     changed: bool = True
+    feedback: str = ""
 
 
 def render_tried(attempts: Sequence[Sequence[Tried]]) -> str:
@@ -58,7 +60,8 @@ def _line(attempt: Sequence[Tried]) -> str:
 def _step(tried: Tried) -> str:
     thought, action = _short(tried.thought, MAX_THOUGHT), _short(tried.action_text, MAX_ACTION)
     text = f"{thought}: {action}" if thought else action
-    return text if tried.changed else f"{text} (nothing changed)"
+    notes = [*([] if tried.changed else ["nothing changed"]), *([_short(tried.feedback, MAX_FEEDBACK)] if tried.feedback else [])]
+    return f"{text} ({'; '.join(notes)})" if notes else text
 
 
 def _short(text: str, limit: int) -> str:

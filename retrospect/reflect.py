@@ -112,7 +112,7 @@ class Retrospector:
     def state(self) -> dict[str, Any]:
         """What a resumed session needs, JSON-serialisable."""
         return {
-            "attempts": [[[t.thought, t.action_text, t.changed] for t in attempt] for attempt in self._attempts],
+            "attempts": [[[t.thought, t.action_text, t.changed, t.feedback] for t in attempt] for attempt in self._attempts],
             "memory": [list(entry) for entry in self._memory],
         }
 
@@ -123,7 +123,9 @@ class Retrospector:
             StoreError: not a state that :meth:`state` has written; nothing is changed.
         """
         try:
-            attempts = [tuple(Tried(str(t), str(a), bool(c)) for t, a, c in attempt) for attempt in state["attempts"]]
+            attempts = [
+                tuple(Tried(str(t), str(a), bool(c), *map(str, f[:1])) for t, a, c, *f in attempt) for attempt in state["attempts"]
+            ]
             memory = [(int(attempt), str(text)) for attempt, text in state["memory"]]
         except (KeyError, TypeError, ValueError) as error:
             raise StoreError("The saved state of the words is damaged.", "Start this session anew.") from error
@@ -189,9 +191,10 @@ def _edits(a: Sequence[str], b: Sequence[str]) -> int:
 
 def _telling_screens(trace: Trace, limit: int) -> list[Screenshot]:
     """At most ``limit`` screens for a critic that can see: the last ones the agent saw and the first, in order."""
-    seen = [step.screenshot for step in trace.steps]
+    seen = [step.observation for step in trace.steps]
     if trace.ended_by != "environment":  # what a benchmark shows after the end is not for the agent's eyes
-        seen.append(trace.final_screenshot)
+        seen.append(trace.final)
+    shown = [observation["screenshot"] for observation in seen if "screenshot" in observation]
     if limit <= 0:
         return []
-    return seen if len(seen) <= limit else [*seen[: limit > 1], *seen[len(seen) - limit + (limit > 1) :]]
+    return shown if len(shown) <= limit else [*shown[: limit > 1], *shown[len(shown) - limit + (limit > 1) :]]

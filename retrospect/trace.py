@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from envs.actions import Action
-from envs.base import Screenshot
+from envs.base import Observation
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,13 @@ class Step:
 
     Attributes:
         index: 1-based.
-        screenshot: Screen the agent saw when deciding, [H, W, 3] uint8.
+        observation: What the agent saw when deciding; empty where that is not known (runs made elsewhere).
         text: The whole reply, verbatim.
         thought: Its thought.
         action_text: Its action part, verbatim, in the model's coordinate frame.
         actions: The parsed actions, in pixels.
         invalid: Why the reply could not be executed ("" if it could).
+        feedback: What a user said to it ("" if nothing); the agent did not see it in this attempt.
         seconds: {"acting", "environment"} wall-clock seconds.
         tokens: Generated tokens, those of redrawn replies included.
         redrawn: Replies drawn before this one and not taken (``no_repeat``).
@@ -33,12 +34,13 @@ class Step:
     """
 
     index: int
-    screenshot: Screenshot
+    observation: Observation
     text: str
     thought: str
     action_text: str
     actions: tuple[Action, ...]
     invalid: str = ""
+    feedback: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     tokens: int = 0
     redrawn: int = 0
@@ -52,7 +54,7 @@ class Trace:
     Attributes:
         instruction: The task's instruction, verbatim.
         steps: At least one step.
-        final_screenshot: Screen after the last step.
+        final: What there was to see after the last step.
         score: The benchmark's score in [0, 1].
         ended_by: ``finished``, ``fail``, ``environment`` or ``budget``.
         guidance: The guidance this attempt was made under.
@@ -61,13 +63,23 @@ class Trace:
 
     instruction: str
     steps: Sequence[Step]
-    final_screenshot: Screenshot
+    final: Observation
     score: float
     ended_by: str
     guidance: str = ""
     attempt: int = 1
     info: dict[str, Any] = field(default_factory=dict)
 
-    def screens_after(self, index: int) -> Screenshot:
-        """The screen that step ``index`` (1-based) led to."""
-        return self.steps[index].screenshot if index < len(self.steps) else self.final_screenshot
+    @property
+    def observations(self) -> list[Observation]:
+        """Before each step, and after the last one."""
+        return [*(step.observation for step in self.steps), self.final]
+
+    @property
+    def feedback(self) -> str:
+        """What a user said to the attempt as it ended ("" if nothing)."""
+        return self.steps[-1].feedback if self.steps else ""
+
+    def after(self, index: int) -> Observation:
+        """What step ``index`` (1-based) led to."""
+        return self.observations[index]

@@ -23,15 +23,14 @@ import rosa_cost
 import sweep
 import transfer
 
-from agentlab.disk.store import read_rows
+from agentlab.disk.row import Row, UpdateColumns, WordsColumns
+from agentlab.disk.runs import read_rows
 from envs.base import TaskSpec
 
 
-def row(task: str, attempt: int, success: bool, **more) -> dict:
-    return {
-        "task": task, "name": task.split("-")[0], "domain": "", "attempt": attempt, "outcome": "graded", "success": success,
-        "session_over": success, "steps": 2, "unparsable": 0, "actions_hash": f"{task}{attempt}", "update": None, "words": None, **more,
-    }  # fmt: skip
+def row(task: str, attempt: int, success: bool, **more) -> Row:
+    about = {"task": task, "name": task.split("-")[0], "seed": 0, "attempt": attempt, "actions_hash": f"{task}{attempt}"}
+    return Row(**about, outcome="graded", success=success, session_over=success, steps=2, **more)
 
 
 def outcome(name: str, solved_at: list[int], names: list[str], attempts: int = 5) -> paired.Outcome:
@@ -111,12 +110,15 @@ def test_every_method_and_every_setting_of_the_sweep_resolves(tmp_path: Path) ->
 
 
 def test_theorem_counts() -> None:
-    def updated(raw: float, refined: float, step: float, refined_step: float) -> dict:
-        numbers = {"residual_before": 1.0, "residual_before_probability": raw, "delta_norm2": step, "accepted": True}
-        numbers["refined"] = {"residual": 1.0, "residual_probability": refined, "delta_norm2": refined_step}
-        return row("t", 1, False, update=numbers, words={"distance": 0.5})
+    words = WordsColumns(distance=0.5, seconds=0.0, requests=0, tokens=0, cost=0.0, error="", characters=0)
 
-    rows = [updated(1.0, 0.5, 2.0, 1.0), updated(1.0, 2.0, 2.0, 1.0), row("t", 2, False, update={"refined": {"error": "x"}})]
+    def updated(raw: float, refined: float, step: float, refined_step: float) -> Row:
+        numbers = {"residual_before": 1.0, "residual_before_probability": raw, "delta_norm2": step}
+        numbers["refined"] = {"residual": 1.0, "residual_probability": refined, "delta_norm2": refined_step}
+        return row("t", 1, False, update=UpdateColumns(method="rosa", accepted=True, seconds=0.1, **numbers), words=words)
+
+    failed = UpdateColumns(method="rosa", accepted=False, seconds=0.1, refined={"error": "x"})
+    rows = [updated(1.0, 0.5, 2.0, 1.0), updated(1.0, 2.0, 2.0, 1.0), row("t", 2, False, update=failed)]
     terms = adaptation.error_terms(rows, 5)
     assert terms["theorem"] == {"n": 2, "residual_smaller": 1, "step_smaller": 2, "failed": 1}
     assert terms["by_attempt"]["1"]["n"] == 2 and terms["by_attempt"]["1"]["distance"] == 0.5
@@ -161,11 +163,9 @@ def test_all_methods_go_on_from_the_same_failure_and_nothing_is_made_twice(tmp_p
     setup = options.Setup("ui-tars-nano", 3, (9001,), 2, 40, tmp_path / "work", 4, tasks=("grid-coordinate", "visual-addition"))
     outcomes, facts = paired.compare(setup, methods)
     assert facts["population"] == 2 and [len(o.solved_at) for o in outcomes] == [2, 2, 2]
-    first = {r["task"]: r["actions_hash"] for r in read_rows(tmp_path / "work/s9001-first") if not r["success"]}
+    first = {r.task: r.actions_hash for r in read_rows(tmp_path / "work/s9001-first") if not r.success}
     for o in outcomes:
-        assert all(
-            not r["success"] and first[r["task"].removeprefix("9001/")] == r["actions_hash"] for r in o.rows if r["attempt"] == 1
-        )
+        assert all(not r.success and first[r.task.removeprefix("9001/")] == r.actions_hash for r in o.rows if r.attempt == 1)
     greedy, no_repeat, rosa2 = paired.table(outcomes, ["greedy"], 3)
     assert greedy["exact_repeats"] == 1.0 and greedy["solved"] == 0  # a greedy retry is the same attempt again
     assert no_repeat["exact_repeats"] == 0.0

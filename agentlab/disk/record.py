@@ -1,9 +1,10 @@
 """One attempt on disk, written while it is lived and read back as a :class:`~retrospect.trace.Trace`.
 
 events.jsonl     begin, one line per step, end; flushed line by line
+                 (`screen` names what the agent saw, `observation` is what it read; each only where the environment gives it)
 screens/000.webp lossless; NNN is the screen before step NNN+1, the last one the final screen; unchanged screens are not repeated
 guidance.txt     the words after this attempt, for the next one; words.json how they came about
-adapter files    the weights after this attempt (PEFT layout, written by the policy), update.json what the update did,
+adapter/         the weights after this attempt (PEFT layout, written by the policy), update.json what the update did,
                  tokens.json what it did to the probability of every token
 result.json      the row of results.jsonl; written last
 void_01/         what a try that the machinery broke had got to
@@ -12,6 +13,7 @@ void_01/         what a try that the machinery broke had got to
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,13 @@ from PIL import Image
 
 from agentlab.disk.files import disk_errors, read_lines, write_atomic
 from envs import actions as act
-from envs.base import Screenshot, TaskSpec
+from envs.base import Observation, Screenshot, TaskSpec
 from envs.errors import StoreError
 from policies.base import Decision
 from retrospect.trace import Step, Trace
+
+Recorded = dict[str, str]
+"""An observation as an event has it: ``screen``, the name of a file, and ``observation``, a text; what there was not is not there."""
 
 
 class AttemptWriter:
@@ -39,6 +44,15 @@ class AttemptWriter:
         path = self.folder / "events.jsonl"
         with disk_errors(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"event": kind, **fields}) + "\n")
+
+    def observation(self, observation: Observation) -> Recorded:
+        """Save what was observed, and return it as an event has it."""
+        recorded: Recorded = {}
+        if "screenshot" in observation:
+            recorded["screen"] = self.screen(observation["screenshot"])
+        if "text" in observation:
+            recorded["observation"] = observation["text"]
+        return recorded
 
     def screen(self, screenshot: Screenshot) -> str:
         """Save a screen and return its name; the name of the one before if nothing changed."""
@@ -56,18 +70,19 @@ class AttemptWriter:
     def begin(self, task: TaskSpec, attempt: int, instruction: str, guidance: str, seconds: float) -> None:
         self.event("begin", task=task.id, attempt=attempt, instruction=instruction, guidance=guidance, seconds=seconds)
 
-    def step(self, step: Step, screen: str, decision: Decision | None = None) -> None:
-        """One step; with the policy's ``decision`` also what is known of the reply's tokens."""
+    def step(self, step: Step, before: Recorded, decision: Decision | None = None) -> None:
+        """One step from what was seen ``before``; with the policy's ``decision`` also what is known of the reply's tokens."""
         known = {} if decision is None else {"token_ids": decision.token_ids, "token_logprobs": decision.token_logprobs}
         self.event(
             "step",
             index=step.index,
-            screen=screen,
+            **before,
             text=step.text,
             thought=step.thought,
             action_text=step.action_text,
             actions=[act.to_json(a) for a in step.actions],
             invalid=step.invalid,
+            **({"feedback": step.feedback} if step.feedback else {}),
             tokens=step.tokens,
             redrawn=step.redrawn,
             redrawn_unparsable=step.redrawn_unparsable,
@@ -76,8 +91,8 @@ class AttemptWriter:
             **{name: list(values) for name, values in known.items() if values},
         )
 
-    def end(self, screen: str, score: float, ended_by: str) -> None:
-        self.event("end", screen=screen, score=score, ended_by=ended_by)
+    def end(self, final: Recorded, score: float, ended_by: str) -> None:
+        self.event("end", **final, score=score, ended_by=ended_by)
 
     def text(self, name: str, content: str) -> None:
         write_atomic(self.folder / name, content)
@@ -112,12 +127,13 @@ def load_trace(folder: Path) -> Trace:
     steps = [
         Step(
             index=e["index"],
-            screenshot=load_screen(folder / e["screen"]),
+            observation=load_observation(folder, e),
             text=e["text"],
             thought=e["thought"],
             action_text=e["action_text"],
             actions=tuple(act.from_json(a) for a in e["actions"]),
             invalid=e["invalid"],
+            feedback=e.get("feedback", ""),
             seconds=e["seconds"],
             tokens=e["tokens"],
             redrawn=e.get("redrawn", 0),
@@ -128,12 +144,26 @@ def load_trace(folder: Path) -> Trace:
     return Trace(
         instruction=begin["instruction"],
         steps=steps,
-        final_screenshot=load_screen(folder / end["screen"]),
+        final=load_observation(folder, end),
         score=end["score"],
         ended_by=end["ended_by"],
         guidance=begin["guidance"],
         attempt=begin["attempt"],
     )
+
+
+def load_observation(folder: Path, event: Mapping[str, Any]) -> Observation:
+    """What an event of the attempt in ``folder`` says was observed.
+
+    Raises:
+        StoreError: its screen is missing or cannot be read.
+    """
+    observation: Observation = {}
+    if event.get("screen"):
+        observation["screenshot"] = load_screen(folder / event["screen"])
+    if isinstance(text := event.get("observation"), str):
+        observation["text"] = text
+    return observation
 
 
 def load_screen(path: Path) -> Screenshot:

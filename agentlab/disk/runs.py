@@ -1,4 +1,7 @@
-"""Runs as they lie on disk, for those who only look: what is torn, missing or foreign is named, the rest is shown.
+"""Runs as they lie on disk: the one reader of configurations, rows and attempts.
+
+Who works in a run reads it *strictly*: what is damaged is an error.  Who only looks reads it leniently: what is torn, missing or
+foreign is named, the rest is shown.
 
 A run directory may come from somebody else, so nothing in it is trusted: names of files inside it are checked against the
 layout, links that lead out of it are not followed, and only WebP is decoded.
@@ -9,7 +12,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,15 +21,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from agentlab.disk.files import ATTEMPT, read_json, read_lines
-from agentlab.disk.store import SCHEMA, in_order, read_config
-from agentlab.results.metrics import SPLIT, Row
-from envs.base import Screenshot
+from agentlab.disk.files import ATTEMPT, disk_errors, mend, read_json, read_lines
+from agentlab.disk.names import FOLDER, folder_name
+from agentlab.disk.row import SCHEMA, Row, parse_row
+from envs.base import Observation, Screenshot
 from envs.errors import StoreError, UsageError
 
+ADAPTER = "adapter"
+"""Folder of an attempt's adapter, inside the attempt's."""
 SCREEN = re.compile(r"screens/\d{3,6}\.webp")
-SESSION = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
-OUTCOMES = {"graded", "infrastructure"}
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class Attempt:
         result: Its row; None while the attempt is being made.
         guidance_after: The words for the next attempt.
         update, words, tokens: update.json, words.json and tokens.json.
+        adapter: The weights after it are there: there were some, and they were kept.
         voids: Tries that the machinery broke.
         problems: What could not be read.
     """
@@ -84,74 +89,112 @@ class Attempt:
     update: dict[str, Any] | None = None
     words: dict[str, Any] | None = None
     tokens: dict[str, Any] | None = None
+    adapter: bool = False
     voids: int = 0
     problems: list[str] = field(default_factory=list)
 
 
-def read_run(folder: Path) -> Run:
+# -- runs --------------------------------------------------------------------------------------------------------------------------
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of the run in ``folder``, which may be somebody else's.
+
+    Raises:
+        StoreError: no run there, a corrupt config.json or a link that leads out of the run, or a run of another version.
+    """
+    path = inside(folder / "config.json", folder)
+    if not path.exists():
+        raise StoreError(
+            f"{folder} is not a run directory: it has no config.json.", "Give the directory that `agentlab run` printed."
+        )
+    data = read_json(path)
+    schema, config = data.get("schema"), data.get("config")
+    if schema != SCHEMA or not isinstance(config, dict):
+        raise StoreError(
+            f"{path} is of schema {schema!r}; this version of agentlab reads schema {SCHEMA}.",
+            "Read it with the version that wrote it, or start a new run with --out DIR.",
+        )
+    return config
+
+
+def read_run(folder: Path, *, strict: bool = False) -> Run:
     """A run, finished or not.
+
+    Args:
+        strict: Anything of it that cannot be read is an error, not only its configuration.
 
     Raises:
         StoreError: no run directory, or one of another version.
     """
-    config, rows, problems = read_run_config(folder), [], []
+    config = read_config(folder)
+    rows, problems = _all_rows(folder, strict=strict)
+    return Run(folder, config, rows, problems)
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """One row per finished attempt, in the order of results.jsonl, then by session and attempt.
+
+    Raises:
+        StoreError: one of them cannot be read.
+    """
+    return _all_rows(folder, strict=True)[0]
+
+
+def _all_rows(folder: Path, *, strict: bool) -> tuple[list[Row], list[str]]:
+    rows: list[Row] = []
+    problems: list[str] = []
     for session in session_folders(folder):
-        found, trouble = session_rows(session)
+        found, trouble = session_rows(session, strict=strict)
         rows += found
         problems += trouble
     listed = folder / "results.jsonl"
+    order: dict[tuple[Any, Any], None] = {}
     try:
-        read_lines(inside(listed, folder))
-    except StoreError as error:
-        return Run(folder, config, rows, [*problems, f"{error.message} The rows are those of the attempts."])
-    return Run(folder, config, in_order(rows, listed), problems)
+        order = {(line.get("task"), line.get("attempt")): None for line in read_lines(inside(listed, folder))}
+    except (StoreError, TypeError) as error:  # the order is a nicety; the result.json files are the truth
+        what = error.message if isinstance(error, StoreError) else f"{listed} is damaged."
+        problems.append(f"{what} The rows are those of the attempts.")
+    known = {(row.task, row.attempt): row for row in rows}
+    return [known[key] for key in [*(k for k in order if k in known), *(k for k in known if k not in order)]], problems
 
 
-def read_run_config(folder: Path) -> dict[str, Any]:
-    """The settings of a run that may be somebody else's.
+def session_rows(session: Path, *, strict: bool = False) -> tuple[list[Row], list[str]]:
+    """The rows of a session up to the first that is missing or cannot be read, and what was wrong with that one.
 
     Raises:
-        StoreError: no run directory, one of another version, or its config.json is a link that leads out of it.
+        StoreError: with ``strict``, one that cannot be read, or another task's.
     """
-    inside(folder / "config.json", folder)
-    return read_config(folder)
-
-
-def session_rows(session: Path) -> tuple[list[Row], list[str]]:
-    """The rows of a session up to the first that is missing or cannot be read, and what was wrong with that one."""
     rows: list[Row] = []
     for number, path in enumerate(attempt_folders(session), start=1):
         result = path / "result.json"
         if path.name != f"attempt_{number:02d}" or not os.path.lexists(result):
-            break
+            later = any(os.path.lexists(folder / "result.json") for folder in attempt_folders(session)[number:])
+            return rows, [f"{result} is missing, and later attempts have theirs: they are not counted."] if later else []
         try:
-            rows.append(checked_row(read_json(inside(result, path) if result.is_symlink() else result)))
+            rows.append(read_row(result))
         except StoreError as error:
+            if strict:
+                raise
             return rows, [error.message]
     return rows, []
 
 
-def checked_row(row: Row) -> Row:
-    """The row, if it is one that this version writes.
+def read_row(result: Path) -> Row:
+    """The row in a result.json, checked against the folders it lies in.
 
     Raises:
-        StoreError: it is not.
+        StoreError: it cannot be read, is not of this version, or is that of another task or attempt.
     """
-    shapes = {
-        "task": str, "name": str, "domain": str, "attempt": int, "success": bool, "session_over": bool, "steps": int,
-        "unparsable": int, "seconds": dict, "memory": dict, "actions_hash": str, "infrastructure": list,
-    }  # fmt: skip
-    wrong = [name for name, kind in shapes.items() if not isinstance(row.get(name), kind)]
-    if row.get("schema") != SCHEMA or row.get("outcome") not in OUTCOMES or wrong:
-        name, number = row.get("task"), row.get("attempt")
-        raise StoreError(f"The result of attempt {number} at {name!r} is not of this version ({', '.join(wrong) or 'schema'}).")
-    optional: dict[str, Any] = {"score": (int, float), "update": dict, "words": dict, "feasible": bool}
-    odd = [name for name, kind in optional.items() if row.get(name) is not None and not isinstance(row[name], kind)]
-    if odd:
-        raise StoreError(f"The result of attempt {row['attempt']} at {row['task']!r} has no usable {', '.join(odd)}.")
-    numbers = [*row["memory"].values(), *(row["seconds"].get(part) for part in SPLIT)]
-    if not all(isinstance(n, int | float) for n in numbers):
-        raise StoreError(f"The result of attempt {row['attempt']} at {row['task']!r} has times or memory that are no numbers.")
+    with disk_errors(result):
+        path = result if stat.S_ISREG(result.lstat().st_mode) else inside(result, result.parent)
+        row = parse_row(path.read_bytes(), result)
+    attempt, session = result.parent, result.parent.parent
+    if folder_name(row.task) != session.name:
+        raise StoreError(
+            f"{session} holds the result of another task, {row.task!r}.",
+            f"The folder of that task is called {folder_name(row.task)}; move it there, or out of the run.",
+        )
+    if attempt.name != f"attempt_{row.attempt:02d}":
+        raise StoreError(f"{attempt} holds the result of another attempt, {row.attempt}.", mend(result))
     return row
 
 
@@ -176,7 +219,7 @@ def session_folders(run: Path) -> list[Path]:
     if root.is_symlink() or not root.is_dir():
         return []
     with os.scandir(root) as entries:
-        names = [e.name for e in entries if SESSION.fullmatch(e.name) and e.is_dir(follow_symlinks=False)]
+        names = [e.name for e in entries if FOLDER.fullmatch(e.name) and e.is_dir(follow_symlinks=False)]
     return [root / name for name in sorted(names)]
 
 
@@ -192,9 +235,9 @@ def find_session(run: Path, name: str) -> Path:
     Raises:
         UsageError: there is none.
     """
-    if SESSION.fullmatch(name):
-        path = run / "sessions" / name
-        if path.is_dir() and not path.is_symlink() and not path.parent.is_symlink():
+    for folder in dict.fromkeys((name, folder_name(name))):
+        path = run / "sessions" / folder
+        if FOLDER.fullmatch(folder) and path.is_dir() and not path.is_symlink() and not path.parent.is_symlink():
             return path
     known = [p.name for p in session_folders(run)]
     raise UsageError(f"{run} has no session {name!r}.", f"It has {', '.join(known[:12])}{' …' if len(known) > 12 else ''}.")
@@ -213,14 +256,25 @@ def read_attempt(folder: Path) -> Attempt:
         begin=next(iter(by_kind["begin"]), {}),
         steps=by_kind["step"],
         end=next(iter(by_kind["end"]), {}),
-        result=_json(folder / "result.json", problems),
+        result=_row(folder / "result.json", problems),
         guidance_after=_text(folder / "guidance.txt", problems),
         update=_json(folder / "update.json", problems),
         words=_json(folder / "words.json", problems),
         tokens=_json(folder / "tokens.json", problems),
+        adapter=(folder / ADAPTER).is_dir(),
         voids=len(list(folder.glob("void_*"))),
         problems=problems,
     )
+
+
+def _row(path: Path, problems: list[str]) -> Row | None:
+    if not os.path.lexists(path):
+        return None
+    try:
+        return read_row(path)
+    except StoreError as error:
+        problems.append(error.message)
+        return None
 
 
 def _events(folder: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
@@ -269,6 +323,20 @@ def screen_path(folder: Path, name: Any) -> Path:
     if not path.is_file():
         raise StoreError(f"The screen {name} is missing.")
     return path
+
+
+def read_observation(folder: Path, event: Mapping[str, Any]) -> Observation:
+    """What an event of the attempt in ``folder`` says was observed.
+
+    Raises:
+        StoreError: its screen cannot be read, or it has neither screen nor text.
+    """
+    observation: Observation = {}
+    if isinstance(text := event.get("observation"), str):
+        observation["text"] = text
+    if "screen" in event or not observation:
+        observation["screenshot"] = read_screen(folder, event.get("screen"))
+    return observation
 
 
 def read_screen(folder: Path, name: Any) -> Screenshot:

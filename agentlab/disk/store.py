@@ -10,23 +10,20 @@ Nothing here is ever unpickled.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
-import re
 import shutil
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agentlab.disk.files import ATTEMPT, disk_errors, mend, read_json, read_lines, write_atomic
-from agentlab.results.metrics import Row
+from agentlab.disk.files import ATTEMPT, disk_errors, write_atomic
+from agentlab.disk.names import folder_name
+from agentlab.disk.row import SCHEMA, Row
+from agentlab.disk.runs import ADAPTER, read_config, read_rows, session_rows
 from envs.errors import StoreError
-
-SCHEMA = 1
-"""Version of the layout and of the rows; a run of another version is refused, never guessed at."""
 
 
 # -- configurations ----------------------------------------------------------------------------------------------------------------
@@ -126,7 +123,7 @@ class RunStore:
         """Add one line to results.jsonl; called after the attempt's result.json is in place."""
         path = self.folder / "results.jsonl"
         with self._results, disk_errors(path), path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(row.line())
 
     def rows(self) -> list[Row]:
         return read_rows(self.folder)
@@ -135,18 +132,18 @@ class RunStore:
         """Make results.jsonl say what the result.json files say (a crash may have torn or lost its last line)."""
         path = self.folder / "results.jsonl"
         with self._results, disk_errors(path):
-            text = "".join(json.dumps(row) + "\n" for row in self.rows())
-            if not path.exists() or path.read_text(encoding="utf-8") != text:
+            text = "".join(row.line() for row in self.rows())
+            if not path.exists() or path.read_bytes() != text.encode():
                 write_atomic(path, text)
 
     def sort(self, tasks: Sequence[str]) -> None:
         """Put results.jsonl into the order of the plan, so that two runs can be compared with ``diff``."""
         place = {task: i for i, task in enumerate(tasks)}
-        rows = sorted(self.rows(), key=lambda r: (place.get(r["task"], len(place)), r["task"], r["attempt"]))
-        write_atomic(self.folder / "results.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        rows = sorted(self.rows(), key=lambda r: (place.get(r.task, len(place)), r.task, r.attempt))
+        write_atomic(self.folder / "results.jsonl", "".join(row.line() for row in rows))
 
     def session(self, task_id: str) -> SessionStore:
-        return SessionStore(self, self.folder / "sessions" / safe_name(task_id))
+        return SessionStore(self, self.folder / "sessions" / folder_name(task_id))
 
     def close(self) -> None:
         """Unlock the directory.  May be called twice."""
@@ -166,14 +163,20 @@ class SessionStore:
         return self.folder / f"attempt_{attempt:02d}"
 
     def rows(self) -> list[Row]:
-        """Results of the finished attempts, in order, without gaps."""
-        rows: list[Row] = []
-        while (path := self.attempt_folder(len(rows) + 1) / "result.json").exists():
-            rows.append(read_json(path))
-        return rows
+        """Results of the finished attempts, in order, without gaps.
+
+        Raises:
+            StoreError: one of them cannot be read, or is another task's.
+        """
+        return session_rows(self.folder, strict=True)[0]
 
     def start_attempt(self, attempt: int) -> Path:
-        """An empty folder for an attempt; what an attempt in flight left there when its process died is removed."""
+        """An empty folder for an attempt; what an attempt in flight left there when its process died is removed.
+
+        Nothing that holds a result is removed: where attempts from this one on have one, all of them are set aside.
+        """
+        if any((folder / "result.json").exists() for folder in self._from(attempt)):
+            self.set_aside(attempt)
         folder = self.attempt_folder(attempt)
         with disk_errors(folder):
             if folder.exists():
@@ -181,9 +184,13 @@ class SessionStore:
             folder.mkdir(parents=True)
         return folder
 
+    def _from(self, attempt: int) -> list[Path]:
+        """Folders of this attempt and the later ones."""
+        return [p for p in self.folder.glob("attempt_*") if (m := ATTEMPT.match(p.name)) and int(m[1]) >= attempt]
+
     def set_aside(self, attempt: int) -> None:
         """Move attempt ``attempt`` and the later ones into ``set_aside_NN/``: they stay readable and count no more."""
-        numbered = [p for p in self.folder.glob("attempt_*") if (m := ATTEMPT.match(p.name)) and int(m[1]) >= attempt]
+        numbered = self._from(attempt)
         if not numbered:
             return
         with disk_errors(self.folder):
@@ -193,50 +200,30 @@ class SessionStore:
                 path.rename(aside / path.name)
         self.run._repair_results()
 
+    def adapter_folder(self, attempt: int) -> Path:
+        """Where the weights after an attempt are, if it has any and they have been kept."""
+        return self.attempt_folder(attempt) / ADAPTER
+
+    def prune_adapters(self, keep: str) -> None:
+        """Remove adapters that nobody needs any more.
+
+        Args:
+            keep: ``all``; ``last``, the newest; or ``none``, the newest until the session is over.  One that the machinery ended may
+                still be made to go on, so it keeps its newest.
+        """
+        if keep == "all":
+            return
+        made = self.rows()
+        over = bool(made) and made[-1].session_over and made[-1].graded
+        adapted = [row.attempt for row in made if row.adapter]
+        for attempt in adapted if keep == "none" and over else adapted[:-1]:
+            folder = self.adapter_folder(attempt)
+            with disk_errors(folder):
+                if folder.exists():
+                    shutil.rmtree(folder)
+
     def commit(self, attempt: int, row: Row) -> None:
         """The attempt is over and all its files are written: result.json makes it count."""
         with self.run._results:  # another session may be setting attempts aside, which rewrites results.jsonl from the files
-            write_atomic(self.attempt_folder(attempt) / "result.json", json.dumps(row, indent=2) + "\n")
+            write_atomic(self.attempt_folder(attempt) / "result.json", json.dumps(row.to_json(), indent=2) + "\n")
             self.run.append(row)
-
-
-# -- reading a run without working in it -------------------------------------------------------------------------------------------
-def safe_name(task_id: str) -> str:
-    """A task's id as a folder name."""
-    return re.sub(r"[^A-Za-z0-9._-]", "-", task_id).lstrip(".") or "task"
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The configuration of the run in ``folder``.
-
-    Raises:
-        StoreError: no run there, a corrupt config.json, or one of another schema.
-    """
-    path = folder / "config.json"
-    if not path.exists():
-        raise StoreError(
-            f"{folder} is not a run directory: it has no config.json.", "Give the directory that `agentlab run` printed."
-        )
-    data = read_json(path)
-    if data.get("schema") != SCHEMA or not isinstance(data.get("config"), dict):
-        raise StoreError(f"{path} is of schema {data.get('schema')!r}; this version reads {SCHEMA}.", mend(path))
-    return data["config"]
-
-
-def read_rows(folder: Path) -> list[Row]:
-    """One row per finished attempt, from the result.json files; in the order of results.jsonl, then by session and attempt."""
-    found: dict[tuple[str, int], Row] = {}
-    for session in sorted((folder / "sessions").glob("*")):
-        for row in SessionStore(RunStore(folder), session).rows():
-            found[(row["task"], row["attempt"])] = row
-    return in_order(found.values(), folder / "results.jsonl")
-
-
-def in_order(rows: Iterable[Row], listed: Path) -> list[Row]:
-    """Rows in the order of the file ``listed``; those that it lacks come last."""
-    found = {(row["task"], row["attempt"]): row for row in rows}
-    order: dict[tuple[str, int], None] = {}
-    with contextlib.suppress(StoreError):  # the order is a nicety; the result.json files are the truth
-        keys = ((r.get("task"), r.get("attempt")) for r in read_lines(listed))
-        order = {(task, t): None for task, t in keys if isinstance(task, str) and isinstance(t, int)}
-    return [found[key] for key in [*(k for k in order if k in found), *(k for k in found if k not in order)]]

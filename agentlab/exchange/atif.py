@@ -63,11 +63,11 @@ def trajectory(run: Run, lived: Lived, target: Path, guidance: bool, done: Expor
         "final_metrics": {
             "total_completion_tokens": sum(int(n or 0) for n in tokens),
             "total_steps": len(steps),
-            "extra": {key: lived.row.get(key) for key in ("score", "reward", "success", "ended_by", "steps")},
+            "extra": lived.row.model_dump(include={"score", "reward", "success", "ended_by", "steps"}),
         },
         "extra": {
-            "task": lived.row["task"],
-            "domain": lived.row["domain"],
+            "task": lived.row.task,
+            "domain": lived.row.domain,
             "attempt": lived.number,
             "guidance": data["guidance"],
             "guidance_after": data["guidance_after"],

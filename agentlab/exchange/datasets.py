@@ -71,8 +71,8 @@ def _rows(lived: Lived, screens: Screens, guidance: bool) -> list[Data]:
             {
                 "screen_file_name": shown[place],
                 "next_screen_file_name": shown[place + 1],
-                "task": lived.row["task"],
-                "domain": lived.row["domain"],
+                "task": lived.row.task,
+                "domain": lived.row.domain,
                 "attempt": lived.number,
                 "step": place + 1,
                 "instruction": lived.data["instruction"],
@@ -83,8 +83,8 @@ def _rows(lived: Lived, screens: Screens, guidance: bool) -> list[Data]:
                 "invalid": step["invalid"],
                 "credit": _float(step["credit"]),
                 "solved": lived.solved,
-                "score": _float(lived.row["score"]),
-                "reward": lived.row["reward"],
+                "score": _float(lived.row.score),
+                "reward": lived.row.reward,
                 "tokens": int(step["tokens"] or 0),
                 "logprob": _float(step["logprob"]),
             }

@@ -28,6 +28,7 @@ from PIL import Image
 
 from agentlab.disk import rows
 from agentlab.disk.record import AttemptWriter
+from agentlab.disk.row import Failure, Seconds
 from agentlab.disk.runs import inside
 from agentlab.disk.store import RunStore
 from agentlab.exchange import osworld_traj as traj
@@ -155,15 +156,14 @@ class _Task:
         score = self._score()
         if score is not None:
             ended_by = traj.ended_by(steps)
-            self.writer.end(last, score, ended_by)
-            attempt = rows.Attempt(Trace(instruction, steps, traj.NOTHING, score, ended_by, attempt=1), started, guidance="")
+            self.writer.end({"screen": last}, score, ended_by)
+            attempt = rows.Attempt(Trace(instruction, steps, {}, score, ended_by, attempt=1), started, guidance="")
             row = rows.graded(self.spec, attempt, [], success=score >= 1, over=True)
-            row["seconds"] = dict.fromkeys(row["seconds"], 0.0)  # how long it took is not known
-            self.session.commit(1, row)
+            self.session.commit(1, row.model_copy(update={"seconds": Seconds()}))  # how long it took is not known
             self.done.graded += 1
             self.done.solved += score >= 1
         elif errors:
-            broken = [{"component": "osworld", "message": message} for message in errors]
+            broken = [Failure(component="osworld", message=message) for message in errors]
             self.session.commit(1, rows.broken(self.spec, 1, "", broken, 0.0))
             self.remark("no result, and an error in its trajectory: counted as ended by the machinery")
         else:
@@ -178,7 +178,7 @@ class _Task:
             actions = list(group)
             steps.append(traj.step_of(len(steps) + 1, actions))
             before, after = traj.screen_before(actions[0]), traj.screen_after(actions[-1])
-            self.writer.step(steps[-1], self._screen(before) if before is not None else screen)
+            self.writer.step(steps[-1], {"screen": self._screen(before) if before is not None else screen})
             screen = self._screen(after) if after != "" else ""
         final = next((note["final_state"] for note in self._notes if "final_state" in note), None)
         return steps, screen if final is None else self._screen(final)

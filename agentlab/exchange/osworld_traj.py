@@ -13,17 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from agentlab.exchange.plain import text
 from agentlab.exchange.pyautogui_text import read_actions
 from envs import actions as act
-from envs.base import Screenshot
 from policies.families.ui_tars.calls import split_reply
 from retrospect.trace import Step
 
 Entry = Mapping[str, Any]
-NOTHING: Screenshot = np.zeros((0, 0, 3), np.uint8)
 NOTES = {"instruction", "initial_state", "final_state", "session_id"}
 """Keys of lines that are about the episode, not about an action."""
 UNSTAMPED = re.compile(r"step_\d+(_milestone)?\.png")
@@ -71,7 +67,7 @@ def step_of(index: int, entries: Sequence[Entry]) -> Step:
     words = next((text(entry["natural_language_action"]) for entry in entries if entry.get("natural_language_action")), "")
     return Step(
         index=index,
-        screenshot=NOTHING,
+        observation={},
         text=said or written,
         thought=thought or words,
         action_text=written or action_text,

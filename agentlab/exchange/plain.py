@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from agentlab.disk.runs import Attempt, screen_path
-from agentlab.results.metrics import SPLIT
 from envs import actions as act
 from envs.errors import InvalidActionError, StoreError
 
@@ -22,8 +21,7 @@ def attempt_data(attempt: Attempt) -> Data:
     reflection = (attempt.words or {}).get("reflection")
     reflection = reflection if isinstance(reflection, dict) else {}
     credit = reflection.get("credit")
-    row = attempt.result or {}
-    seconds = row.get("seconds")
+    row = attempt.result
     moved = shifts((attempt.tokens or {}).get("replies"))
     return {
         "number": attempt.number,
@@ -33,13 +31,13 @@ def attempt_data(attempt: Attempt) -> Data:
         "steps": [_step(attempt, step, i, credit) | {"shift": moved.get(i)} for i, step in enumerate(attempt.steps)],
         "final": _screen(attempt, attempt.end.get("screen")),
         "ended": bool(attempt.end),
-        "finished": attempt.result is not None,
-        "outcome": text(row.get("outcome")),
-        "ended_by": text(row.get("ended_by") or attempt.end.get("ended_by")),
-        "reward": number(row.get("reward")),
-        "score": number(row.get("score")),
-        "seconds": {part: number(seconds.get(part)) for part in SPLIT} if isinstance(seconds, dict) else {},
-        "update": {text(k): plain(v) for k, v in (attempt.update or {}).items()},
+        "finished": row is not None,
+        "outcome": row.outcome if row else "",
+        "ended_by": row.ended_by if row else text(attempt.end.get("ended_by")),
+        "reward": row.reward if row else None,
+        "score": row.score if row else None,
+        "seconds": row.seconds.parts() if row else {},
+        "update": {text(k): plain(v) for k, v in (attempt.update or {}).items()} | _adapter(attempt),
         "critique": text(reflection.get("critique")),
         "gradient": text(reflection.get("gradient")),
         "words_error": text(reflection.get("error")),
@@ -47,6 +45,13 @@ def attempt_data(attempt: Attempt) -> Data:
         "voids": attempt.voids,
         "problems": attempt.problems,
     }
+
+
+def _adapter(attempt: Attempt) -> Data:
+    """Whether the adapter of an update is still there: runs keep what ``keep_adapters`` says."""
+    if attempt.result is None or not attempt.result.adapter:
+        return {}
+    return {"adapter": "kept" if attempt.adapter else "not kept (keep_adapters)"}
 
 
 def _step(attempt: Attempt, step: Data, place: int, credit: Any) -> Data:

@@ -14,7 +14,8 @@ from pathlib import Path
 from PIL import Image
 
 from agentlab.disk.files import disk_errors
-from agentlab.disk.runs import Run, attempt_folders, checked_row, read_attempt, screen_path, session_folders
+from agentlab.disk.row import Row
+from agentlab.disk.runs import Run, attempt_folders, read_attempt, screen_path, session_folders
 from agentlab.exchange.plain import Data, attempt_data
 from envs.errors import StoreError
 
@@ -32,7 +33,7 @@ class Lived:
 
     session: str
     folder: Path
-    row: Data
+    row: Row
     data: Data
 
     @property
@@ -41,7 +42,7 @@ class Lived:
 
     @property
     def solved(self) -> bool:
-        return bool(self.row["success"])
+        return self.row.success
 
     @property
     def place(self) -> str:
@@ -124,16 +125,11 @@ def _lived(session: str, path: Path, done: Exported) -> Lived | None:
     if attempt.result is None:
         done.left_out.append(f"{place}: {'; '.join(attempt.problems) or 'it has not ended'}")
         return None
-    try:
-        row = checked_row(attempt.result)
-    except StoreError as error:
-        done.left_out.append(f"{place}: {error.message}")
-        return None
-    if row["outcome"] != "graded":
+    if not attempt.result.graded:
         done.left_out.append(f"{place}: the machinery failed, so it has no result")
         return None
     data = attempt_data(attempt)
     if attempt.problems or not data["steps"] or not data["ended"]:
         done.left_out.append(f"{place}: {'; '.join(attempt.problems) or 'its record has no steps or no end'}")
         return None
-    return Lived(session, path, row, data)
+    return Lived(session, path, attempt.result, data)

@@ -51,8 +51,8 @@ def write_pairs(run: Run, folder: Path, guidance: bool) -> Exported:
 
 def _pair(solved: Lived, failed: Lived, chosen: list[Data], rejected: list[Data]) -> Data:
     return {
-        "task": solved.row["task"],
-        "domain": solved.row["domain"],
+        "task": solved.row.task,
+        "domain": solved.row.domain,
         "chosen_attempt": solved.number,
         "rejected_attempt": failed.number,
         "chosen_guidance": solved.data["guidance"],
@@ -101,10 +101,10 @@ def _images(messages: list[Data]) -> list[str]:
 
 def _about(lived: Lived) -> dict[str, Any]:
     return {
-        "task": lived.row["task"],
-        "domain": lived.row["domain"],
+        "task": lived.row.task,
+        "domain": lived.row.domain,
         "attempt": lived.number,
-        "score": lived.row["score"],
+        "score": lived.row.score,
         "guidance": lived.data["guidance"],
         "invalid_steps": sum(bool(step["invalid"]) for step in lived.data["steps"]),
     }

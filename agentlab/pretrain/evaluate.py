@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from agentlab.pretrain.mistakes import parsed
 from envs import actions as act
-from envs.base import TaskSpec
+from envs.base import Screenshot, TaskSpec, picture
 from envs.miniwob import tasks
 from envs.miniwob.env import MiniWoBEnv
 from policies.nano.data import prompt_ids
@@ -80,7 +80,7 @@ class Player:
         seen = {}
         goals = {}
         for env, (observation, info) in zip(running, started, strict=True):
-            seen[env], goals[env] = observation["screenshot"], info["instruction"]
+            seen[env], goals[env] = picture(observation), info["instruction"]
         while running:
             asked = [
                 (prompt_ids(self.tokenizer, goals[env], a.guidance, [s.text for s in a.steps][-4:]), seen[env])
@@ -90,21 +90,21 @@ class Player:
             moves = {env: self._move(running[env], reply, seen[env]) for env, reply in zip(running, said, strict=True)}
             results = list(self._threads.map(lambda pair: pair[0].step(pair[1]), moves.items()))
             for env, (observation, _, terminated, truncated, info) in zip(list(moves), results, strict=True):
-                seen[env] = observation["screenshot"]
+                seen[env] = picture(observation)
                 if terminated or truncated:
                     attempt = running.pop(env)
                     attempt.score = float(info["score"])
-                    trace = Trace(goals[env], attempt.steps, seen[env], attempt.score, info["ended_by"])
+                    trace = Trace(goals[env], attempt.steps, {"screenshot": seen[env]}, attempt.score, info["ended_by"])
                     attempt.tried = gather(trace).tried()
 
     @staticmethod
-    def _move(attempt: Attempt, reply: str, screen: object) -> act.Action:
+    def _move(attempt: Attempt, reply: str, screen: Screenshot) -> act.Action:
         answer = parsed(reply)
         actions = answer.actions if answer else (act.Invalid("unparsable"),)
         attempt.unparsable += answer is None
         attempt.steps.append(
             Step(
-                index=len(attempt.steps) + 1, screenshot=screen, text=reply, thought=answer.thought if answer else "",  # type: ignore[arg-type]
+                index=len(attempt.steps) + 1, observation={"screenshot": screen}, text=reply, thought=answer.thought if answer else "",
                 action_text=answer.action_text if answer else reply, actions=actions,
             )
         )  # fmt: skip

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.base import Rectangle, Screenshot
+from envs.base import Screenshot
 from envs.errors import UsageError
+from envs.gui import Rectangle
 
 
 def differing(a: Screenshot, b: Screenshot, masks: Sequence[Rectangle] = (), tolerance: int = 0) -> NDArray[np.bool_]:

@@ -14,8 +14,9 @@ from agentlab.replay.targets import Target, configuration, safe_options, with_su
 from agentlab.run.runner import plan, refuse
 from agentlab.run.worker import EnvSlot
 from envs import actions as act
-from envs.base import GUIEnv, Rectangle, Screenshot, TaskSpec
+from envs.base import Screenshot, TaskSpec
 from envs.errors import InfrastructureError, InvalidActionError, StoreError, UsageError
+from envs.gui import GUIEnv, Rectangle
 from envs.suites import choices, lacking, machinery
 
 KEPT_SCREENS = 12
@@ -123,10 +124,10 @@ class Replayer:
             SetupError: the environment cannot be had on this machine.
         """
         row = attempt.result
-        if row is None or row.get("outcome") != "graded" or (self.options.solved and not row.get("success")):
+        if row is None or not row.graded or (self.options.solved and not row.success):
             return None
         for again in reversed(range(self.options.retries + 1)):
-            done = Replayed(session, attempt.number, recorded=row.get("score"))
+            done = Replayed(session, attempt.number, recorded=row.score)
             try:
                 self._replay(attempt, done)
             except (StoreError, InvalidActionError, UsageError) as error:
@@ -155,6 +156,7 @@ class Replayer:
         if not steps or not all(steps) or not attempt.end:
             raise StoreError("Its record has no end, or steps without actions.")
         env = self._slot().get(task)
+        assert isinstance(env, GUIEnv)
         try:
             self._start(env, task, attempt, done)
             for index, actions in enumerate(steps, start=1):

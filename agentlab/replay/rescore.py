@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agentlab.disk.files import write_atomic
-from agentlab.disk.runs import Attempt, Run, attempt_folders, read_attempt, read_screen
+from agentlab.disk.runs import Attempt, Run, attempt_folders, read_attempt, read_observation
 from agentlab.exchange.plain import attempt_data, number, text, token_ids
 from agentlab.replay.targets import Target, refuse_imported
 from agentlab.results.pages import Section, write_pages
@@ -23,7 +23,7 @@ from agentlab.run.config import RunConfig, merge, resolve
 from agentlab.run.runner import load_policy_of, plan
 from agentlab.run.session import derive_seed
 from envs import actions as act
-from envs.base import Screenshot, TaskSpec
+from envs.base import Observation, TaskSpec
 from envs.errors import AdaptationError, StoreError, UsageError
 from policies.base import Decision, Policy, PolicySession
 
@@ -96,7 +96,7 @@ def rescore(target: Target, config: RunConfig, *, propose: bool = True) -> list[
 def _session(
     name: str, attempts: Sequence[Attempt], tasks: dict[str, TaskSpec], policy: Policy, config: RunConfig, propose: bool
 ) -> list[Rescored]:
-    failed = [a for a in attempts if a.result is not None and a.result.get("reward") == -1]
+    failed = [a for a in attempts if a.result is not None and a.result.reward == -1]
     if not failed:
         return []
     task = tasks.get(failed[0].begin.get("task", ""))
@@ -128,11 +128,11 @@ def _attempt(name: str, attempt: Attempt, theta: PolicySession, propose: bool) -
     return Rescored(name, attempt.number, recorded, before, after, numbers, replies, proposals)
 
 
-def _steps(attempt: Attempt) -> list[tuple[Screenshot, str]]:
-    return [(read_screen(attempt.folder, step.get("screen")), text(step.get("text"))) for step in attempt.steps]
+def _steps(attempt: Attempt) -> list[tuple[Observation, str]]:
+    return [(read_observation(attempt.folder, step), text(step.get("text"))) for step in attempt.steps]
 
 
-def _relive(theta: PolicySession, attempt: Attempt, steps: Sequence[tuple[Screenshot, str]]) -> list[float]:
+def _relive(theta: PolicySession, attempt: Attempt, steps: Sequence[tuple[Observation, str]]) -> list[float]:
     begin = attempt.begin
     theta.begin(text(begin.get("instruction")), guidance=text(begin.get("guidance")), attempt=attempt.number)
     return theta.relive(steps, [token_ids(step) for step in attempt.steps])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,8 @@ class Target:
 def find_target(path: Path) -> Target:
     """``RUN``, ``RUN/TASK`` or ``RUN/TASK/ATTEMPT`` (also as the folders are called: ``RUN/sessions/TASK/attempt_01``).
 
+    A task's id may have a ``/`` in it.
+
     Raises:
         StoreError, UsageError: no such run, session or attempt.
     """
@@ -57,15 +60,17 @@ def find_target(path: Path) -> Target:
         parts = parts[1:]
     if not parts:
         return Target(run)
-    session = find_session(folder, parts[0])
-    if len(parts) == 1:
-        return Target(run, session)
+    with contextlib.suppress(UsageError):
+        return Target(run, find_session(folder, "/".join(parts)))
+    last = ATTEMPT.fullmatch(parts[-1])
+    number = last[1] if last else parts[-1]
+    if len(parts) == 1 or not number.isdecimal() or len(number) > 6:
+        find_session(folder, "/".join(parts))
+    session = find_session(folder, "/".join(parts[:-1]))
     there = [int(m[1]) for p in attempt_folders(session) if (m := ATTEMPT.search(p.name))]
-    number = ATTEMPT.fullmatch(parts[1])
-    text = number[1] if number else parts[1]
-    if len(parts) > 2 or not text.isdecimal() or int(text) not in there:
-        raise UsageError(f"{session} has no attempt {'/'.join(parts[1:])!r}.", f"It has {', '.join(map(str, there)) or 'none'}.")
-    return Target(run, session, int(text))
+    if int(number) not in there:
+        raise UsageError(f"{session} has no attempt {number}.", f"It has {', '.join(map(str, there)) or 'none'}.")
+    return Target(run, session, int(number))
 
 
 def configuration(run: Run) -> RunConfig:

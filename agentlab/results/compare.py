@@ -6,7 +6,6 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from agentlab.disk.runs import Run
 from agentlab.disk.store import differing
@@ -151,7 +150,7 @@ def _contrast(
 
 def _same_start(runs: Sequence[Run], shared: Sequence[str]) -> list[str]:
     """In how many sessions the first attempts were the same, action by action: differences come from adaptation only there."""
-    firsts: list[dict[str, Any]] = [{r["task"]: r["actions_hash"] for r in run.rows if r["attempt"] == 1} for run in runs]
+    firsts = [{r.task: r.actions_hash for r in run.rows if r.attempt == 1} for run in runs]
     same = sum(len({f.get(task) for f in firsts}) == 1 for task in shared)
     return [f"The first attempts were the same, action by action, in {same} of them."]
 

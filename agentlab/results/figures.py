@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw
 
+from agentlab.disk.row import SPLIT
 from agentlab.disk.runs import Attempt, attempt_folders, find_session, read_attempt, read_screen
 from agentlab.results.drawing import INK, draw_actions, fit, font, wrap
-from agentlab.results.metrics import SPLIT, Interval
+from agentlab.results.metrics import Interval
 from envs import actions as act
 from envs.errors import InvalidActionError, StoreError
 
@@ -55,7 +56,7 @@ def newly_solved_bars(counts: Sequence[int], path: Path, *, title: str = "") -> 
 
 
 def time_split_bar(seconds: Mapping[str, Sequence[float]], path: Path, *, title: str = "") -> None:
-    """Where the seconds go: for each of :data:`~agentlab.results.metrics.SPLIT`, the mean at attempt 1, 2, …, stacked."""
+    """Where the seconds go: for each of :data:`~agentlab.disk.row.SPLIT`, the mean at attempt 1, 2, …, stacked."""
     figure, axes = _figure(title)
     bottom = [0.0] * len(next(iter(seconds.values())))
     for part, colour in zip(SPLIT, COLOURS, strict=False):
@@ -215,8 +216,7 @@ def _step_cell(
 
 
 def _end_cell(draw: ImageDraw.ImageDraw, attempt: Attempt, x: int, y: int, strip: Strip) -> None:
-    result = attempt.result or {}
-    reward, score = result.get("reward"), attempt.end.get("score")
+    reward, score = attempt.result.reward if attempt.result else None, attempt.end.get("score")
     word, colour = {1: ("solved", GOOD), -1: ("failed", BAD)}.get(reward, ("no reward", BROKEN))  # type: ignore[arg-type]
     middle = y + 26 + strip.height // 2
     label = {1: "+1", -1: "−1"}.get(reward, "–")  # type: ignore[arg-type]

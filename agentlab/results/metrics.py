@@ -11,11 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-Row = dict[str, Any]
-Interval = tuple[float, float]
+from agentlab.disk.row import SPLIT, Row
 
-SPLIT = ("acting", "environment", "words", "weights", "rest")
-"""Where the seconds of an attempt go."""
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -81,24 +79,24 @@ def sessions(rows: Iterable[Row]) -> list[SessionSummary]:
     """Group rows by task, in order of first appearance; of two rows of one attempt the later one counts."""
     grouped: dict[str, dict[int, Row]] = {}
     for row in rows:
-        grouped.setdefault(row["task"], {})[row["attempt"]] = row
+        grouped.setdefault(row.task, {})[row.attempt] = row
     found = []
     for task, by_attempt in grouped.items():
         ordered = [by_attempt[t] for t in sorted(by_attempt)]
-        graded = [r for r in ordered if r["outcome"] == "graded"]
-        solved = next((r["attempt"] for r in graded if r["success"]), None)
+        graded = [r for r in ordered if r.graded]
+        solved = next((r.attempt for r in graded if r.success), None)
         first = by_attempt.get(1)
         found.append(
             SessionSummary(
                 task=task,
-                name=ordered[0].get("name", task),
-                domain=ordered[0].get("domain", ""),
+                name=ordered[0].name,
+                domain=ordered[0].domain,
                 solved_at=solved,
                 attempts=len(graded),
-                infrastructure=ordered[-1]["outcome"] == "infrastructure",
-                failed_first=first is not None and first["outcome"] == "graded" and not first["success"],
-                feasible=ordered[0].get("feasible", True),
-                first_score=(first or {}).get("score") or 0.0,
+                infrastructure=not ordered[-1].graded,
+                failed_first=first is not None and first.graded and not first.success,
+                feasible=ordered[0].feasible,
+                first_score=(first.score if first is not None else None) or 0.0,
             )
         )
     return found
@@ -106,7 +104,7 @@ def sessions(rows: Iterable[Row]) -> list[SessionSummary]:
 
 def ended_sessions(rows: Sequence[Row]) -> list[SessionSummary]:
     """The sessions that will make no further attempt: those that every share is over."""
-    ended = {r["task"] for r in rows if r["session_over"]}
+    ended = {r.task for r in rows if r.session_over}
     return [s for s in sessions(rows) if s.task in ended]
 
 
@@ -126,13 +124,13 @@ def exact_repeats(rows: Iterable[Row]) -> float | None:
     seen: dict[str, set[str]] = {}
     retries = repeats = 0
     for row in rows:
-        if row["outcome"] != "graded":
+        if not row.graded:
             continue
-        before = seen.setdefault(row["task"], set())
+        before = seen.setdefault(row.task, set())
         if before:
             retries += 1
-            repeats += row["actions_hash"] in before
-        before.add(row["actions_hash"])
+            repeats += row.actions_hash in before
+        before.add(row.actions_hash)
     return repeats / retries if retries else None
 
 
@@ -145,11 +143,11 @@ def summarize(rows: Sequence[Row], *, attempts: int, planned: int | None = None)
         planned: Sessions the run was to make, if more than have begun; success shares are over the sessions that have ended.
     """
     done = ended_sessions(rows)
-    graded = [r for r in rows if r["outcome"] == "graded"]
-    steps = sum(r["steps"] for r in graded)
+    graded = [r for r in rows if r.graded]
+    steps = sum(r.steps for r in graded)
     solved = [s for s in done if s.solved_at is not None]
     counted = [s for s in done if not s.infrastructure]
-    updates = [r["update"] for r in graded if r.get("update")]
+    updates = [r.update for r in graded if r.update is not None]
     feasible = [s for s in done if s.feasible]
     return Summary(
         sessions=max(planned or 0, len(done)),
@@ -162,14 +160,14 @@ def summarize(rows: Sequence[Row], *, attempts: int, planned: int | None = None)
         average_attempts=statistics.fmean(s.attempts for s in counted) if counted else None,
         attempts_per_solved=sum(s.attempts for s in counted) / len(solved) if solved else None,
         seconds_per_attempt={part: _mean_seconds(graded, part) for part in SPLIT},
-        seconds_per_session=sum(sum(r["seconds"].values()) for r in rows) / len(done) if done else None,
+        seconds_per_session=sum(r.seconds.total for r in rows) / len(done) if done else None,
         exact_repeats=exact_repeats(rows),
-        unparsable=sum(r["unparsable"] for r in graded) / steps if steps else None,
+        unparsable=sum(r.unparsable for r in graded) / steps if steps else None,
         unparsable_draws=unparsable_draws(graded),
         infrastructure_sessions=sum(s.infrastructure for s in done),
-        infrastructure_failures=sum(len(r["infrastructure"]) for r in rows),
+        infrastructure_failures=sum(len(r.infrastructure) for r in rows),
         updates=len(updates),
-        updates_accepted=sum(bool(u.get("accepted")) for u in updates),
+        updates_accepted=sum(u.accepted for u in updates),
         first_score=_mean_score(done),
         feasible_sessions=len(feasible),
         feasible_success_at=[success_at(feasible, k) for k in range(1, attempts + 1)],
@@ -185,7 +183,7 @@ def _mean_score(found: Sequence[SessionSummary]) -> float | None:
 
 def unparsable_draws(rows: Iterable[Row]) -> float | None:
     """Share of the drawn replies that were no action: those acted on and those drawn again (``sampling.no_repeat``) together."""
-    drawn = [(r["unparsable"] + r.get("redrawn_unparsable", 0), r["steps"] + r.get("redrawn", 0)) for r in rows]
+    drawn = [(r.unparsable + r.redrawn_unparsable, r.steps + r.redrawn) for r in rows]
     total = sum(draws for _, draws in drawn)
     return sum(bad for bad, _ in drawn) / total if total else None
 
@@ -194,13 +192,13 @@ def peak_memory(rows: Iterable[Row]) -> dict[str, float]:
     """Highest value of every memory figure, in MB."""
     peak: dict[str, float] = {}
     for row in rows:
-        for name, value in row["memory"].items():
+        for name, value in row.memory.items():
             peak[name] = max(peak.get(name, 0.0), value)
     return peak
 
 
 def _mean_seconds(rows: Sequence[Row], part: str) -> float:
-    return statistics.fmean(r["seconds"].get(part, 0.0) for r in rows) if rows else 0.0
+    return statistics.fmean(getattr(r.seconds, part) for r in rows) if rows else 0.0
 
 
 # -- two runs side by side ---------------------------------------------------------------------------------------------------------

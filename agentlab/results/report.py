@@ -13,12 +13,11 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from agentlab.disk.names import folder_name
+from agentlab.disk.row import SPLIT, Row
 from agentlab.disk.runs import Run
-from agentlab.disk.store import safe_name
 from agentlab.results import figures
 from agentlab.results.metrics import (
-    SPLIT,
-    Row,
     SessionSummary,
     Summary,
     correction_uplift,
@@ -81,7 +80,7 @@ def _strips(run: Run, found: Sequence[SessionSummary], count: int) -> tuple[Sect
     """Up to ``count`` sessions, and their pictures: first those solved after a failure, then in the order of the run."""
     chosen = sorted(found, key=lambda s: not (s.failed_first and s.solved_at is not None))[:count]
     drawn: dict[str, Callable[[Path], None]] = {
-        f"session_{safe_name(s.task)}.png": partial(figures.attempt_strip, run.folder, safe_name(s.task)) for s in chosen
+        f"session_{folder_name(s.task)}.png": partial(figures.attempt_strip, run.folder, folder_name(s.task)) for s in chosen
     }
     lines = [(s.task, str(s.solved_at) if s.solved_at is not None else "–") for s in chosen]
     note = "A row per attempt, a column per step: guidance, the action on the screen, thought and action, and at the end reward and update."
@@ -134,13 +133,13 @@ def _success(found: Sequence[SessionSummary], attempts: int) -> Section:
 def seconds_by_attempt(rows: Iterable[Row], attempts: int) -> dict[str, list[float]]:
     """Mean seconds per part, at attempt 1, 2, …, over the graded attempts; 0 where none was made."""
     by_number = _by_attempt(rows, attempts, lambda r: r)
-    return {part: [_mean([r["seconds"][part] for r in made]) or 0.0 for made in by_number] for part in SPLIT}
+    return {part: [_mean([getattr(r.seconds, part) for r in made]) or 0.0 for made in by_number] for part in SPLIT}
 
 
 def _by_attempt(rows: Iterable[Row], attempts: int, column: Callable[[Row], Any]) -> list[list[Any]]:
     """What ``column`` gives for the graded rows, one list per attempt number; None is left out."""
-    graded = [r for r in rows if r["outcome"] == "graded"]
-    return [[value for r in graded if r["attempt"] == k and (value := column(r)) is not None] for k in range(1, attempts + 1)]
+    graded = [r for r in rows if r.graded]
+    return [[value for r in graded if r.attempt == k and (value := column(r)) is not None] for k in range(1, attempts + 1)]
 
 
 def _time(rows: Iterable[Row], attempts: int) -> Section:
@@ -172,40 +171,40 @@ def groups(
 
 def _updates(rows: Iterable[Row]) -> Section:
     """Spread of every number that the weight updates recorded."""
-    updates = [r["update"] for r in rows if isinstance(r.get("update"), dict)]
-    names = dict.fromkeys(name for u in updates for name, value in u.items() if _is_number(value))
+    updates = [r.update for r in rows if r.update is not None]
+    recorded = [{"seconds": u.seconds, **u.numbers} for u in updates]
+    names = dict.fromkeys(name for numbers in recorded for name, value in numbers.items() if _is_number(value))
     lines = []
     for name in names:
-        values = [float(u[name]) for u in updates if _is_number(u.get(name))]
+        values = [float(numbers[name]) for numbers in recorded if _is_number(numbers.get(name))]
         spread = (statistics.fmean(values), statistics.median(values), min(values), max(values))
         lines.append((name, str(len(values)), *(f"{v:.4g}" for v in spread)))
-    accepted = sum(bool(u.get("accepted")) for u in updates)
-    reasons = Counter(str(u.get("error") or u.get("reason")) for u in updates if not u.get("accepted"))
+    accepted = sum(u.accepted for u in updates)
+    reasons = Counter(str(u.error or u.numbers.get("reason")) for u in updates if not u.accepted)
     note = f"{accepted} of {len(updates)} updates were accepted."
     note += "".join(f" Not accepted, {n} times: {reason}." for reason, n in reasons.most_common(5))
     return Section("Weight updates", ("number", "updates", "mean", "median", "least", "greatest"), lines, note)
 
 
 def _words(rows: Iterable[Row]) -> Section:
-    words = [r["words"] for r in rows if isinstance(r.get("words"), dict)]
-    names = [name for name in ("distance", "characters", "seconds", "requests", "tokens", "cost") if words]
+    words = [r.words for r in rows if r.words is not None]
     lines = []
-    for name in names:
-        values = [float(w[name]) for w in words if _is_number(w.get(name))]
+    for name in ("distance", "characters", "seconds", "requests", "tokens", "cost"):
+        values = [float(getattr(w, name)) for w in words]
         if values:
             lines.append((name, f"{statistics.fmean(values):.4g}", f"{sum(values):.4g}"))
-    errors = Counter(str(w["error"]) for w in words if w.get("error"))
+    errors = Counter(w.error for w in words if w.error)
     note = f"{len(words)} reflections." + "".join(f" Failed, {n} times: {error}" for error, n in errors.most_common(5))
     return Section("Words", ("number", "mean", "total"), lines, note)
 
 
 def _failures(rows: Iterable[Row]) -> Section:
     """What broke, by component: how often, in how many sessions, and what it last said."""
-    broken = [(r["task"], b) for r in rows for b in r["infrastructure"] if isinstance(b, dict)]
+    broken = [(r.task, failure) for r in rows for failure in r.infrastructure]
     lines = []
-    for component, count in Counter(str(b.get("component")) for _, b in broken).most_common():
-        these = [(task, b) for task, b in broken if str(b.get("component")) == component]
-        lines.append((component, str(count), str(len({task for task, _ in these})), str(these[-1][1].get("message", ""))))
+    for component, count in Counter(failure.component for _, failure in broken).most_common():
+        these = [(task, failure.message) for task, failure in broken if failure.component == component]
+        lines.append((component, str(count), str(len({task for task, _ in these})), these[-1][1]))
     return Section("Failures of the machinery", ("component", "failures", "sessions", "last message"), lines)
 
 

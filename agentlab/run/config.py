@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
 
-from agentlab.run.presets import PRESETS
+from agentlab.run.axes import honest_name, refuse_another_schedule, refuse_settings_of_axes_that_are_off, without_replaced
+from agentlab.run.presets import preset_named
 from envs.errors import UsageError
-from envs.suites import default_limit, default_options, default_workers
-from policies.adapt_config import WeightAdaptConfig
+from envs.suites import benchmark_names, default_limit, default_options, default_workers
+from policies.adaptation import config_classes, config_of, method_named
 from policies.base import SamplingConfig
+from policies.methods import NoneConfig, WeightsConfig
 from policies.sampling import PRESETS as SAMPLING
 from retrospect.config import WordsConfig
 
@@ -36,24 +38,31 @@ class Section(BaseModel):
 
 
 class AdaptConfig(Section):
-    """What happens between two attempts: two independent choices, words and weights.
+    """What happens between two attempts: two independent choices, words and weights."""
 
-    Attributes:
-        preset: Name of the pair of choices (``--adapt``).
-        switch_at: One axis before this attempt's update, the other from it on (ROSA2 §2); 0 = both axes at every update.
-        switch_first: The axis that comes first.
-        words: The semantic stream, and the credit that it gives the steps; its method ``none`` leaves the words alone.
-        weights: The parametric stream; its method ``none`` leaves the weights alone.
-        score_under: ``raw``: the residual of an update is measured in the attempt's own context; ``refined``: also under the new
-            guidance, which costs a teacher-forced pass (ROSA2 Theorem 4.1).
-    """
+    preset: str = Field(
+        default="none", description="The pair of choices by name (`--adapt`); `WORDS+WEIGHTS` names any other pair."
+    )
+    switch_at: int = Field(
+        default=0,
+        ge=0,
+        description="One axis before this attempt's update, the other from it on (ROSA2 §2); 0: both axes at every update.",
+    )
+    switch_first: Literal["words", "weights"] = Field(
+        default="words", description="The axis that comes first where `switch_at` is not 0."
+    )
+    score_under: Literal["raw", "refined"] = Field(
+        default="raw",
+        description="Context that the residual of an update is measured in. raw: the attempt's own. refined: also under the new "
+        "guidance, which costs a teacher-forced pass (ROSA2 Theorem 4.1).",
+    )
+    words: WordsConfig = WordsConfig()
+    weights: SerializeAsAny[WeightsConfig] = NoneConfig()
 
-    preset: str = "none"
-    switch_at: int = Field(default=0, ge=0)
-    switch_first: Literal["words", "weights"] = "words"
-    score_under: Literal["raw", "refined"] = "raw"
-    words: WordsConfig = WordsConfig(method="none")
-    weights: WeightAdaptConfig = WeightAdaptConfig(method="none")
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _of_its_method(cls, value: Any) -> Any:
+        return config_of(value) if isinstance(value, Mapping) else value
 
     def axes(self, attempt: int) -> tuple[bool, bool]:
         """Whether (words, weights) learn from attempt ``attempt``."""
@@ -66,53 +75,43 @@ class AdaptConfig(Section):
 
 
 class RunConfig(Section):
-    """Everything that determines a run's results, and the few things that only determine how fast they come.
+    """Everything that determines a run's results, and the few things that only determine how fast they come."""
 
-    Attributes:
-        suite: Task suite, e.g. ``miniwob``.
-        policy: Policy name, or a path to a checkpoint.
-        attempts: T_max of Algorithm 1, attempts per task.
-        seed: Of the instances and of every random choice.
-        limit: Sessions of the run, by default the suite's own number; a larger one extends a finished run.
-        max_steps: Replies per attempt; None is the benchmark's own number.
-        tasks: Names to restrict the suite to; None is the suite's own choice.
-        workers: Sessions in flight at a time; None is min(4, 2 x CPUs), of emulators one per address, or one.
-        sampling: How replies are drawn: settings, or ``official`` or ``zerogui`` for those of a published evaluation.
-        out: Run directory; None is ``runs/<suite>-<policy>-<adapt>-s<seed>``.
-        success_threshold: Score from which an attempt counts as solved (r_t = +1).
-        infra_retries: How often an attempt that the machinery broke is made again.
-        track: Experiment tracker that is also told how the run goes (:mod:`agentlab.run.tracking`).
-        model: Options of the policy (dtype, device, pixel budget ...).
-        env: Options of the environment.
-    """
-
-    suite: str = "miniwob"
-    policy: str = "ui-tars-nano"
+    suite: str = Field(default="miniwob", description="Benchmark or task suite.")
+    policy: str = Field(default="ui-tars-nano", description="Policy by name, or the path of a checkpoint.")
     adapt: AdaptConfig = AdaptConfig()
-    attempts: int = Field(default=5, ge=1)
-    seed: int = Field(default=0, ge=0, lt=2**32)
-    limit: int = Field(default=100, ge=1)
-    max_steps: int | None = Field(default=None, ge=1)
-    tasks: tuple[str, ...] | None = None
-    workers: int | None = Field(default=None, ge=1)
-    out: Path | None = None
-    success_threshold: float = Field(default=1.0, gt=0, le=1)
-    infra_retries: int = Field(default=2, ge=0)
-    track: Literal["wandb", "mlflow", "tensorboard"] | None = None
+    attempts: int = Field(default=5, ge=1, description="T_max of Algorithm 1: attempts per task.")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Of the instances and of every random choice.")
+    limit: int = Field(
+        default=100,
+        ge=1,
+        description="Sessions of the run; a larger one extends a finished run. Not given: all of a fixed list of tasks, else 100.",
+    )
+    max_steps: int | None = Field(default=None, ge=1, description="Replies per attempt; null: the benchmark's own number.")
+    tasks: tuple[str, ...] | None = Field(default=None, description="Names to restrict the suite to; null: the suite's own choice.")
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="Sessions in flight at a time; null: min(4, 2 x CPUs), of emulators one per address, or one. Changes no result.",
+    )
+    out: Path | None = Field(
+        default=None, description="Run directory; null: `runs/<suite>-<policy>-<adapt>-s<seed>`. Changes no result."
+    )
+    success_threshold: float = Field(
+        default=1.0, gt=0, le=1, description="Score from which an attempt counts as solved (r_t = +1)."
+    )
+    infra_retries: int = Field(default=2, ge=0, description="How often an attempt that the machinery broke is retried.")
+    keep_adapters: Literal["last", "all", "none"] = Field(
+        default="last",
+        description="Adapters left on disk. last: the newest of each session. all: one per update. none: the newest while a session "
+        "goes on (resuming needs it), nothing once it is over. Changes no result.",
+    )
+    track: Literal["wandb", "mlflow", "tensorboard"] | None = Field(
+        default=None, description="Experiment tracker that is also told how the run goes. Changes no result."
+    )
     sampling: SamplingConfig = SamplingConfig()
-    model: dict[str, Any] = Field(default_factory=dict)
-    env: dict[str, Any] = Field(default_factory=dict)
-
-    @field_validator("sampling")
-    @classmethod
-    def _check_sampling(cls, value: SamplingConfig) -> SamplingConfig:
-        if value.temperature < 0:
-            raise ValueError("temperature must be at least 0 (0 is greedy)")
-        if not 0 < value.top_p <= 1:
-            raise ValueError("top_p must be in (0, 1]")
-        if value.max_new_tokens < 1:
-            raise ValueError("max_new_tokens must be at least 1")
-        return value
+    model: dict[str, Any] = Field(default_factory=dict, description="Options of the policy (dtype, device, pixel budget …).")
+    env: dict[str, Any] = Field(default_factory=dict, description="Options of the environment.")
 
     @property
     def folder(self) -> Path:
@@ -120,7 +119,8 @@ class RunConfig(Section):
             return self.out
         policy = Path(self.policy).name.replace(":", "-")
         suite = re.sub(r"[^\w.-]+", "-", self.suite)
-        return Path("runs") / f"{suite}-{policy}-{self.adapt.preset}-s{self.seed}"
+        adapt = re.sub(r"[^\w.+-]+", "-", self.adapt.preset)
+        return Path("runs") / f"{suite}-{policy}-{adapt}-s{self.seed}"
 
     @property
     def parallel(self) -> int:
@@ -131,10 +131,7 @@ class RunConfig(Section):
         return self.model_dump(mode="json")
 
 
-BENCHMARKS = ("androidworld", "miniwob", "osworld")
-"""``--set androidworld.scroll=finger`` is ``env.scroll``: a run has one benchmark."""
-
-CHANGES_NO_RESULT = ("workers", "out", "track")
+CHANGES_NO_RESULT = ("workers", "out", "track", "keep_adapters")
 """Keys that may differ when a run is continued."""
 
 
@@ -152,19 +149,32 @@ def resolve(flags: Settings, *, file: Path | None = None, sets: Sequence[str] = 
     """
     layers = [load_file(file) if file else {}, _without_none(flags), *(parse_set(text) for text in sets)]
     layers = [_expand_sampling(layer) for layer in layers]
+    said = merge({}, *layers)
+    _know_method(said)
     for layer in layers:
         check_keys(layer)
-    chosen = merge({}, *layers)
-    adapt = chosen.get("adapt", {})
-    suite = str(chosen.get("suite", RunConfig.model_fields["suite"].default))
-    layers.insert(0, {"limit": default_limit(suite), "env": default_options(suite)})
-    preset = adapt.get("preset", "none") if isinstance(adapt, Mapping) else adapt
-    if preset not in PRESETS:
-        raise UsageError(f"Unknown adaptation {preset!r}.", _nearest(str(preset), PRESETS))
+    name = said.get("adapt", {}).get("preset", "none")
+    preset = preset_named(str(name))
+    suite = str(said.get("suite", RunConfig.model_fields["suite"].default))
+    of_suite = {"limit": default_limit(suite), "env": default_options(suite)}
+    settings = merge(without_replaced(preset, said), of_suite, *layers)
+    adapt = settings["adapt"]
+    adapt["preset"] = honest_name(str(name), preset, adapt)
+    refuse_settings_of_axes_that_are_off(adapt["preset"], said, adapt, is_default)
+    refuse_another_schedule(adapt["preset"], preset, adapt)
     try:
-        return RunConfig.model_validate(merge(PRESETS[preset].settings, {"adapt": {"preset": preset}}, *layers))
+        return RunConfig.model_validate(settings)
     except ValidationError as error:
-        raise UsageError(_explain(error), "`agentlab run --help` lists the settings.") from error
+        raise UsageError(_explain(error), "`agentlab settings` lists them all.") from error
+
+
+def _know_method(said: Settings) -> None:
+    """Load the method of the weights if it is somebody's own: its settings are then known."""
+    adapt = said.get("adapt")
+    weights = adapt.get("weights") if isinstance(adapt, Mapping) else None
+    method = weights.get("method", "none") if isinstance(weights, Mapping) else "none"
+    if method != "none":
+        method_named(str(method))
 
 
 def _expand_sampling(layer: Settings) -> Settings:
@@ -187,7 +197,7 @@ def load_file(path: Path) -> Settings:
         data = (
             tomllib.loads(text) if path.suffix == ".toml" else json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
         )
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise UsageError(f"{path} is not valid {path.suffix.lstrip('.') or 'YAML'}: {error}.") from error
     if data is None:
         return {}
@@ -195,7 +205,7 @@ def load_file(path: Path) -> Settings:
         raise UsageError(f"{path} must hold settings by name, not {type(data).__name__}.")
     if isinstance(data.get("adapt"), str):
         data["adapt"] = {"preset": data["adapt"]}
-    return data
+    return {str(key): value for key, value in data.items()}
 
 
 def parse_set(text: str) -> Settings:
@@ -205,7 +215,7 @@ def parse_set(text: str) -> Settings:
         raise UsageError(f"--set {text!r} is not of the form key=value.", "For example --set sampling.temperature=0.7")
     try:
         value = yaml.safe_load(raw)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise UsageError(f"--set {key}: {raw!r} is not a value: {error}.") from error
     path = complete_key(key.strip())
     nested: Any = value
@@ -219,7 +229,7 @@ def complete_key(key: str) -> str:
     if key == "adapt":
         return "adapt.preset"
     benchmark, dot, option = key.partition(".")
-    if dot and benchmark in BENCHMARKS:
+    if dot and benchmark in benchmark_names():  # `osworld.scroll` is `env.scroll`: a run has one benchmark
         return f"env.{option}"
     known = list(known_keys(RunConfig))
     if key in known or any(k.startswith(f"{key}.") or (k.endswith(".*") and key.startswith(k[:-1])) for k in known):
@@ -235,24 +245,41 @@ def complete_key(key: str) -> str:
 def known_keys(model: Any, prefix: str = "") -> Iterator[str]:
     """Dotted names of all settings; ``name.*`` where any key is taken."""
     for name, kind in _fields(model).items():
-        nested = _nested(kind)
-        if nested is not None:
-            yield from known_keys(nested, f"{prefix}{name}.")
+        sections = _sections(kind)
+        if sections:
+            yield from dict.fromkeys(key for section in sections for key in known_keys(section, f"{prefix}{name}."))
         elif typing.get_origin(kind) is dict:
             yield f"{prefix}{name}.*"
         else:
             yield f"{prefix}{name}"
 
 
-def check_keys(settings: Mapping[str, Any], model: Any = RunConfig, prefix: str = "") -> None:
-    """Refuse unknown keys, naming the nearest known ones."""
-    fields = _fields(model)
+def check_keys(settings: Mapping[str, Any], models: Sequence[Any] = (RunConfig,), prefix: str = "") -> None:
+    """Refuse keys that none of ``models`` knows, naming the nearest known ones."""
+    fields = {name: kind for model in models for name, kind in _fields(model).items()}
     for key, value in settings.items():
         if key not in fields:
             raise UsageError(f"Unknown setting {prefix + str(key)!r}.", _nearest(str(key), fields))
-        nested = _nested(fields[key])
-        if nested is not None and isinstance(value, Mapping):
-            check_keys(value, nested, f"{prefix}{key}.")
+        sections = _sections(fields[key])
+        if sections and not isinstance(value, Mapping):
+            raise UsageError(f"{prefix}{key} is a group of settings, not {value!r}.", _inside(f"{prefix}{key}", sections[0]))
+        if sections:
+            check_keys(value, sections, f"{prefix}{key}.")
+
+
+def _inside(section: str, model: Any) -> str:
+    """How to say what is in a section."""
+    named = {"adapt": "Name an adaptation (--adapt rosa2), or", "sampling": "Name one (--set sampling=official), or"}
+    return f"{named.get(section, 'Name')} its settings: {', '.join(f'{section}.{name}' for name in list(_fields(model))[:4])} …"
+
+
+def is_default(key: str, value: Any) -> bool:
+    """Whether ``value`` is the default of the setting with the dotted name ``key`` (of any method that has it)."""
+    models: tuple[Any, ...] = (RunConfig,)
+    *sections, last = key.split(".")
+    for section in sections:
+        models = next(_sections(_fields(model)[section]) for model in models if section in _fields(model))
+    return any(last in model.model_fields and bool(model.model_fields[last].default == value) for model in models)
 
 
 def merge(*layers: Mapping[str, Any]) -> Settings:
@@ -273,10 +300,11 @@ def _fields(model: Any) -> dict[str, Any]:
     return {name: info.annotation for name, info in model.model_fields.items()}
 
 
-def _nested(kind: Any) -> Any:
-    """The section type inside ``kind`` (unwrapping ``X | None``), or None."""
+def _sections(kind: Any) -> tuple[Any, ...]:
+    """The section types inside ``kind`` (unwrapping ``X | None``): of the weights one per method, else one or none."""
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union else (kind,)
-    return next((o for o in options if dataclasses.is_dataclass(o) or (isinstance(o, type) and issubclass(o, BaseModel))), None)
+    found = tuple(o for o in options if dataclasses.is_dataclass(o) or (isinstance(o, type) and issubclass(o, BaseModel)))
+    return config_classes() if found == (WeightsConfig,) else found[:1]
 
 
 def _without_none(settings: Mapping[str, Any]) -> Settings:

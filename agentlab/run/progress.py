@@ -11,7 +11,8 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from agentlab.results.metrics import Row, correction_uplift, sessions, success_at
+from agentlab.disk.row import Row
+from agentlab.results.metrics import correction_uplift, sessions, success_at
 
 NOTE_INTERVAL = 0.5
 """Seconds between two computations of the shares (they look at every row)."""
@@ -96,16 +97,16 @@ class RunProgress:
                 self._console.print(f"{done}/{self._total} sessions  {self._note()}  {self._eta(done, now)}")
 
     def _done(self) -> int:
-        return sum(bool(r["session_over"]) for r in self._rows)
+        return sum(r.session_over for r in self._rows)
 
     def _note(self) -> str:
-        ended = {r["task"] for r in self._rows if r["session_over"]}
+        ended = {r.task for r in self._rows if r.session_over}
         done = [s for s in sessions(self._rows) if s.task in ended]
         uplift = correction_uplift(done)
         parts = [f"success@1 {success_at(done, 1):.0%}", f"@{self._attempts} {success_at(done, self._attempts):.0%}"]
         if uplift is not None:
             parts.append(f"uplift {uplift:.0%}")
-        broken = sum(len(r["infrastructure"]) for r in self._rows)
+        broken = sum(len(r.infrastructure) for r in self._rows)
         if broken:
             parts.append(f"[yellow]machinery failures {broken}[/yellow]")
         return "  ".join(parts)

@@ -18,9 +18,9 @@ from types import FrameType
 from typing import Any
 
 from agentlab.disk.files import write_atomic
+from agentlab.disk.row import Row
 from agentlab.disk.rows import session_over
 from agentlab.disk.store import RunStore
-from agentlab.results.metrics import Row
 from agentlab.run.config import CHANGES_NO_RESULT, RunConfig
 from agentlab.run.memory import MemoryWatch
 from agentlab.run.needs import policy_lacks
@@ -28,10 +28,9 @@ from agentlab.run.session import Interrupted, Session
 from agentlab.run.worker import EnvSlot
 from envs.base import TaskSpec
 from envs.errors import SetupError, UsageError
-from envs.suites import check_options, get_suite, lacking, machinery, remarks
+from envs.suites import check_options, get_suite, lacking, locate, machinery, remarks, shows
 from policies.base import Policy
-from policies.registry import load_policy
-from policies.scripted import ScriptedPolicy
+from policies.registry import load_policy, needs
 from retrospect.reflect import Retrospector, preload
 
 
@@ -45,9 +44,26 @@ def plan(config: RunConfig) -> list[TaskSpec]:
     if not tasks:
         raise UsageError(f"Suite {config.suite!r} has no task instances for these settings.", "Check --tasks and --limit.")
     check_options(tasks[0], config.env)
+    check_modalities(config, tasks[0])
     if config.max_steps is not None:
         tasks = [dataclasses.replace(task, max_steps=config.max_steps) for task in tasks]
     return tasks
+
+
+def check_modalities(config: RunConfig, task: TaskSpec) -> None:
+    """Refuse a policy that needs what the benchmark's observations do not have.
+
+    Raises:
+        UsageError: it does.
+    """
+    given = shows(task)
+    if not given or (lacking_ := needs(config.policy) - given) == frozenset():
+        return
+    words = {"text": "text", "picture": "pictures"}
+    needed, there = (" and ".join(words[kind] for kind in sorted(kinds)) for kinds in (lacking_, given))
+    raise UsageError(
+        f"{config.policy} needs {needed}; {config.suite} gives {there} only.", "Choose another policy, or another benchmark."
+    )
 
 
 class Runner:
@@ -99,9 +115,10 @@ class Runner:
         for task in self.tasks:
             session = store.session(task.id)
             rows = session.rows()
-            if self.retry_infrastructure and rows and rows[-1]["outcome"] == "infrastructure":
+            if self.retry_infrastructure and rows and not rows[-1].graded:
                 session.set_aside(len(rows))
                 rows.pop()
+            session.prune_adapters(self.config.keep_adapters)  # a run that was killed may have left some
             if not session_over(rows):
                 todo.append(task)
         return todo
@@ -161,8 +178,8 @@ class Runner:
 
 
 def env_options(config: RunConfig, policy: Policy) -> dict[str, Any]:
-    """Options of the run's environments: the user's, and the expert where the policy is one that follows it."""
-    return config.env | ({"oracle": True} if isinstance(policy, ScriptedPolicy) and policy.needs_oracle else {})
+    """Options of the run's environments: the user's, and what the policy asks of them (the expert's follower: an expert)."""
+    return config.env | dict(policy.env_options)
 
 
 def open_words(config: RunConfig, policy: Policy) -> Retrospector | None:
@@ -182,16 +199,9 @@ def prepare(config: RunConfig, say: Callable[[str], None]) -> None:
     """Get ready what the suite needs on this machine, before anything is started.
 
     Raises:
-        SetupError: it cannot be had; the hint says how to mend it.
+        SetupError: it is unavailable; the hint says how to mend it.
     """
-    if config.suite.startswith("miniwob") and "browser" not in config.env:
-        from envs.miniwob.browser import find_browser
-        from envs.miniwob.setup import ensure_browser
-
-        try:
-            find_browser()
-        except SetupError:
-            ensure_browser(say)
+    locate(config.suite)[0].prepare(config.env, say)
     refuse([*lacking(config.suite, config.env), *policy_lacks(config)])
     for line in remarks(config.suite, config.env, plan(config)):
         say(line)

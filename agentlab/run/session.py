@@ -9,21 +9,21 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Event
+from typing import Any
 
 from agentlab.disk import rows
-from agentlab.disk.files import read_json
+from agentlab.disk.files import disk_errors, read_json
 from agentlab.disk.record import AttemptWriter, load_trace
+from agentlab.disk.row import Failure, Row, UpdateColumns
 from agentlab.disk.rows import Attempt
 from agentlab.disk.store import SessionStore
-from agentlab.results.metrics import Row
 from agentlab.run.config import RunConfig
 from agentlab.run.worker import EnvSlot
-from envs.base import GUIEnv, Observation, Screenshot, TaskSpec
+from envs.base import Observation, TaskEnv, TaskSpec
 from envs.errors import AdaptationError, InfrastructureError, LabError
 from policies.base import Decision, Policy, PolicySession
-from policies.scripted import ScriptedSession
 from retrospect.reflect import Retrospector
 from retrospect.trace import Step, Trace
 
@@ -66,7 +66,7 @@ class Session:
             for t in range(len(made) + 1, self.config.attempts + 1):
                 row = self._attempt(theta, t, x)
                 on_row(row)
-                if row["session_over"]:
+                if row.session_over:
                     break
                 x = self._guidance_after(t)
         finally:
@@ -76,7 +76,7 @@ class Session:
     def _attempt(self, theta: PolicySession, t: int, x: str) -> Row:
         """Attempt ``t`` under guidance ``x``, with what is learned from it; its files are complete when this returns."""
         writer = AttemptWriter(self.store.start_attempt(t))
-        broken: list[dict[str, str]] = []
+        broken: list[Failure] = []
         started = time.perf_counter()
         while True:
             try:
@@ -86,8 +86,8 @@ class Session:
                 theta.discard()
                 if self.stop.wait(0.2):  # Ctrl-C reaches the browser too: that is no failure of the machinery
                     raise Interrupted from error
-                broken.append({"component": error.component, "message": error.message})
-                writer.event("infrastructure", **broken[-1])
+                broken.append(Failure(component=error.component, message=error.message))
+                writer.event("infrastructure", **broken[-1].model_dump())
                 writer.void()
                 if len(broken) > self.config.infra_retries:
                     row = rows.broken(self.task, t, x, broken, time.perf_counter() - started)
@@ -107,7 +107,7 @@ class Session:
             env = self.envs.get(self.task)
             observation, instruction = self._begin(env, theta, t, x, writer)
             reset_seconds = time.perf_counter() - started
-            screen = writer.screen(observation["screenshot"])
+            seen = writer.observation(observation)
             over = False
             while not over:
                 if self.stop.is_set():
@@ -115,27 +115,26 @@ class Session:
                 acting = True
                 decision = theta.act(observation)
                 acting = False
-                before = observation["screenshot"]
+                before = observation
                 observation, _, terminated, truncated, info = env.step(decision.actions)
                 over = terminated or truncated
-                steps.append(step_of(len(steps) + 1, before, decision, info.get("invalid", ""), env.seconds))
-                writer.step(steps[-1], screen, decision)
-                screen = writer.screen(observation["screenshot"])
+                steps.append(step_of(len(steps) + 1, before, decision, info, env.seconds))
+                writer.step(steps[-1], seen, decision)
+                seen = writer.observation(observation)
         except InfrastructureError:
             if not acting:  # an endpoint's failure is no fault of the environment
                 self.envs.renew()
             raise
-        writer.end(screen, info["score"], info["ended_by"])
-        trace = Trace(instruction, steps, observation["screenshot"], info["score"], info["ended_by"], guidance=x, attempt=t)
+        writer.end(seen, info["score"], info["ended_by"])
+        trace = Trace(instruction, steps, observation, info["score"], info["ended_by"], guidance=x, attempt=t)
         attempt = Attempt(trace, started, guidance=x)
         attempt.seconds["acting"] = sum(s.seconds["acting"] for s in steps)
         attempt.seconds["environment"] = reset_seconds + sum(s.seconds["environment"] for s in steps)
         return attempt
 
-    def _begin(self, env: GUIEnv, theta: PolicySession, t: int, x: str, writer: AttemptWriter) -> tuple[Observation, str]:
+    def _begin(self, env: TaskEnv, theta: PolicySession, t: int, x: str, writer: AttemptWriter) -> tuple[Observation, str]:
         """Reset the task and tell the policy: (first observation, instruction)."""
-        if isinstance(theta, ScriptedSession):
-            theta.oracle = env.oracle
+        theta.meet(env)
         observation, info = env.reset(options={"task": self.task})
         theta.begin(info["instruction"], guidance=x, attempt=t)
         writer.begin(self.task, t, info["instruction"], x, env.seconds)
@@ -164,19 +163,30 @@ class Session:
             update = theta.adapt(credit, refined=attempt.guidance if self.config.adapt.score_under == "refined" else None)
             if update is None:
                 return
-            attempt.update = {"method": update.method, "accepted": update.accepted, "seconds": update.seconds, **update.numbers}
+            known = {"method": update.method, "accepted": update.accepted, "seconds": update.seconds}
+            attempt.update = UpdateColumns(**(update.numbers | known))
             if update.replies:
                 writer.json("tokens.json", {"replies": [dataclasses.asdict(reply) for reply in update.replies]})
         except AdaptationError as error:
             method = self.config.adapt.weights.method
-            attempt.update = {"method": method, "accepted": False, "seconds": 0.0, "error": str(error)}
-        attempt.adapter = theta.save_adapter(writer.folder)
+            attempt.update = UpdateColumns(method=method, accepted=False, seconds=0.0, error=str(error))
+        attempt.adapter = self._save_adapter(theta, attempt.trace.attempt)
         attempt.seconds["weights"] = time.perf_counter() - started
-        writer.json("update.json", attempt.update)
+        writer.json("update.json", attempt.update.model_dump(mode="json"))
+
+    def _save_adapter(self, theta: PolicySession, t: int) -> bool:
+        folder = self.store.adapter_folder(t)
+        with disk_errors(folder):
+            folder.mkdir()
+            saved = theta.save_adapter(folder)
+            if not saved:
+                folder.rmdir()
+        return saved
 
     def _commit(self, t: int, row: Row) -> Row:
-        row["memory"] = self.memory()
-        self.store.commit(t, row)
+        row = row.model_copy(update={"memory": self.memory()})
+        self.store.commit(t, row)  # from here on the adapters before this attempt's are not needed
+        self.store.prune_adapters(self.config.keep_adapters)
         return row
 
     # -- coming back to a session ----------------------------------------------------------------------------------------------
@@ -188,12 +198,12 @@ class Session:
         try:
             if self.config.sampling.no_repeat:
                 for row in made:
-                    steps = load_trace(self.store.attempt_folder(row["attempt"])).steps
-                    theta.recall([(step.screenshot, step.actions) for step in steps])
+                    steps = load_trace(self.store.attempt_folder(row.attempt)).steps
+                    theta.recall([(step.observation, step.actions) for step in steps])
             # Attempts that the weights did not learn from (`switch`) left no file: the newest adapter is the one in force.
-            adapted = [row["attempt"] for row in made if row["adapter"]]
+            adapted = [row.attempt for row in made if row.adapter]
             if adapted:
-                theta.load_adapter(self.store.attempt_folder(adapted[-1]))
+                theta.load_adapter(self.store.adapter_folder(adapted[-1]))
             if self.words is not None:
                 self._restore_words(len(made))
             return theta, made, self._guidance_after(len(made))
@@ -217,16 +227,17 @@ class Session:
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
-def step_of(index: int, before: Screenshot, decision: Decision, invalid: str, seconds: float) -> Step:
-    """A reply and what it did; ``seconds`` is the environment's."""
+def step_of(index: int, before: Observation, decision: Decision, info: Mapping[str, Any], seconds: float) -> Step:
+    """A reply and what it did; ``info`` and ``seconds`` are the environment's."""
     return Step(
         index=index,
-        screenshot=before,
+        observation=before,
         text=decision.text,
         thought=decision.thought,
         action_text=decision.action_text,
         actions=decision.actions,
-        invalid=invalid,
+        invalid=info.get("invalid", ""),
+        feedback=info.get("feedback", ""),
         seconds={"acting": decision.seconds, "environment": seconds},
         tokens=decision.tokens,
         redrawn=decision.redrawn,

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from agentlab.disk.row import Row
 from agentlab.disk.store import flatten
-from agentlab.results.metrics import Row
 from agentlab.run.config import RunConfig
 from envs.errors import SetupError
 
@@ -23,6 +23,9 @@ PATIENCE = 30.0
 """Seconds that a tracker has to finish after the run."""
 PARAMETER = 500
 """Characters of a setting's value that every MLflow accepts."""
+
+ATTEMPT_NUMBERS = ("attempt", "score", "success", "reward", "steps", "tokens", "unparsable")
+"""Columns of a row that are told as they are."""
 
 Numbers = dict[str, float]
 
@@ -192,11 +195,11 @@ class Tally:
     def add(self, row: Row) -> Numbers:
         """Count a row and give everything there is to say after it."""
         self.attempts += 1
-        self._broken += len(row["infrastructure"])
-        if row["session_over"]:
+        self._broken += len(row.infrastructure)
+        if row.session_over:
             self.ended += 1
-            if row["success"] and row["attempt"] <= len(self._solved_at):
-                self._solved_at[row["attempt"] - 1] += 1
+            if row.success and row.attempt <= len(self._solved_at):
+                self._solved_at[row.attempt - 1] += 1
         return _numbers(row) | self._totals()
 
     def _totals(self) -> Numbers:
@@ -211,11 +214,11 @@ class Tally:
 
 def _numbers(row: Row) -> Numbers:
     parts: dict[str, Iterable[tuple[str, Any]]] = {
-        "attempt": [(name, row[name]) for name in ("attempt", "score", "success", "reward", "steps", "tokens", "unparsable")],
-        "seconds": row["seconds"].items(),
-        "memory": row["memory"].items(),
-        "update": (row["update"] or {}).items(),
-        "words": (row["words"] or {}).items(),
+        "attempt": [(name, getattr(row, name)) for name in ATTEMPT_NUMBERS],
+        "seconds": row.seconds.parts().items(),
+        "memory": row.memory.items(),
+        "update": row.update.model_dump().items() if row.update is not None else (),
+        "words": row.words.model_dump().items() if row.words is not None else (),
     }
     return {f"{part}/{name}": float(v) for part, items in parts.items() for name, v in items if _is_finite(v)}
 

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-from envs.base import GUIEnv, TaskSpec
+from envs.base import TaskEnv, TaskSpec
 from envs.errors import InfrastructureError
 from envs.suites import make_env
 
@@ -16,10 +16,10 @@ class EnvSlot:
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._options = dict(options)
-        self._env: GUIEnv | None = None
+        self._env: TaskEnv | None = None
         self._env_id = ""
 
-    def get(self, task: TaskSpec) -> GUIEnv:
+    def get(self, task: TaskSpec) -> TaskEnv:
         """The environment of ``task``.
 
         Raises:

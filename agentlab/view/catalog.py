@@ -6,18 +6,18 @@ list is made once from the result.json files that it is derived from.
 
 from __future__ import annotations
 
-import json
 import secrets
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from agentlab.disk.files import disk_errors
-from agentlab.disk.runs import Run, checked_row, inside, read_run_config, session_folders, session_rows
-from agentlab.disk.store import flatten, safe_name
+from agentlab.disk.names import folder_name
+from agentlab.disk.row import Row, parse_row
+from agentlab.disk.runs import Run, inside, read_config, session_folders, session_rows
+from agentlab.disk.store import flatten
 from agentlab.exchange.plain import Data, plain
-from agentlab.results.metrics import Row, summarize
+from agentlab.results.metrics import summarize
 from agentlab.results.report import summary_lines
 from envs.errors import StoreError
 
@@ -123,7 +123,7 @@ class Catalog:
     def _refresh_config(self) -> None:
         stamp = _stamp(self.folder / "config.json")
         if stamp != self._config[0] or stamp == ABSENT:
-            config = read_run_config(self.folder)
+            config = read_config(self.folder)
             self._config = (stamp, config)
             self._settings = {name: plain(value) for name, value in flatten(config).items()}
             self._revision += 1
@@ -185,7 +185,7 @@ class Catalog:
     def _parse(self, data: bytes) -> list[Row]:
         """The rows of whole lines; what follows the last line's end is read when it is whole."""
         whole = data[: data.rfind(b"\n") + 1]
-        rows = [checked_row(_object(line)) for line in whole.split(b"\n") if line.strip()]
+        rows = [parse_row(line, "results.jsonl") for line in whole.split(b"\n") if line.strip()]
         self._read += len(whole)
         self._tail = (self._tail + whole)[-TAIL:]
         return rows
@@ -193,8 +193,8 @@ class Catalog:
     def _take(self, rows: Iterable[Row]) -> set[str]:
         touched = set()
         for row in rows:
-            name = safe_name(row["task"])
-            self._rows.setdefault(name, {})[row["attempt"]] = row
+            name = folder_name(row.task)
+            self._rows.setdefault(name, {})[row.attempt] = row
             touched.add(name)
         return touched
 
@@ -203,7 +203,7 @@ class Catalog:
         before, self._rows, self._problems = self._rows.keys(), {}, {}
         for folder in session_folders(self.folder):
             rows, trouble = session_rows(folder)
-            self._rows[folder.name] = {row["attempt"]: row for row in rows}
+            self._rows[folder.name] = {row.attempt: row for row in rows}
             if trouble:
                 self._problems[folder.name] = trouble[0]
         return before | self._rows.keys()
@@ -215,20 +215,13 @@ class Catalog:
         rows = self._rows.get(name, {})
         outcomes: list[str] = []
         while (row := rows.get(len(outcomes) + 1)) is not None:
-            outcomes.append("broken" if row["outcome"] == "infrastructure" else "solved" if row["success"] else "failed")
-        first, last = rows.get(1, {"task": name, "domain": ""}), rows.get(len(outcomes))
-        over, problem = last is not None and last["session_over"], self._problems.get(name, "")
+            outcomes.append("broken" if not row.graded else "solved" if row.success else "failed")
+        first, last = rows.get(1), rows.get(len(outcomes))
+        over, problem = last is not None and last.session_over, self._problems.get(name, "")
         if not over and not problem and (self.folder / f"sessions/{name}/attempt_{len(outcomes) + 1:02d}").is_dir():
             outcomes.append("running")
-        line = {"task": first["task"], "domain": first["domain"], "outcomes": outcomes, "over": over, "problem": problem}
-        return {"name": name, **line}
-
-
-def _object(line: bytes) -> dict[str, Any]:
-    data = json.loads(line)
-    if not isinstance(data, dict):
-        raise ValueError("a JSON object was expected")
-    return data
+        task, domain = (first.task, first.domain) if first is not None else (name, "")
+        return {"name": name, "task": task, "domain": domain, "outcomes": outcomes, "over": over, "problem": problem}
 
 
 def _stamp(path: Path) -> Stamp:

@@ -6,14 +6,13 @@ actions of the vocabulary.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from agentlab.disk.files import read_json
+from agentlab.disk.names import digest, slug
 from agentlab.disk.runs import attempt_folders, find_session, inside, read_attempt, screen_path
-from agentlab.disk.store import safe_name
 from agentlab.exchange.plain import Data, attempt_data, number, shifts, text
 from agentlab.view.catalog import Catalog
 from envs.errors import LabError, StoreError, UsageError
@@ -45,7 +44,7 @@ class Library:
             folders = [path] if (path / "config.json").is_file() else sorted(p.parent for p in path.glob("*/config.json"))
             for folder in folders:
                 real = folder.resolve()
-                found[f"{safe_name(real.name)}-{hashlib.sha256(str(real).encode()).hexdigest()[:6]}"] = real
+                found[f"{slug(real.name)}-{digest(str(real))[:6]}"] = real
         return found
 
     def index(self) -> Data:

@@ -18,9 +18,10 @@ from envs.androidworld.machinery import make_provider
 from envs.androidworld.options import CHOICES, check, read_demonstrations
 from envs.androidworld.providers import Provider
 from envs.androidworld.suite import make_spec
-from envs.base import ActionSpace, GUIEnv, Observation, Rectangle, TaskSpec
+from envs.base import Observation, TaskSpec
 from envs.errors import InfrastructureError, InvalidActionError, UsageError
-from envs.spaces import AnyText
+from envs.gui import GUIEnv, Rectangle
+from envs.spaces import AnyText, ScreenActionSpace
 
 KINDS = (
     act.Click, act.DoubleClick, act.LongPress, act.Drag, act.Type, act.Hotkey, act.Scroll, act.Wait, act.PressHome, act.PressBack,
@@ -146,7 +147,7 @@ class AndroidWorldEnv(GUIEnv):
             self._seen = True
         if (width, height) != self._bounds:
             self._bounds = (width, height)
-            self.action_space = ActionSpace(KINDS, width, height)
+            self.action_space = ScreenActionSpace(KINDS, width, height)
         observation = Observation(screenshot=look.screenshot)
         if look.tree is not None:
             observation["accessibility_tree"] = look.tree
@@ -160,12 +161,15 @@ class AndroidWorldEnv(GUIEnv):
             return device.over()
 
     def _grade(self, last: act.Action | None) -> float:
-        if not isinstance(last, act.TERMINAL) and not self._ended():
-            return 0.0  # upstream: a task that is done but not declared so is not solved
+        declared = isinstance(last, act.TERMINAL) or self._ended()
+        score = 0.0  # upstream: a task that is done but not declared so is not solved
         with self._blaming() as device:
             if isinstance(last, act.Finished) and last.text and self._finished_answers and not self._answered:
                 _answer(device, last.text)
-            return device.score()
+            if declared:
+                score = device.score()
+            device.attest()
+        return score
 
     def restless(self) -> tuple[Rectangle, ...]:
         """The status bar: upstream sets the device's clock at the start of a task, and it runs."""

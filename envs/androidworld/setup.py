@@ -66,6 +66,21 @@ def free_gb() -> float:
         return shutil.disk_usage("/").free / 2**30
 
 
+def enough_disk() -> str:
+    """How much is free, where our image is here or would fit.
+
+    Raises:
+        SetupError: it is not, and would not.
+    """
+    free = free_gb()
+    try:
+        image_found()
+    except SetupError as error:
+        if free < DISK_GB:
+            raise SetupError(f"{free:.0f} GB free, {DISK_GB} GB needed for its images") from error
+    return f"{free:.0f} GB free"
+
+
 def fetch(base: str, say: Callable[[str], None], *, prepare: bool) -> None:
     """Build our image on upstream's, and install the benchmark's applications once.
 

@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from envs import actions as act
-from envs.base import GUIEnv, Observation, TaskSpec
+from envs.base import Observation, TaskSpec
 from envs.errors import InfrastructureError, UsageError, did_you_mean
+from envs.gui import GUIEnv
 from envs.miniwob import actions, oracles, tasks
 from envs.miniwob.browser import HEIGHT, WIDTH, Browser
 from envs.spaces import AnyText

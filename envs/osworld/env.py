@@ -13,8 +13,9 @@ import gymnasium as gym
 import numpy as np
 
 from envs import actions as act
-from envs.base import GUIEnv, Observation, Rectangle, Screenshot, TaskSpec
+from envs.base import Observation, Screenshot, TaskSpec
 from envs.errors import InfrastructureError, UsageError, did_you_mean
+from envs.gui import GUIEnv, Rectangle
 from envs.osworld import jobs
 from envs.osworld.grading import OfficialGrader
 from envs.osworld.machinery import NAMES, make_provider

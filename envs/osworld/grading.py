@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import os
 import re
@@ -31,7 +32,9 @@ from envs.osworld.jobs import Job, needed_files
 from envs.osworld.providers import CHROMIUM, SERVER, VLC, VNC, Guest
 from envs.osworld.upstream import grader_python, source_folder
 
-PROGRAM = Path(__file__).with_name("grader_process.py")
+logger = logging.getLogger(__name__)
+
+PROGRAM = Path(__file__).parent / "grader" / "__main__.py"
 
 START_SECONDS = 300.0
 """Importing OSWorld's code takes ten seconds of CPU."""
@@ -54,15 +57,20 @@ class GraderProcess:
         python: The grader's interpreter.
         folder: Where its log is.
         source: A folder with a ``desktop_env`` to be used instead of the installed one, or None.
+        proxies: As of :class:`OfficialGrader`.
         program: What it runs.
     """
 
-    def __init__(self, python: Path, folder: Path, *, source: Path | None = None, program: Path = PROGRAM) -> None:
+    def __init__(
+        self, python: Path, folder: Path, *, source: Path | None = None, proxies: Path | None = None, program: Path = PROGRAM
+    ) -> None:
         self.log = folder / f"grader-{time.time_ns()}.log"
         environment = {key: value for key, value in os.environ.items() if not NOT_PASSED_ON.search(key)}
         environment |= {"PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1"}
         if source is not None:
             environment["PYTHONPATH"] = str(source)
+        if proxies is not None:
+            environment["PROXY_CONFIG_FILE"] = str(proxies.resolve())
         with self.log.open("wb") as log:
             # -P: nothing that lies beside the program can be imported by accident
             self._process = subprocess.Popen(
@@ -103,6 +111,8 @@ class GraderProcess:
         if "error" in answer:
             component = "guest" if answer.get("component") == "guest" else "grader"
             raise InfrastructureError(f"OSWorld's code could not {request['do']} the task: {answer['error']}", component=component)
+        for remark in answer.get("remarks", ()):
+            logger.info("OSWorld's code while it did `%s`: %s", request["do"], remark)
         return answer["ok"]
 
     def _read_line(self, until: float, watch: Callable[[], None]) -> bytes:
@@ -161,18 +171,20 @@ class OfficialGrader:
         python: Interpreter of the grader's virtual environment; by default the one that ``agentlab fetch osworld`` built.
         source: Folder with the ``desktop_env`` to use; by default that of the fetched revision, or else the installed one.
         patience: Factor on how long a task may take to set up and to grade, for slow guests.
+        proxies: File with the proxies that tasks get which ask for one, as OSWorld describes it; None gives them none.
 
     Raises:
         SetupError: the virtual environment has not been built.
     """
 
     def __init__(
-        self, processes: int = 1, *, python: Path | None = None, source: Path | None = None, patience: float = 1.0, program: Path = PROGRAM,
+        self, processes: int = 1, *, python: Path | None = None, source: Path | None = None, patience: float = 1.0,
+        proxies: Path | None = None, program: Path = PROGRAM,
     ) -> None:  # fmt: skip
         self._python = python or grader_python()
         fetched = source_folder()
         self._source = source or (fetched if (fetched / "desktop_env").is_dir() else None)
-        self._patience, self._program = patience, program
+        self._patience, self._program, self._proxies = patience, program, proxies
         self._free: deque[GraderProcess] = deque()
         self._places = threading.BoundedSemaphore(processes)
         self._lock = threading.Lock()
@@ -195,8 +207,7 @@ class OfficialGrader:
                 shutil.copyfile(file.kept, cache / file.name)
         for path in task.get("gold", ()):
             shutil.copyfile(path, cache / Path(path).name)
-        request = {"do": "prepare", "task": _official(task), "guest": _address(guest), "folder": str(folder)}
-        self._ask(request, PREPARE_SECONDS, guest)
+        self._ask(self._request("prepare", task, guest, folder), PREPARE_SECONDS, guest)
 
     def score(self, task: Job, guest: Guest, last: act.Action | None) -> float:
         """Run ``postconfig`` and the evaluator; in [0, 1]."""
@@ -204,8 +215,7 @@ class OfficialGrader:
         if folder is None:
             raise InfrastructureError(f"The task {task['id']} was never set up on this guest.", component="grader")
         said = {act.Fail: "FAIL", act.Finished: "DONE"}.get(type(last), "") if last is not None else ""
-        request = {"do": "score", "task": _official(task), "guest": _address(guest), "folder": str(folder), "last": said}
-        score = self._ask(request, SCORE_SECONDS, guest)
+        score = self._ask(self._request("score", task, guest, folder) | {"last": said}, SCORE_SECONDS, guest)
         if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score) or not 0.0 <= score <= 1.0:
             raise InfrastructureError(f"The grader says {score!r}, which is no score.", component="grader")
         self.forget(guest)
@@ -235,6 +245,10 @@ class OfficialGrader:
             process.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def _request(self, do: str, task: Job, guest: Guest, folder: Path) -> dict[str, Any]:
+        settings = {"proxy": self._proxies is not None, "patience": self._patience}
+        return {"do": do, "task": _official(task), "guest": _address(guest), "folder": str(folder)} | settings
+
     # -- processes ---------------------------------------------------------------------------------------------------------------
     def _ask(self, request: dict[str, Any], seconds: float, guest: Guest | None = None) -> Any:
         with self._process() as process:
@@ -258,7 +272,7 @@ class OfficialGrader:
                     process.close()
 
     def _start(self) -> GraderProcess:
-        process = GraderProcess(self._python, self._folder, source=self._source, program=self._program)
+        process = GraderProcess(self._python, self._folder, source=self._source, proxies=self._proxies, program=self._program)
         process.ask({"do": "hello"}, START_SECONDS)
         return process
 

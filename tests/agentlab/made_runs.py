@@ -12,14 +12,16 @@ import numpy as np
 
 from agentlab.disk import rows
 from agentlab.disk.record import AttemptWriter
+from agentlab.disk.row import SPLIT, Failure, Seconds, UpdateColumns, WordsColumns
 from agentlab.disk.store import RunStore, SessionStore
-from agentlab.results.metrics import SPLIT
 from agentlab.run.config import resolve
 from agentlab.run.session import step_of
 from envs import actions as act
 from envs.base import Screenshot, TaskSpec
 from policies.base import Decision
 from retrospect.trace import Trace
+
+NO_WORDS = {"distance": 0.0, "seconds": 0.0, "requests": 0, "tokens": 0, "cost": 0.0, "error": "", "characters": 0}
 
 
 @dataclass(frozen=True)
@@ -68,31 +70,31 @@ def make_run(
 def make_attempt(session: SessionStore, spec: TaskSpec, number: int, made: Made, guidance: str, over: bool) -> None:
     writer = AttemptWriter(session.start_attempt(number))
     if made.broken:
-        failure = {"component": made.broken, "message": f"{made.broken} died"}
+        failure = Failure(component=made.broken, message=f"{made.broken} died")
         session.commit(number, rows.broken(spec, number, guidance, [failure] * 3, 2.0))
         return
     instruction = f"Click the red square of {spec.name}."
     writer.begin(spec, number, instruction, guidance, 0.1)
-    name, steps = writer.screen(screen(0)), []
+    seen, steps = writer.observation({"screenshot": screen(0)}), []
     for index, (thought, action) in enumerate(made.steps, start=1):
         text = f"Thought: {thought}\nAction: {act.describe(action)}"
         decision = Decision(
             text, (action,), thought=thought, action_text=act.describe(action), tokens=12, seconds=0.5, logprob=-1.5
         )
-        steps.append(step_of(index, screen(index - 1), decision, "", 0.1))
-        writer.step(steps[-1], name, decision)
-        name = writer.screen(screen(index))
+        steps.append(step_of(index, {"screenshot": screen(index - 1)}, decision, {}, 0.1))
+        writer.step(steps[-1], seen, decision)
+        seen = writer.observation({"screenshot": screen(index)})
     score = float(made.success)
-    writer.end(name, score, "environment")
-    trace = Trace(instruction, steps, screen(len(steps)), score, "environment", guidance=guidance, attempt=number)
+    writer.end(seen, score, "environment")
+    trace = Trace(instruction, steps, {"screenshot": screen(len(steps))}, score, "environment", guidance=guidance, attempt=number)
     attempt = rows.Attempt(trace, time.perf_counter(), guidance=made.guidance_after, adapter=made.update is not None)
-    attempt.update, attempt.words = (dict(v) if v is not None else None for v in (made.update, made.words))
+    attempt.update = UpdateColumns(**{"seconds": 0.0, **made.update}) if made.update is not None else None
+    attempt.words = WordsColumns(**NO_WORDS | made.words) if made.words is not None else None
     if made.update is not None:
         writer.json("update.json", dict(made.update))
     if made.guidance_after:
         writer.text("guidance.txt", made.guidance_after)
         writer.json("words.json", {"reflection": {"guidance": made.guidance_after, "credit": [-1.0] * len(steps)}, "state": {}})
     row = rows.graded(spec, attempt, [], success=made.success, over=over)
-    row["seconds"] = {part: made.seconds * (1 + place) for place, part in enumerate(SPLIT)}
-    row["memory"] = dict(made.memory)
-    session.commit(number, row)
+    seconds = Seconds(**{part: made.seconds * (1 + place) for place, part in enumerate(SPLIT)})
+    session.commit(number, row.model_copy(update={"seconds": seconds, "memory": dict(made.memory)}))

@@ -11,8 +11,9 @@ import gymnasium as gym
 import numpy as np
 
 from envs import actions as act
-from envs.base import GUIEnv, Observation, Screenshot, TaskSpec
+from envs.base import Observation, TaskSpec
 from envs.errors import AdaptationError, InfrastructureError, StoreError
+from envs.gui import GUIEnv
 from policies.base import Decision, Policy, PolicySession, Update
 
 ENV_ID = "agentlab-tests/door-v0"
@@ -113,7 +114,7 @@ class DoorSession(PolicySession):
         self.theta += 1
         return Update("next-door", True, 0.001, {"delta_norm2": 1.0})
 
-    def recall(self, steps: Sequence[tuple[Screenshot, tuple[act.Action, ...]]]) -> None:
+    def recall(self, steps: Sequence[tuple[Observation, tuple[act.Action, ...]]]) -> None:
         self.recalled.append([actions for _, actions in steps])
 
     def discard(self) -> None:

@@ -1,10 +1,12 @@
 """Settings from defaults, presets, files, flags and --set, in that order; and what is said about wrong ones."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from agentlab.run.config import resolve
+from agentlab.run.config import RunConfig, resolve
+from agentlab.run.presets import PRESETS
 from envs.errors import UsageError
 
 
@@ -39,8 +41,6 @@ def test_file_formats(tmp_path, name, text):
 
 
 def test_resolved_settings_survive_json():
-    from agentlab.run.config import RunConfig
-
     config = resolve({"tasks": ["a", "b"]}, sets=["temperature=0.7", "model.dtype=float32", "out=x/y"])
     assert RunConfig.model_validate(config.to_json()) == config
     assert config.model == {"dtype": "float32"} and config.sampling.temperature == 0.7
@@ -55,8 +55,8 @@ def test_a_temperature_on_request_leaves_what_a_preset_says_of_repeats():
 def test_short_keys_are_completed_only_when_one_setting_fits():
     assert resolve({}, sets=["max_new_tokens=99"]).sampling.max_new_tokens == 99
     assert resolve({}, sets=["adapt=best-of-k"]).adapt.preset == "best-of-k"
-    assert resolve({}, sets=["words.engine=self"]).adapt.words.engine == "self"
-    assert resolve({}, sets=["adapt.beta=0.3"]).adapt.weights.beta == 0.3
+    assert resolve({}, sets=["adapt=textgrad", "words.engine=self"]).adapt.words.engine == "self"
+    assert resolve({}, sets=["adapt=rosa", "adapt.beta=0.3"]).adapt.weights.beta == 0.3
 
 
 @pytest.mark.parametrize(
@@ -96,3 +96,105 @@ def test_a_published_sampling_by_name() -> None:
     assert (config.sampling.temperature, config.sampling.top_p, config.sampling.max_new_tokens) == (0.5, 0.9, 1500)
     with pytest.raises(UsageError, match="Did you mean 'official'"):
         resolve({}, sets=["sampling=oficial"])
+
+
+# -- an axis is on only if the preset or the user names its method -----------------------------------------------------------------
+FROZEN = ("none", "best-of-k", "no-repeat")
+
+
+@pytest.mark.parametrize("preset", FROZEN)
+@pytest.mark.parametrize(
+    ("said", "offers"),
+    [
+        ("words.max_chars=500", "textgrad, reflexion, rosa2 or switch"),
+        ("words.engine=self", "textgrad, reflexion, rosa2 or switch"),
+        ("words.credit=critique", "rosa, rosa-paper, rl, slot, rosa2 or switch"),
+        ("adapt.beta=0.3", "rosa, rosa-paper, rl, slot, rosa2 or switch"),
+        ("adapt.weights.replay=true", "rosa, rosa-paper, rl, slot, rosa2 or switch"),
+        ("adapt.switch_at=2", "rosa2 or switch"),
+        ("adapt.switch_first=weights", "rosa2 or switch"),
+        ("adapt.score_under=refined", "rosa2 or switch"),
+    ],
+)
+def test_a_frozen_baseline_stays_frozen_whatever_is_set_of_an_axis(preset, said, offers):
+    with pytest.raises(UsageError, match=rf"--adapt {preset} does not change the") as refused:
+        resolve({"adapt": {"preset": preset}}, sets=[said])
+    assert refused.value.hint == f"Choose one that does: --adapt {offers}."
+
+
+def test_every_setting_of_an_axis_that_is_off_is_refused():
+    """Whatever settings there will be: each one is set to another value than its default, under every preset without its axis."""
+    from agentlab.run.config import known_keys
+
+    tried = 0
+    for key in known_keys(RunConfig):
+        _, _, axis = key.rpartition(".")[0].partition(".")
+        if axis not in ("words", "weights") or key.endswith((".method", ".credit")):
+            continue
+        for name, preset in PRESETS.items():
+            if preset.method(axis) == "none":
+                with pytest.raises(UsageError) as refused:
+                    resolve({"adapt": {"preset": name}}, sets=[f"{key}=12345"])
+                assert key in str(refused.value) and "--adapt" in refused.value.hint, (name, key)
+                tried += 1
+    assert tried > 100
+
+
+def test_what_the_reward_flag_says_needs_weights_that_learn():
+    with pytest.raises(UsageError, match="--adapt textgrad does not change the weights"):
+        resolve({"adapt": {"preset": "textgrad", "words": {"credit": "critique"}}})
+    judged = resolve({"adapt": {"preset": "rosa", "words": {"credit": "judge", "engine": "self"}}}).adapt
+    assert (judged.preset, judged.words.method, judged.words.engine) == ("rosa", "none", "self")  # the judge's engine, no words
+    assert resolve({"adapt": {"preset": "none", "words": {"credit": "sparse"}}}).adapt.words.credit == "sparse"  # as it is anyway
+
+
+def test_a_preset_whose_method_is_replaced_runs_under_the_name_of_the_pair():
+    config = resolve({"adapt": {"preset": "rosa"}}, sets=["words.method=reflexion"])
+    assert (config.adapt.preset, config.adapt.weights.beta, config.sampling.temperature) == ("reflexion+rosa", 2.0, 0.7)
+    assert config.folder == Path("runs/miniwob-ui-tars-nano-reflexion+rosa-s0")
+    assert resolve({"adapt": {"preset": "rosa2"}}, sets=["adapt.weights.method=none"]).adapt.preset == "textgrad+none"
+    assert resolve({}, sets=["words.method=textgrad"]).adapt.preset == "textgrad+none"
+    assert (
+        resolve({"adapt": {"preset": "rosa2"}}, sets=["words.method=textgrad", "adapt.weights.method=rosa"]).adapt.preset == "rosa2"
+    )
+
+
+def test_a_pair_can_be_named_by_its_methods_and_resolves_again_to_itself():
+    config = resolve({"adapt": {"preset": "reflexion+rosa"}}, sets=["adapt.beta=0.25"])
+    assert (config.adapt.words.method, config.adapt.weights.method, config.adapt.weights.beta) == ("reflexion", "rosa", 0.25)
+    assert resolve({"adapt": config.to_json()["adapt"]}).adapt == config.adapt
+    with pytest.raises(UsageError, match="Unknown adaptation 'rosa\\+'"):
+        resolve({"adapt": {"preset": "rosa+"}})
+    with pytest.raises(UsageError, match=r"adapt\.words\.method"):
+        resolve({"adapt": {"preset": "textgrab+rosa"}})
+
+
+@pytest.mark.parametrize(("preset", "at", "says"), [("rosa2", 3, "--adapt switch"), ("switch", 0, "--adapt rosa2")])
+def test_a_preset_switches_axes_if_and_only_if_its_name_says_so(preset, at, says):
+    with pytest.raises(UsageError) as refused:
+        resolve({"adapt": {"preset": preset}}, sets=[f"adapt.switch_at={at}"])
+    assert says in refused.value.hint
+    assert resolve({"adapt": {"preset": "switch"}}, sets=["adapt.switch_at=2"]).adapt.switch_at == 2
+
+
+@pytest.mark.parametrize("preset", [*PRESETS, "reflexion+rl"])
+def test_resolved_settings_given_again_are_the_same(preset, tmp_path):
+    """What --dry-run prints is a configuration file."""
+    config = resolve({"adapt": {"preset": preset}})
+    (tmp_path / "again.json").write_text(json.dumps(config.to_json()))
+    assert resolve({}, file=tmp_path / "again.json") == config
+
+
+@pytest.mark.parametrize("value", [5, ["rosa"], None, 1.5, True])
+def test_an_adaptation_that_is_not_one_is_refused(tmp_path, value):
+    (tmp_path / "c.json").write_text(json.dumps({"adapt": value}))
+    with pytest.raises(UsageError, match="adapt is a group of settings"):
+        resolve({}, file=tmp_path / "c.json")
+    with pytest.raises(UsageError):
+        resolve({}, sets=[f"adapt={json.dumps(value)}"])
+
+
+@pytest.mark.parametrize(("preset", "said", "owner"), [("slot", "adapt.weights.lr=1", "rl"), ("rl", "adapt.beta=0.5", "rosa")])
+def test_a_setting_of_another_method_of_the_weights_is_refused_with_its_name(preset, said, owner):
+    with pytest.raises(UsageError, match=f"setting of {owner}"):
+        resolve({"adapt": {"preset": preset}}, sets=[said])

@@ -79,7 +79,7 @@ def test_what_was_recorded_is_what_is_read(results, tmp_path):
     run = tmp_path / "run"
     done = import_osworld(results, run)
     assert (done.tasks, done.graded, done.solved) == (5, 3, 1)
-    one = attempt(run, f"chrome-{ONE}_0")
+    one = attempt(run, f"chrome+{ONE}_0")
     assert [step["actions"] for step in one.steps] == [
         [{"kind": "click", "x": 30.5, "y": 20.0}], [{"kind": "drag", "x": 5.0, "y": 5.0, "end_x": 40.0, "end_y": 50.0}],
         [{"kind": "finished", "text": ""}],
@@ -106,7 +106,7 @@ def test_view_report_and_compare_read_it_and_say_that_it_is_imported(results, tm
     library = Library([tmp_path / "runs"])
     (line,) = library.index()["runs"]
     assert "imported from osworld" in line["title"] and (line["sessions"], line["ended"], line["solved"]) == (5, 4, 1)
-    (shown,) = library.session(line["id"], f"gimp-{TWO}_0")["attempts"]
+    (shown,) = library.session(line["id"], f"gimp+{TWO}_0")["attempts"]
     assert (shown["score"], shown["reward"], shown["steps"][0]["screen"], shown["final"]) == (0.5, -1, None, "000.webp")
 
     (results / f"pyautogui/screenshot/uitars/gimp/{TWO}/result.txt").write_text("1")
@@ -134,7 +134,7 @@ def test_torn_missing_and_odd_things_are_reported_and_the_rest_comes_in(results,
     ):  # fmt: skip
         assert part in said, part
     assert (done.tasks, done.graded, done.solved) == (5, 2, 1)
-    assert len(attempt(tmp_path / "run", f"chrome-{ONE}_0").steps) == 3
+    assert len(attempt(tmp_path / "run", f"chrome+{ONE}_0").steps) == 3
 
 
 def test_a_results_directory_reads_nothing_outside_itself_and_runs_nothing(results, tmp_path):
@@ -153,7 +153,7 @@ def test_a_results_directory_reads_nothing_outside_itself_and_runs_nothing(resul
     assert sum("is not the name of a screen" in r for r in done.remarks) == 2 and any("leads out" in r for r in done.remarks)
     assert not (tmp_path / "ran").exists()
     assert not any(np.array_equal(np.asarray(Image.open(p).convert("RGB")), picture(7)) for p in (tmp_path / "run").rglob("*.webp"))
-    assert attempt(tmp_path / "run", f"chrome-{ONE}_0").steps[2]["actions"] == []
+    assert attempt(tmp_path / "run", f"chrome+{ONE}_0").steps[2]["actions"] == []
 
 
 def test_an_imported_run_is_not_made_again(results, tmp_path):
@@ -169,7 +169,7 @@ def test_instructions_come_from_the_examples(results, tmp_path):
     (examples / "examples/chrome").mkdir(parents=True)
     (examples / f"examples/chrome/{ONE}.json").write_text(json.dumps({"id": ONE, "instruction": "Open the menu."}))
     done = import_osworld(results, tmp_path / "run", examples=examples)
-    assert attempt(tmp_path / "run", f"chrome-{ONE}_0").begin["instruction"] == "Open the menu."
+    assert attempt(tmp_path / "run", f"chrome+{ONE}_0").begin["instruction"] == "Open the menu."
     assert sum("not among the examples" in r for r in done.remarks) == 4
 
 

@@ -113,7 +113,7 @@ def test_what_a_runner_writes_is_read(runner, tmp_path):
     write(tmp_path / f"results/pyautogui/screenshot/m/chrome/{ONE}", lines, screens)
     done = import_osworld(tmp_path / "results", tmp_path / "runs/run")
     assert (done.tasks, done.graded, done.solved) == (1, 1, 1)
-    one = attempt(tmp_path / "runs/run", f"chrome-{ONE}_0")
+    one = attempt(tmp_path / "runs/run", f"chrome+{ONE}_0")
     assert [[a["kind"] for a in step["actions"]] for step in one.steps] == actions
     assert [step["thought"] for step in one.steps] == thoughts
     names = [*(step["screen"] for step in one.steps), one.end["screen"]]
@@ -126,5 +126,5 @@ def test_what_a_runner_writes_is_read(runner, tmp_path):
         assert one.begin["instruction"] == "Open it."
     library = Library([tmp_path / "runs"])
     (key,) = library.runs()
-    (shown_there,) = library.session(key, f"chrome-{ONE}_0")["attempts"]
+    (shown_there,) = library.session(key, f"chrome+{ONE}_0")["attempts"]
     assert [step["thought"] for step in shown_there["steps"]] == thoughts

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agentlab.disk.store import read_rows
+from agentlab.disk.runs import read_rows
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "retrospect"))
 
@@ -32,7 +32,7 @@ def learning(folder: Path, seed: int) -> tuple[list[dict], list[str]]:
     assert done.returncode == 0, done.stderr
     rows = []
     for row in read_rows(folder):
-        kept = {k: v for k, v in row.items() if k not in {"seconds", "memory", "infrastructure"}}
+        kept = {k: v for k, v in row.to_json().items() if k not in {"seconds", "memory", "infrastructure"}}
         for part in ("update", "words"):
             if kept[part]:
                 kept[part] = {k: v for k, v in kept[part].items() if "seconds" not in k and "memory" not in k}
@@ -55,6 +55,6 @@ def test_a_policy_behind_an_endpoint_learns_in_words(tmp_path: Path, method: str
         done = run(tmp_path / "run", *model, "--adapt", method, "--tasks", "click-color", "--limit", 1, "--attempts", 2)
     assert done.returncode == 0, done.stderr
     rows = read_rows(tmp_path / "run")
-    assert [r["attempt"] for r in rows] == [1, 2] and rows[1]["guidance_hash"] and not rows[0]["words"]["error"]
+    assert [r.attempt for r in rows] == [1, 2] and rows[1].guidance_hash and not rows[0].words.error
     assert "Failed before:" in json.dumps(server.requests[-1]["messages"])
     assert "Failed before:" not in json.dumps(server.requests[0]["messages"])

@@ -2,44 +2,47 @@
 
 import pytest
 
+from agentlab.disk.row import Failure, Row, Seconds, UpdateColumns
 from agentlab.results import metrics
 from agentlab.results.report import summary_lines
 
 SECONDS = {"acting": 1.0, "environment": 0.5, "words": 0.0, "weights": 0.25, "rest": 0.25}
 
 
-def graded(task: str, attempt: int, success: bool, *, over: bool | None = None, actions: str = "", **more: object) -> dict:
+def graded(task: str, attempt: int, success: bool, *, over: bool | None = None, actions: str = "", **more: object) -> Row:
     row = {
         "task": task,
         "name": task.split("_")[0],
+        "seed": 1,
         "attempt": attempt,
         "outcome": "graded",
         "success": success,
         "session_over": success if over is None else over,
         "steps": 2,
-        "unparsable": 0,
-        "seconds": SECONDS,
+        "seconds": Seconds(**SECONDS),
         "memory": {"rss": 100.0 + attempt},
-        "update": None,
         "actions_hash": actions or f"{task}{attempt}",
-        "infrastructure": [],
     }
-    return row | more
+    return Row(**row | more)
 
 
-def broken(task: str, attempt: int) -> dict:
-    failure = {"component": "browser", "message": "died"}
-    return graded(task, attempt, False, over=True, outcome="infrastructure", steps=0, infrastructure=[failure] * 3)
+def updated(accepted: bool) -> UpdateColumns:
+    return UpdateColumns(method="rosa", accepted=accepted, seconds=0.1)
+
+
+def broken(task: str, attempt: int, **more: object) -> Row:
+    failure = Failure(component="browser", message="died")
+    return graded(task, attempt, False, over=True, outcome="infrastructure", steps=0, infrastructure=[failure] * 3, **more)
 
 
 @pytest.fixture
-def rows() -> list[dict]:
+def rows() -> list[Row]:
     """Five sessions of three attempts: solved at 1, at 2, at 3, never, and ended by the machinery at attempt 2."""
     return [
         graded("a_1", 1, True),
-        graded("b_1", 1, False, update={"accepted": True}),
+        graded("b_1", 1, False, update=updated(True)),
         graded("b_1", 2, True, unparsable=1),
-        graded("c_1", 1, False, actions="same", update={"accepted": False}),
+        graded("c_1", 1, False, actions="same", update=updated(False)),
         graded("c_1", 2, False, actions="same"),
         graded("c_1", 3, True, redrawn=5, redrawn_unparsable=2),
         graded("d_1", 1, False, actions="x"),
@@ -120,7 +123,7 @@ def test_infeasible_tasks_and_part_marks_are_reported_apart():
         graded("a_1", 1, True, score=1.0, feasible=True),
         graded("b_1", 1, True, score=1.0, feasible=False),
         graded("c_1", 1, False, over=True, score=0.25, feasible=True),
-        broken("d_1", 1) | {"score": None, "feasible": True},
+        broken("d_1", 1, feasible=True),
     ]
     summary = metrics.summarize(rows, attempts=1)
     assert (summary.success_at, summary.first_score) == ([0.5], 2.25 / 4)

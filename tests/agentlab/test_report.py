@@ -9,10 +9,10 @@ import pytest
 from made_runs import Made, make_run, task
 from PIL import Image
 
+from agentlab.disk.row import SPLIT
 from agentlab.disk.runs import read_run
 from agentlab.results import figures
 from agentlab.results.drawing import draw_actions
-from agentlab.results.metrics import SPLIT
 from agentlab.results.report import make_report
 from envs import actions as act
 from envs.errors import StoreError, UsageError
@@ -126,7 +126,7 @@ def test_a_run_with_corrupt_and_foreign_attempts_is_shown_without_them(run):
         file.write('{"torn')
     found = read_run(run)
     report = make_report(found)
-    assert {r["task"] for r in found.rows} == {"click-a_2", "click-b_1", "click-c_1"}
+    assert {r.task for r in found.rows} == {"click-a_2", "click-b_1", "click-c_1"}
     (trouble,) = (s for s in report.sections if s.title == "Could not be read")
     assert "corrupt" in trouble.rows[0][0] and "schema" in trouble.rows[1][0]
 

@@ -90,7 +90,9 @@ def test_the_numbers_are_those_of_scoring_and_solving_by_hand(run, done):
 
     fresh = policy.open(task("click-test"), seed=0)
     fresh.begin("Click the red square of click-test.", guidance=GUIDANCE, attempt=2)
-    (untouched,) = fresh.relive([(screen(0), f"Thought: The red square is it.\nAction: {act.describe(act.Click(40.0, 60.0))}")])
+    (untouched,) = fresh.relive(
+        [({"screenshot": screen(0)}, f"Thought: The red square is it.\nAction: {act.describe(act.Click(40.0, 60.0))}")]
+    )
     assert two.before[0] != pytest.approx(untouched, rel=1e-3)  # θ of attempt 1 is in force at attempt 2
     policy.close()
 

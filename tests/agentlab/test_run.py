@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agentlab.disk.store import read_config, read_rows
+from agentlab.disk.runs import read_config, read_rows
 
 pytestmark = pytest.mark.browser
 
@@ -29,7 +29,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def results(folder: Path) -> list[dict]:
     """Rows without what no seed can fix: times, memory, and how often the machinery failed."""
-    keep = [{k: v for k, v in r.items() if k not in {"seconds", "memory", "infrastructure"}} for r in read_rows(folder)]
+    keep = [{k: v for k, v in r.to_json().items() if k not in {"seconds", "memory", "infrastructure"}} for r in read_rows(folder)]
     for row in keep:
         row["words"] = row["words"] and {k: v for k, v in row["words"].items() if k != "seconds"}
     return sorted(keep, key=lambda r: (r["task"], r["attempt"]))
@@ -96,7 +96,7 @@ def solved(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[object, ...]
 def test_an_oracle_solves_what_it_claims(solved):
     _, folder, printed = solved
     rows = read_rows(folder)
-    assert [r["success"] for r in rows] == [True] * 3 and {r["attempt"] for r in rows} == {1}
+    assert [r.success for r in rows] == [True] * 3 and {r.attempt for r in rows} == {1}
     assert "success@5" in printed and "100.0%" in printed
 
 
@@ -151,7 +151,7 @@ def test_ctrl_c_leaves_no_browser_and_a_run_to_continue(undisturbed, tmp_path):
     running.process.send_signal(signal.SIGINT)
     code, said = running.end()
     assert code == 130 and "The same command continues" in said and "Traceback" not in said
-    assert not any(r["infrastructure"] for r in read_rows(tmp_path / "run"))
+    assert not any(r.infrastructure for r in read_rows(tmp_path / "run"))
     assert run(*PLAN, "--out", tmp_path / "run").returncode == 0
     assert results(tmp_path / "run") == undisturbed
 
@@ -162,5 +162,5 @@ def test_a_killed_browser_is_a_machinery_failure_retried_and_not_scored(undistur
         browser.kill()
     code, said = running.end()
     assert code == 0, said
-    assert {f["component"] for r in read_rows(tmp_path / "run") for f in r["infrastructure"]} == {"browser"}
+    assert {f.component for r in read_rows(tmp_path / "run") for f in r.infrastructure} == {"browser"}
     assert results(tmp_path / "run") == undisturbed

@@ -63,23 +63,23 @@ def lab(tmp_path):
 def test_attempts_until_solved(lab):
     policy, task = DoorPolicy(), door(2)
     rows = lab.run(task, policy)
-    assert [(r["attempt"], r["success"], r["reward"], r["session_over"]) for r in rows] == [
+    assert [(r.attempt, r.success, r.reward, r.session_over) for r in rows] == [
         (1, False, -1, False),
         (2, False, -1, False),
         (3, True, 1, True),
     ]
     assert policy.sessions[0].rewards == [[-1.0, -1.0], [-1.0, -1.0]]  # one r_i per step, only after failures
     assert policy.sessions[0].closed and policy.sessions[0].discarded == 0
-    assert [bool(r["update"]) for r in rows] == [True, True, False]
-    assert rows[0]["steps"] == 2 and rows[0]["tokens"] == 3 and rows[0]["ended_by"] == "finished"
+    assert [bool(r.update) for r in rows] == [True, True, False]
+    assert rows[0].steps == 2 and rows[0].tokens == 3 and rows[0].ended_by == "finished"
     assert json.loads((lab.folder(task, 1) / "update.json").read_text())["accepted"] is True
 
 
 def test_the_last_attempt_teaches_nothing(lab):
     policy = DoorPolicy()
     rows = lab.run(door(7), policy)
-    assert [r["attempt"] for r in rows] == [1, 2, 3, 4]
-    assert rows[-1]["session_over"] and not rows[-1]["success"] and len(policy.sessions[0].rewards) == 3
+    assert [r.attempt for r in rows] == [1, 2, 3, 4]
+    assert rows[-1].session_over and not rows[-1].success and len(policy.sessions[0].rewards) == 3
 
 
 def test_attempt_files_read_back_as_the_trace(lab):
@@ -88,8 +88,8 @@ def test_attempt_files_read_back_as_the_trace(lab):
     trace = load_trace(lab.folder(task, 2))
     assert (trace.instruction, trace.attempt, trace.score, trace.ended_by) == ("Open door 1", 2, 1.0, "finished")
     assert [s.text for s in trace.steps] == ["door 1", "done"]
-    assert trace.steps[0].screenshot.sum() == 0
-    assert (trace.final_screenshot[:, 10:20] == 255).all() and trace.final_screenshot[:, 20:].sum() == 0
+    assert trace.steps[0].observation["screenshot"].sum() == 0
+    assert (trace.final["screenshot"][:, 10:20] == 255).all() and trace.final["screenshot"][:, 20:].sum() == 0
     assert sorted(p.name for p in (lab.folder(task, 2) / "screens").iterdir()) == ["000.webp", "001.webp"]  # 002 is as 001
 
 
@@ -98,8 +98,8 @@ def test_broken_machinery_is_retried_and_never_a_reward(lab, where):
     DoorEnv.faults = ["", where, where]  # attempt 2 breaks twice, then goes through
     policy, task = DoorPolicy(), door(1)
     rows = lab.run(task, policy)
-    assert [(r["attempt"], r["outcome"], r["success"]) for r in rows] == [(1, "graded", False), (2, "graded", True)]
-    assert [f["component"] for f in rows[1]["infrastructure"]] == ["door", "door"]
+    assert [(r.attempt, r.outcome, r.success) for r in rows] == [(1, "graded", False), (2, "graded", True)]
+    assert [f.component for f in rows[1].infrastructure] == ["door", "door"]
     assert len(policy.sessions[0].rewards) == 1 and policy.sessions[0].discarded == 2
     assert DoorEnv.opened == 3  # a new environment after each failure
     voids = sorted(p.name for p in lab.folder(task, 2).glob("void_*"))
@@ -111,33 +111,33 @@ def test_machinery_that_stays_broken_ends_the_session_as_such(lab):
     policy = DoorPolicy()
     rows = lab.run(door(3), policy)
     last = rows[-1]
-    assert [r["outcome"] for r in rows] == ["graded", "infrastructure"]
-    assert (last["reward"], last["score"], last["success"], last["session_over"]) == (None, None, False, True)
-    assert len(last["infrastructure"]) == 3 and len(policy.sessions[0].rewards) == 1
+    assert [r.outcome for r in rows] == ["graded", "infrastructure"]
+    assert (last.reward, last.score, last.success, last.session_over) == (None, None, False, True)
+    assert len(last.infrastructure) == 3 and len(policy.sessions[0].rewards) == 1
     assert lab.run(door(3), policy) == rows  # over: not made again
 
 
 def test_an_impossible_update_is_recorded_and_the_attempts_go_on(lab):
     rows = lab.run(door(3), DoorPolicy(fails=["adapt"]))
-    assert [r["attempt"] for r in rows] == [1, 2, 3, 4]
-    assert rows[0]["update"]["accepted"] is False and "NaN" in rows[0]["update"]["error"]
+    assert [r.attempt for r in rows] == [1, 2, 3, 4]
+    assert rows[0].update.accepted is False and "NaN" in rows[0].update.error
 
 
 def test_a_critic_that_is_down_costs_no_attempt_and_the_record_says_so(tmp_path):
-    words = WordsConfig(engine="openai:m", base_url="http://127.0.0.1:9/v1", max_retries=1, backoff_s=0.0)
+    words = WordsConfig(method="textgrad", engine="openai:m", base_url="http://127.0.0.1:9/v1", max_retries=1, backoff_s=0.0)
     lab = Lab(tmp_path / "run", adapt={"preset": "rosa2", "words": words.model_dump()}, attempts=3)
     policy = DoorPolicy()
     rows = lab.run(door(7), policy, words=Retrospector(words))
     lab.store.close()
-    assert [(r["outcome"], r["success"]) for r in rows] == [("graded", False)] * 3
-    assert all("failed 2 times" in r["words"]["error"] and r["words"]["requests"] == 2 for r in rows[:2])
-    assert [r["guidance_hash"] for r in rows] == ["", "", ""]  # no new guidance
+    assert [(r.outcome, r.success) for r in rows] == [("graded", False)] * 3
+    assert all("failed 2 times" in r.words.error and r.words.requests == 2 for r in rows[:2])
+    assert [r.guidance_hash for r in rows] == ["", "", ""]  # no new guidance
     assert policy.sessions[0].rewards == [[-1.0, -1.0]] * 2  # and the weights learned all the same
 
 
 def stop_after(lab, attempts):
     def on_row(row):
-        if row["attempt"] == attempts:
+        if row.attempt == attempts:
             lab.stop.set()
 
     return on_row
@@ -151,7 +151,7 @@ def test_a_session_goes_on_at_the_next_attempt_with_its_adapter(lab):
     lab.stop.clear()
     policy = DoorPolicy()
     rows = lab.run(task, policy)
-    assert [(r["attempt"], r["success"]) for r in rows] == [(1, False), (2, False), (3, False), (4, True)]
+    assert [(r.attempt, r.success) for r in rows] == [(1, False), (2, False), (3, False), (4, True)]
     assert len(policy.sessions[0].rewards) == 1  # only attempt 3 was lived by this policy session
 
 
@@ -164,7 +164,7 @@ def test_the_adapter_of_an_earlier_attempt_is_still_in_force_after_a_switch_to_w
     policy = DoorPolicy()
     rows = lab.run(task, policy)
     lab.store.close()
-    assert [r["adapter"] for r in rows] == [True, False, False, False]
+    assert [r.adapter for r in rows] == [True, False, False, False]
     assert policy.sessions[0].theta == 1  # what attempt 1 taught
 
 
@@ -187,7 +187,7 @@ def test_a_session_whose_adapter_cannot_be_loaded_starts_again(lab):
     lab.stop.clear()
     policy = DoorPolicy(fails=["load"])
     rows = lab.run(task, policy)
-    assert [r["attempt"] for r in rows] == [1, 2, 3] and rows[-1]["success"]
+    assert [r.attempt for r in rows] == [1, 2, 3] and rows[-1].success
     assert policy.sessions[0].closed
     assert (lab.folder(task, 1).parent / "set_aside_01/attempt_01/result.json").exists()
 
@@ -203,3 +203,76 @@ def test_stopping_during_a_machinery_failure_is_not_counted_as_one(lab):
 def test_seeds_depend_on_run_and_task_only():
     assert derive_seed(0, "a_1") == derive_seed(0, "a_1")
     assert len({derive_seed(s, t) for s in range(10) for t in ("a_1", "a_2", "b_1")}) == 30
+
+
+# -- adapters on disk --------------------------------------------------------------------------------------------------------------
+KEPT = {"all": [1, 2, 3], "last": [3], "none": []}
+"""Of a session of four attempts, three of which were learned from, once it is over."""
+
+
+def adapters(lab, task):
+    return sorted(int(path.parents[1].name[-2:]) for path in lab.folder(task, 1).parent.glob("attempt_*/adapter/adapter.json"))
+
+
+@pytest.mark.parametrize("keep", KEPT)
+def test_adapters_that_nobody_needs_are_removed(tmp_path, keep):
+    lab, task, seen = Lab(tmp_path / "run", keep_adapters=keep), door(3), []
+    rows = lab.run(task, on_row=lambda row: seen.append(adapters(lab, task)))
+    lab.store.close()
+    assert [r.adapter for r in rows] == [True, True, True, False]
+    expected = [1], [1, 2] if keep == "all" else [2], [1, 2, 3] if keep == "all" else [3], KEPT[keep]
+    assert tuple(seen) == expected
+
+
+@pytest.mark.parametrize("keep", KEPT)
+@pytest.mark.parametrize("after", [1, 2, 3])
+@pytest.mark.parametrize("pruned", [False, True])
+def test_a_session_killed_at_any_point_goes_on_from_the_adapter_in_force(tmp_path, monkeypatch, keep, after, pruned):
+    """Killed before or after the older adapters are removed."""
+    lab, task = Lab(tmp_path / "run", keep_adapters=keep), door(3)
+
+    class Killed(BaseException):
+        pass
+
+    real = type(lab.store.session("x")).prune_adapters
+
+    def prune(session, how):
+        if pruned:
+            real(session, how)
+        if len(session.rows()) == after:
+            raise Killed
+
+    monkeypatch.setattr("agentlab.disk.store.SessionStore.prune_adapters", prune)
+    with pytest.raises(Killed):
+        lab.run(task)
+    monkeypatch.undo()
+    policy = DoorPolicy()
+    rows = lab.run(task, policy)
+    assert [(r.attempt, r.success) for r in rows] == [(1, False), (2, False), (3, False), (4, True)]
+    assert len(policy.sessions[0].rewards) == 3 - after  # nothing was learned twice
+    assert adapters(lab, task) == KEPT[keep]
+    lab.store.close()
+
+
+def test_what_a_killed_run_left_of_a_session_that_was_over_is_removed_when_it_is_continued(tmp_path):
+    lab, task = Lab(tmp_path / "run", keep_adapters="all"), door(3)
+    lab.run(task)
+    session = lab.store.session(task.id)
+    session.prune_adapters("last")
+    assert adapters(lab, task) == [3]
+    session.prune_adapters("none")
+    assert adapters(lab, task) == []
+    session.prune_adapters("none")
+    lab.store.close()
+
+
+def test_a_session_that_the_machinery_ended_keeps_its_newest_adapter_and_can_be_retried(tmp_path):
+    lab, task = Lab(tmp_path / "run", keep_adapters="none"), door(2)
+    DoorEnv.faults = ["", "", "start", "start", "start"]
+    assert [r.outcome for r in lab.run(task)] == ["graded", "graded", "infrastructure"]
+    assert adapters(lab, task) == [2]
+    lab.store.session(task.id).set_aside(3)  # --retry-infra
+    policy = DoorPolicy()
+    assert [r.success for r in lab.run(task, policy)] == [False, False, True] and policy.sessions[0].theta == 2
+    assert adapters(lab, task) == []
+    lab.store.close()

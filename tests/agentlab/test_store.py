@@ -1,6 +1,7 @@
 """The run directory: what survives, what is refused, and what the refusal says."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -8,7 +9,9 @@ import threading
 import pytest
 
 import agentlab.disk.store
-from agentlab.disk.store import RunStore, read_config, read_rows
+from agentlab.disk.row import Row
+from agentlab.disk.runs import read_config, read_rows, read_run
+from agentlab.disk.store import RunStore
 from envs.errors import StoreError
 
 CONFIG = {"suite": "s", "attempts": 3, "limit": 5, "workers": 1, "adapt": {"preset": "none"}}
@@ -19,7 +22,8 @@ def open_store(folder, **changes):
 
 
 def row(task="a_1", attempt=1):
-    return {"task": task, "attempt": attempt, "session_over": False}
+    name, _, seed = task.rpartition("_")
+    return Row(task=task, name=name, seed=int(seed), attempt=attempt, outcome="graded", session_over=False)
 
 
 def commit(store, task="a_1", attempt=1):
@@ -135,7 +139,7 @@ def test_set_aside_keeps_the_files_and_takes_the_rows_out(folder):
     store = open_store(folder)
     store.session("a_1").set_aside(2)
     assert store.rows() == [row("b_1"), row("a_1", 1)]
-    assert json.loads((folder / "sessions/a_1/set_aside_01/attempt_02/result.json").read_text()) == row("a_1", 2)
+    assert json.loads((folder / "sessions/a_1/set_aside_01/attempt_02/result.json").read_text()) == row("a_1", 2).to_json()
     commit(store, "a_1", 2)
     store.session("a_1").set_aside(1)
     assert (folder / "sessions/a_1/set_aside_02/attempt_01/result.json").exists()
@@ -158,11 +162,93 @@ def test_results_stay_whole_while_sessions_are_set_aside_beside_others(folder, m
     beside.join(10)
     store.close()
     lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
-    assert lines == [row("a_1", 1), row("a_1", 2), row("c_1", 1)]
+    assert lines == [r.to_json() for r in (row("a_1", 1), row("a_1", 2), row("c_1", 1))]
 
 
 def test_sorted_by_the_plan(folder):
     store = open_store(folder)
     store.sort(["a_1", "b_1"])
     store.close()
-    assert [r["task"] for r in read_rows(folder)] == ["a_1", "a_1", "b_1"]
+    assert [r.task for r in read_rows(folder)] == ["a_1", "a_1", "b_1"]
+
+
+def test_names_that_were_one_folder_are_two_sessions(tmp_path):
+    store = open_store(tmp_path / "run")
+    tasks = ["a/b-c_0", "a-b/c_0", "office/表格_0", "office/图片_0", "A_0", "a_0"]
+    for task in tasks:
+        commit(store, task, 1)
+    assert [[r.task for r in store.session(task).rows()] for task in tasks] == [[task] for task in tasks]
+    store.close()
+    assert {r.task for r in read_run(tmp_path / "run", strict=True).rows} == set(tasks)
+
+
+def test_a_folder_that_holds_another_tasks_results_is_refused(folder):
+    (folder / "sessions/b_1").rename(folder / "sessions/c_1")
+    with pytest.raises(StoreError, match=r"c_1 holds the result of another task, 'b_1'") as refused:
+        open_store(folder)
+    assert "is called b_1" in refused.value.hint
+    with pytest.raises(StoreError, match="another task"):
+        read_run(folder, strict=True)
+    looked_at = read_run(folder)
+    assert [r.task for r in looked_at.rows] == ["a_1", "a_1"] and "another task" in looked_at.problems[0]
+
+
+def test_a_result_that_is_another_attempts_is_refused(folder):
+    attempts = folder / "sessions/a_1"
+    (attempts / "attempt_02/result.json").write_bytes((attempts / "attempt_01/result.json").read_bytes())
+    with pytest.raises(StoreError, match="result of another attempt, 1"):
+        read_rows(folder)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("score", "1"),
+        ("score", float("nan")),
+        ("seconds", {"rest": None}),
+        ("steps", True),
+        ("reward", 0),
+        ("schema", 1),
+        ("colour", 1),
+    ],
+)
+def test_a_row_of_another_kind_is_refused_and_named(folder, column, value):
+    path = folder / "sessions/b_1/attempt_01/result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {column: value}))
+    with pytest.raises(StoreError, match=rf"attempt_01/result.json is not .* \({column}"):
+        read_rows(folder)
+    (problem,) = read_run(folder).problems
+    assert column in problem and len(read_run(folder).rows) == 2
+
+
+def test_a_pipe_in_place_of_a_result_is_refused(folder):
+    path = folder / "sessions/b_1/attempt_01/result.json"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(StoreError, match="no file"):
+        read_rows(folder)
+
+
+def test_a_run_of_the_schema_before_is_refused_in_one_sentence(folder):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 1}))
+    with pytest.raises(StoreError, match=r"schema 1; this version of agentlab reads schema 2\.") as refused:
+        open_store(folder)
+    assert "--out DIR" in refused.value.hint
+
+
+def test_nothing_that_holds_a_result_is_removed(folder):
+    """The result of attempt 1 is lost and attempt 2 has its: both are set aside, and the session begins again."""
+    (folder / "sessions/a_1/attempt_01/result.json").unlink()
+    store = open_store(folder)
+    session = store.session("a_1")
+    assert session.rows() == [] and "later attempts" in read_run(folder).problems[0]
+    session.start_attempt(1)
+    assert (folder / "sessions/a_1/set_aside_01/attempt_02/result.json").exists()
+    store.close()
+
+
+def test_results_that_are_not_text_are_rebuilt(folder):
+    (folder / "results.jsonl").write_bytes(b"\xff\xfe\n")
+    open_store(folder).close()
+    assert len((folder / "results.jsonl").read_text().splitlines()) == 3

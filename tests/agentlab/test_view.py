@@ -13,8 +13,8 @@ import uvicorn
 from made_runs import Made, make_attempt, make_run, task
 from playwright.sync_api import expect
 
-from agentlab.disk.runs import read_run
-from agentlab.disk.store import RunStore, read_config
+from agentlab.disk.runs import read_config, read_run
+from agentlab.disk.store import RunStore
 from agentlab.view.export import export
 from agentlab.view.library import Library
 from agentlab.view.server import make_app

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import viewer
 
+from agentlab.view import catalog
 from agentlab.view.library import Library
 from envs.errors import SetupError
 from envs.miniwob.browser import find_browser
@@ -45,14 +46,14 @@ class Opened:
 def test_a_list_reads_one_file_and_a_poll_reads_what_is_new(large, monkeypatch):
     library, opened = Library([large]), Opened(large)
     read: list[int] = []
-    real = viewer.json.loads
-    monkeypatch.setattr("agentlab.view.catalog.json.loads", lambda data: (read.append(len(data)), real(data))[1])
+    real = catalog.parse_row
+    monkeypatch.setattr(catalog, "parse_row", lambda data, where: (read.append(len(data)), real(data, where))[1])
     with opened as seen:
         (line,) = library.index()["runs"]
         first = library.run(line["id"])
     assert set(seen) == {"config.json", "results.jsonl", "sessions"} and len(seen) <= 4
     assert line["sessions"] == line["ended"] == len(first["sessions"]) == 4000
-    assert len(read) == ATTEMPTS + 1  # rows, and the settings
+    assert len(read) == ATTEMPTS
     assert sum(len(s["outcomes"]) for s in first["sessions"]) == ATTEMPTS
 
     read.clear()

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -35,10 +36,13 @@ def test_random_is_a_function_of_its_seed():
 def test_scripted_follows_the_oracle():
     session = load_policy("scripted").open(TASK, seed=0)
     session.begin("x")
+    with pytest.raises(UsageError, match="not met an environment"):
+        session.act(SCREEN)
+    session.meet(SimpleNamespace(oracle_available=False))
     with pytest.raises(UsageError, match="no expert"):
         session.act(SCREEN)
     plan = iter([("Press it.", (act.Click(1, 2), act.Wait())), None])
-    session.oracle = lambda: next(plan)
+    session.meet(SimpleNamespace(oracle_available=True, oracle=lambda: next(plan)))
     first = session.act(SCREEN)
     assert first.thought == "Press it."
     assert first.actions == (act.Click(1, 2), act.Wait())
@@ -47,9 +51,9 @@ def test_scripted_follows_the_oracle():
 
 def test_there_is_nothing_to_adapt():
     with pytest.raises(UsageError, match="no weights"):
-        from policies.adapt_config import preset
+        from synthetic import weights_of
 
-        load_policy("random").open(TASK, seed=0, adapt=preset("rosa"))
+        load_policy("random").open(TASK, seed=0, adapt=weights_of("rosa"))
 
 
 def test_model_free_policies_do_not_import_torch():

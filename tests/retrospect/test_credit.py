@@ -60,7 +60,9 @@ def test_replies_without_scores_give_none(reply: str) -> None:
 
 
 def reflect(server: ScriptedEndpoint, **more):
-    config = WordsConfig(**{"engine": "openai:m", "base_url": server.url, "backoff_s": 0.001, "max_retries": 1, **more})
+    config = WordsConfig(
+        **{"method": "textgrad", "engine": "openai:m", "base_url": server.url, "backoff_s": 0.001, "max_retries": 1, **more}
+    )
     return Retrospector(config).reflect(one_click(1, 2))
 
 
@@ -89,19 +91,19 @@ def test_a_judge_is_asked_separately_and_may_fail() -> None:
 
 def test_the_rules_are_no_judge() -> None:
     with pytest.raises(ValidationError, match="a judge is a model"):
-        WordsConfig(credit="judge")
-    assert WordsConfig(credit="judge", engine="self").credit == "judge"
+        WordsConfig(method="textgrad", credit="judge")
+    assert WordsConfig(method="textgrad", credit="judge", engine="self").credit == "judge"
 
 
 def test_without_a_model_the_rules_give_the_credit_and_sparse_ignores_everybody() -> None:
     attempt = trace(THREE, screen(), "environment")
-    assert Retrospector(WordsConfig(credit="critique")).reflect(attempt).credit == rules_credit(gather(attempt))
-    assert Retrospector(WordsConfig()).reflect(attempt).credit == (-1.0, -1.0, -1.0)
+    assert Retrospector(WordsConfig(method="textgrad", credit="critique")).reflect(attempt).credit == rules_credit(gather(attempt))
+    assert Retrospector(WordsConfig(method="textgrad")).reflect(attempt).credit == (-1.0, -1.0, -1.0)
 
 
 def test_where_no_critique_is_written_a_judge_scores() -> None:
     with ScriptedEndpoint(critic("new")) as server:
-        config = WordsConfig(engine="openai:m", base_url=server.url, credit="critique")
+        config = WordsConfig(method="textgrad", engine="openai:m", base_url=server.url, credit="critique")
         silent = Retrospector(config).reflect(one_click(1, 2, guidance="old"), words=False)
         remembered = Retrospector(config.model_copy(update={"method": "reflexion"})).reflect(one_click(1, 2))
     assert silent.guidance == "old" and silent.credit == remembered.credit == (-0.5,)
@@ -110,6 +112,6 @@ def test_where_no_critique_is_written_a_judge_scores() -> None:
 
 
 def test_an_axis_that_is_switched_off_still_remembers_what_failed() -> None:
-    retrospector = Retrospector(WordsConfig())
+    retrospector = Retrospector(WordsConfig(method="textgrad"))
     assert retrospector.reflect(one_click(1, 2), words=False).guidance == ""
     assert "click(1, 2)" in retrospector.reflect(one_click(3, 4)).guidance

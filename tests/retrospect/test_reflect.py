@@ -13,7 +13,7 @@ from retrospect.guidance import MAX_ATTEMPTS, Tried, render_tried
 from retrospect.reflect import Retrospector, distance
 from retrospect.trace import Trace
 
-RULES = WordsConfig()
+RULES = WordsConfig(method="textgrad")
 
 
 def fail_at(*points: tuple[int, int], config: WordsConfig = RULES):
@@ -52,7 +52,7 @@ def test_a_step_that_changed_nothing_says_so_and_thoughts_come_without_markup() 
         ),
         step(2, HOME, act.Click(20, 15), text="click(start_box='(20,15)')"),
     ]
-    reflection = Retrospector(RULES).reflect(Trace(TASK, steps, OPENED, 0.0, "environment"))
+    reflection = Retrospector(RULES).reflect(Trace(TASK, steps, {"screenshot": OPENED}, 0.0, "environment"))
     assert reflection.guidance == (
         "Failed before:\n- I 'click' it: click(start_box='(20,200)') (nothing changed); click(start_box='(20,15)')\nDo otherwise."
     )
@@ -127,7 +127,7 @@ def test_many_sessions_in_threads_get_the_same_as_one_after_the_other() -> None:
 
 
 def test_the_record_is_json_and_complete() -> None:
-    _, reflection = fail_at((1, 2), config=WordsConfig(credit="critique"))
+    _, reflection = fail_at((1, 2), config=WordsConfig(method="textgrad", credit="critique"))
     record = json.loads(json.dumps(reflection.to_json()))
     assert record["credit"] == [-1.0] and record["guidance"] == reflection.guidance and record["error"] == ""
     assert record["evidence"]["findings"][0]["kind"] == "ended"

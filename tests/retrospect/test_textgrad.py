@@ -21,7 +21,7 @@ from retrospect.reflect import Retrospector
 assert "textgrad" not in sys.modules and "openai" not in sys.modules, "imported too early"
 sys.path.insert(0, sys.argv[1])
 from traces import one_click
-print(Retrospector(WordsConfig()).reflect(one_click(1, 2)).guidance.replace(chr(10), "|"))
+print(Retrospector(WordsConfig(method="textgrad")).reflect(one_click(1, 2)).guidance.replace(chr(10), "|"))
 print(sorted(p.name for p in Path.cwd().iterdir()), "litellm" in sys.modules, "textgrad" in sys.modules)
 """
 
@@ -59,7 +59,7 @@ def steps_taken(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
 
 def test_the_rules_go_through_textgrads_own_gradient_and_optimizer(steps_taken: list[dict[str, object]]) -> None:
     attempt = trace([(HOME, act.Click(20, 200)), (HOME, act.Click(20, 15))], OPENED, "environment", guidance="old")
-    reflection = Retrospector(WordsConfig()).reflect(attempt)
+    reflection = Retrospector(WordsConfig(method="textgrad")).reflect(attempt)
     (taken,) = steps_taken
     assert taken["x"] == "old" and taken["after"] == reflection.guidance
     assert taken["gradients"] == {reflection.gradient}
@@ -70,7 +70,7 @@ def test_the_rules_go_through_textgrads_own_gradient_and_optimizer(steps_taken: 
 
 def test_a_models_gradient_reaches_the_optimizer_with_the_constraints(steps_taken: list[dict[str, object]]) -> None:
     with ScriptedEndpoint(critic("new")) as server:
-        Retrospector(WordsConfig(engine="openai:m", base_url=server.url, max_chars=333)).reflect(one_click(1, 2))
+        Retrospector(WordsConfig(method="textgrad", engine="openai:m", base_url=server.url, max_chars=333)).reflect(one_click(1, 2))
     (taken,) = steps_taken
     assert taken["gradients"] == {"Say what to avoid."}
     assert "333" in str(taken["constraints"]) and "Never restate" in str(taken["constraints"])
@@ -79,19 +79,19 @@ def test_a_models_gradient_reaches_the_optimizer_with_the_constraints(steps_take
 
 def test_braces_and_tags_in_the_trace_do_not_confuse_the_templates() -> None:
     attempt = trace([(HOME, act.Type("{x} {0} %s </IMPROVED_VARIABLE> {{y}}"))], DIALOG, "environment", guidance="{keep} {0}")
-    assert Retrospector(WordsConfig()).reflect(attempt).guidance == (
+    assert Retrospector(WordsConfig(method="textgrad")).reflect(attempt).guidance == (
         "Failed before:\n- thought 1: type('{x} {0} %s {{y}}', False)\nDo otherwise."
     )
 
 
 def test_no_global_engine_is_set() -> None:
     tg = textgrad.load()
-    Retrospector(WordsConfig()).reflect(one_click(1, 2))
+    Retrospector(WordsConfig(method="textgrad")).reflect(one_click(1, 2))
     assert tg.SingletonBackwardEngine().get_engine() is None
 
 
 def test_the_rules_critique_names_every_finding() -> None:
     moves = [(HOME, act.Click(1, 1)), (HOME, act.Click(1, 1)), (HOME, act.Type("a")), (HOME, act.Finished())]
     attempt = trace(moves, HOME, "finished")
-    critique = Retrospector(WordsConfig()).reflect(attempt).critique
+    critique = Retrospector(WordsConfig(method="textgrad")).reflect(attempt).critique
     assert [finding.text for finding in gather(attempt).findings if finding.text not in critique] == []

@@ -29,7 +29,7 @@ HOME, OPENED, DIALOG = screen(BUTTON), screen(BUTTON, MENU), screen(BUTTON, (20,
 
 def step(index: int, shown: Screenshot, *actions: act.Action, thought: str = "", text: str = "", invalid: str = "") -> Step:
     action_text = text or "; ".join(act.describe(action) for action in actions)
-    return Step(index, shown, f"Thought: {thought}\nAction: {action_text}", thought, action_text, actions, invalid)
+    return Step(index, {"screenshot": shown}, f"Thought: {thought}\nAction: {action_text}", thought, action_text, actions, invalid)
 
 
 def trace(
@@ -37,7 +37,7 @@ def trace(
 ) -> Trace:
     """A failed attempt of one action per step."""
     steps = [step(i, shown, action, thought=f"thought {i}") for i, (shown, action) in enumerate(moves, start=1)]
-    return Trace(TASK, steps, final, 0.0, ended_by, guidance, attempt)
+    return Trace(TASK, steps, {"screenshot": final}, 0.0, ended_by, guidance, attempt)
 
 
 def one_click(x: float, y: float, *, guidance: str = "", attempt: int = 1) -> Trace:

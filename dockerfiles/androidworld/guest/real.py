@@ -59,7 +59,7 @@ class RealPhone:
             loader.load(config), a11y_method=METHODS[s.ui_tree], install_a11y_forwarding_app=install_forwarder
         )
         self._env = interface.AsyncAndroidEnv(controller)
-        return Device(self._env, EmulatorClipboard(s.grpc_port), s.ui_tree)
+        return Device(self._env, EmulatorClipboard(s.grpc_port), s.ui_tree, s.patience)
 
     def boot(self, tell: Callable[[str], None]) -> tuple[Device, bool]:
         """Boot, warm where there is a prepared phone; otherwise install, save and keep.

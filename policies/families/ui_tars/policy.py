@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from envs.base import Screenshot, TaskSpec
+from envs.base import Observation, TaskSpec, picture
 from envs.errors import AdaptationError, PolicyError, UsageError
 from policies.base import Policy, SamplingConfig, Update
 from policies.checkpoint import CheckpointSettings
@@ -113,12 +113,12 @@ class UITarsSession(ProtocolSession):
         self.learner.record(reply.hidden, reply.tokens, step, coordinates=self._coordinates(reply.tokens))
         self._replies.append(reply.tokens)
 
-    def relive(self, steps: Sequence[tuple[Screenshot, str]], tokens: Sequence[Sequence[int]] = ()) -> list[float]:
+    def relive(self, steps: Sequence[tuple[Observation, str]], tokens: Sequence[Sequence[int]] = ()) -> list[float]:
         """See :meth:`policies.base.PolicySession.relive`.  A text tokenized anew may differ from what was drawn."""
         found = []
         drawn = list(tokens) or [()] * len(steps)
-        for number, (screenshot, text) in enumerate(steps):
-            screen = Image.fromarray(screenshot)
+        for number, (observation, text) in enumerate(steps):
+            screen = Image.fromarray(picture(observation))
             prompt = self.engine.prompt(self.messages(screen), self.settings.min_pixels, self.settings.max_pixels)
             y = self.engine.known(drawn[number]) if drawn[number] else self.engine.tokens(text)
             score = self.engine.score(prompt, y, self.learner.adapter if self.learner else None)
@@ -128,15 +128,15 @@ class UITarsSession(ProtocolSession):
             self.history.append((screen, text))
         return found
 
-    def resume(self, steps: Sequence[tuple[Screenshot, str]], capture: Sequence[tuple[Tensor, Tensor]]) -> None:
+    def resume(self, steps: Sequence[tuple[Observation, str]], capture: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Go on after an attempt as if this session had made it, nothing computed again: call after :meth:`begin`.
 
         Args:
-            steps: (screen, reply) per step.
+            steps: (observation, reply) per step.
             capture: (H [n, d], y [n]) per step, as :meth:`policies.learner.HeadLearner.capture` gave them.
         """
-        for number, ((screenshot, text), (hidden, tokens)) in enumerate(zip(steps, capture, strict=True)):
-            screen = Image.fromarray(screenshot)
+        for number, ((observation, text), (hidden, tokens)) in enumerate(zip(steps, capture, strict=True)):
+            screen = Image.fromarray(picture(observation))
             reply = Generation(text, tokens, hidden, torch.zeros(0), "stop", 0)
             self._keep(Draw(text, len(tokens), None, screen.size, reply), number)
             self.history.append((screen, text))
@@ -184,7 +184,7 @@ class UITarsSession(ProtocolSession):
         return dataclasses.replace(update, replies=tuple(replies))
 
     def _coordinates(self, tokens: Tensor) -> Tensor | None:
-        wanted = self.learner is not None and self.learner.config.tokens == "coordinates"
+        wanted = self.learner is not None and self.learner.wants_coordinates
         return coordinate_tokens(self.engine.pieces(tokens)) if wanted else None
 
     def discard(self) -> None:

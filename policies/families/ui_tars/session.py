@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from envs.actions import Action, Invalid
-from envs.base import Observation, Screenshot, TaskSpec
+from envs.base import Observation, Screenshot, TaskSpec, picture
 from envs.errors import InvalidActionError, UsageError
 from policies.base import Decision, PolicySession, SamplingConfig
 from policies.checkpoint import CheckpointSettings
@@ -83,15 +83,15 @@ class ProtocolSession(PolicySession):
         self.instruction, self.guidance, self.attempt = instruction, guidance, attempt
         self.history = []
 
-    def recall(self, steps: Sequence[tuple[Screenshot, tuple[Action, ...]]]) -> None:
-        self._tried_before |= {(screen_key(screen), actions) for screen, actions in steps}
+    def recall(self, steps: Sequence[tuple[Observation, tuple[Action, ...]]]) -> None:
+        self._tried_before |= {(screen_key(picture(observation)), actions) for observation, actions in steps}
 
     def act(self, observation: Observation) -> Decision:
         if self.attempt == 0:
             raise UsageError("act() before begin().", "Call begin(instruction) first.")
         started = time.perf_counter()
-        screen = Image.fromarray(observation["screenshot"])
-        key, step = screen_key(observation["screenshot"]), len(self.history)
+        screenshot = picture(observation)
+        screen, key, step = Image.fromarray(screenshot), screen_key(screenshot), len(self.history)
         drawn = self._draw_untried(self.messages(screen), key, screen.size, step)
         draw, reply = next((d for d in reversed(drawn) if d[1].parsable), drawn[-1])
         self._tried_now.add((key, reply.actions))

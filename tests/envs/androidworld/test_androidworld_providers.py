@@ -148,7 +148,9 @@ def test_a_side_door_that_does_not_open_is_a_failure_of_the_machinery():
 
 def png() -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", (4, 8)).save(buffer, "PNG")
+    image = Image.new("RGB", (4, 8))
+    image.putpixel((1, 1), (255, 255, 255))
+    image.save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -27,17 +27,22 @@ class Standin:
     Attributes:
         files: Path -> content.
         draw: The screen now, as PNG.
-        execute: Called with the command of ``/execute``; its answer is the command's output.
+        execute: Called with the command of ``/execute``; its answer is the command's output, or all fields of the answer, or what the
+            server says when it could not run it (an exception).
+        probe: What the guest says to questions about itself (programs for ``python3 -c``), by a word in the question.
         fail: Route -> ``drop`` (no answer), ``hang`` (silence until the end) or a status, for the next requests to it.
+        answers: Route -> the body of its answer, whatever was asked.
         asked: Routes in the order of the requests.
         launched: Commands of ``/setup/launch``.
         operations: What ``/agentlab/input`` got.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
-    execute: Callable[[Any], str] = lambda command: ""
+    execute: Callable[[Any], str | dict[str, Any]] = lambda command: ""
+    probe: dict[str, str] = field(default_factory=dict)
     draw: Callable[[], bytes] = PICTURE.getvalue
     fail: dict[str, list[str | int]] = field(default_factory=dict)
+    answers: dict[str, bytes] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     launched: list[Any] = field(default_factory=list)
     operations: list[dict[str, Any]] = field(default_factory=list)
@@ -72,11 +77,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, route: str, body: bytes) -> None:
         guest = self.standin
-        if route == "/screenshot":
+        if route in guest.answers:
+            self.say(200, guest.answers[route])
+        elif route == "/screenshot":
             self.say(200, guest.draw(), "image/png")
         elif route in ("/setup/execute", "/execute"):
-            output = guest.execute(json.loads(body)["command"])
-            self.json(status="success", output=output, error="", returncode=0)
+            self.execute(json.loads(body)["command"])
         elif route == "/setup/launch":
             guest.launched.append(json.loads(body)["command"])
             self.say(200, b"launched successfully")
@@ -98,6 +104,21 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.say(404, b"no such route")
 
+    def execute(self, command: Any) -> None:
+        guest = self.standin
+        try:
+            if command[:2] == ["python3", "-c"]:
+                said: Any = next((answer for word, answer in (PROBES | guest.probe).items() if word in command[2]), "")
+            else:
+                said = guest.execute(command)
+        except ValueError as error:
+            self.say(500, json.dumps({"status": "error", "message": str(error)}).encode(), "application/json")
+            return
+        self.json(
+            **{"status": "success", "output": "", "error": "", "returncode": 0}
+            | (said if isinstance(said, dict) else {"output": said})
+        )
+
     def json(self, **fields: Any) -> None:
         self.say(200, json.dumps(fields).encode(), "application/json")
 
@@ -111,6 +132,9 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
+
+PROBES = {"S_ISREG": "plain", "create_connection": "answers", "pyatspi": "there", "yes": "yes"}
+"""What a guest whose files and programs are in order says of itself."""
 
 FIXED: dict[str, dict[str, Any]] = {
     "/terminal": {"output": None, "status": "success"},

@@ -175,7 +175,7 @@ def test_options_that_cannot_be_are_refused():
     with pytest.raises(UsageError, match="Did you mean 'light'"):
         make_provider("ligth")
     with pytest.raises(UsageError, match="Did you mean 'official'"):
-        list(lacking("osworld-light", {"provider": "oficial"}))
+        list(lacking("light", {"provider": "oficial"}))
 
 
 # -- suites --------------------------------------------------------------------------------------------------------------------------
@@ -258,7 +258,7 @@ def config(folder, guests, tmp_path, **settings):
 def test_a_run_plays_the_recorded_solutions_on_several_guests(folder, told, tmp_path):
     with standin() as one, standin() as two:
         rows = Runner(config(folder, [one, two], tmp_path)).run()
-    assert {row["name"]: (row["score"], row["feasible"], row["ended_by"]) for row in rows} == {
+    assert {row.name: (row.score, row.feasible, row.ended_by) for row in rows} == {
         "os/plain": (1.0, True, "finished"), "calc/other": (1.0, True, "finished"), "os/impossible": (1.0, False, "fail"),
     }  # fmt: skip
     summary = summarize(rows, attempts=2)
@@ -270,14 +270,14 @@ def test_a_failure_of_the_grader_is_retried_and_counted_and_never_a_reward(folde
     broken = InfrastructureError("The grader hung.", component="grader")
     told.scores = {"plain": [broken, 1.0], "other": [broken] * 3}
     with standin() as one:
-        rows = {row["name"]: row for row in Runner(config(folder, [one], tmp_path)).run()}
-    assert (rows["os/plain"]["score"], len(rows["os/plain"]["infrastructure"])) == (1.0, 1)
-    assert (rows["calc/other"]["outcome"], rows["calc/other"]["reward"], rows["calc/other"]["score"]) == (
+        rows = {row.name: row for row in Runner(config(folder, [one], tmp_path)).run()}
+    assert (rows["os/plain"].score, len(rows["os/plain"].infrastructure)) == (1.0, 1)
+    assert (rows["calc/other"].outcome, rows["calc/other"].reward, rows["calc/other"].score) == (
         "infrastructure",
         None,
         None,
     )
-    assert [failure["component"] for failure in rows["calc/other"]["infrastructure"]] == ["grader"] * 3
+    assert [failure.component for failure in rows["calc/other"].infrastructure] == ["grader"] * 3
     summary = summarize(list(rows.values()), attempts=2)
     assert summary.success_at[0] == pytest.approx(2 / 3), "it stays in the denominator"
 
@@ -286,7 +286,7 @@ def test_a_guest_that_fails_in_an_episode_is_no_reward(folder, told, tmp_path):
     with standin() as one:
         one.fail["/screenshot"] = ["drop"]
         rows = Runner(config(folder, [one], tmp_path, tasks=["os/plain"])).run()
-    assert rows[0]["score"] == 1.0 and rows[0]["infrastructure"][0]["component"] == "guest"
+    assert rows[0].score == 1.0 and rows[0].infrastructure[0].component == "guest"
 
 
 def test_more_workers_than_guests_are_refused(guest, told):
@@ -303,10 +303,10 @@ def test_max_steps_is_a_setting(folder, guest, tmp_path):
 def test_what_is_missing_is_said_with_the_command_that_mends_it(tmp_path, monkeypatch):
     monkeypatch.setenv("AGENTLAB_CACHE", str(tmp_path))
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
-    hints = [error.hint for error in lacking("osworld", {"provider": "official"})]
+    hints = [error.hint for error in lacking("", {"provider": "official"})]
     assert len(hints) == 4 and all("`" in hint for hint in hints)
     assert any("agentlab fetch osworld --vm" in hint for hint in hints)
-    missing = list(lacking("osworld-light", {"provider": "address:127.0.0.1:1"}))
+    missing = list(lacking("light", {"provider": "address:127.0.0.1:1"}))
     assert any("not usable" in error.message for error in missing)
 
 

@@ -164,8 +164,7 @@ def test_what_a_guest_answers_is_never_run_as_code(grader, guest, running, tmp_p
     trace = tmp_path / "ran"
     running.execute = lambda command: f"[open({str(trace)!r}, 'w') and 'a.desktop']"
     grader.prepare(task, guest)
-    with pytest.raises(InfrastructureError):
-        grader.score(task, guest, None)
+    assert grader.score(task, guest, None) == 0.0
     assert not trace.exists()
 
 

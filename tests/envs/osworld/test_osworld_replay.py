@@ -84,7 +84,7 @@ def run(tmp_path, monkeypatch):
         env = {"provider": f"address:{guest.address}", "screen": list(SIZE), "timing": "brisk"}
         flags = {"suite": f"osworld:{tmp_path / 'tasks'}", "policy": "scripted", "attempts": 1, "out": tmp_path / "run", "env": env}
         (row,) = Runner(resolve(flags)).run()
-        assert row["score"] == 1 and row["steps"] == 3
+        assert row.score == 1 and row.steps == 3
         yield tmp_path / "run"
 
 
@@ -181,9 +181,9 @@ def test_a_run_on_a_light_desktop_is_reproduced_and_a_tampered_action_told(engin
     config = resolve(flags | {"out": tmp_path / "run", "env": {"provider": "light"}})
     prepare(config, print)
     (row,) = Runner(config).run()
-    assert row["score"] == 1.0 and row["steps"] >= 3
+    assert row.score == 1.0 and row.steps >= 3
     (one,), notes = replay_all(find_target(tmp_path / "run"), Options(), {}, print)
-    assert (one.divergence, one.failure, one.score) == (None, "", 1.0) and one.compared == row["steps"] + 1 and notes == []
+    assert (one.divergence, one.failure, one.score) == (None, "", 1.0) and one.compared == row.steps + 1 and notes == []
 
     place = next(n for n, step in enumerate(_steps(tmp_path / "run")) if step["actions"][0]["kind"] == "type")
     tamper(tmp_path / "run", lambda steps: steps[place]["actions"][0].update(text="something else"))

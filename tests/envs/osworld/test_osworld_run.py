@@ -35,8 +35,8 @@ def test_recorded_solutions_solve_and_doing_nothing_does_not(config, ledger):
         prepare(wanted, print)
         rows[policy] = Runner(wanted).run()
     # The recordings are played blindly.  Where a busy machine makes one miss its dialog, the next attempt has a fresh desktop.
-    assert {row["name"]: row["score"] for row in rows["scripted"] if row["session_over"]} == dict.fromkeys(TASKS, 1.0)
-    assert {row["name"]: row["score"] for row in rows["noop"]} == dict.fromkeys(TASKS, 0.0)
-    assert {row["name"] for row in rows["noop"] if not row["feasible"]} == {"settings/settings-fingerprint"}
-    assert not any(row["infrastructure"] for made in rows.values() for row in made)
+    assert {row.name: row.score for row in rows["scripted"] if row.session_over} == dict.fromkeys(TASKS, 1.0)
+    assert {row.name: row.score for row in rows["noop"]} == dict.fromkeys(TASKS, 0.0)
+    assert {row.name for row in rows["noop"] if not row.feasible} == {"settings/settings-fingerprint"}
+    assert not any(row.infrastructure for made in rows.values() for row in made)
     assert [row.name for row in containers.ls(ledger) if row.ours] == [], "no container is left"

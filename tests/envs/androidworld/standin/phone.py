@@ -258,6 +258,7 @@ class Phone:
         keys = list(FIELDS.values())
         actions: dict[str, Callable[[], Any]] = {
             "HOME": self.home,
+            "WAKEUP": lambda: setattr(self.state, "dark", False),
             "BACK": self.back,
             "PASTE": lambda: self.type(self.state.clipboard),
             "ENTER": lambda: setattr(self.state, "focus", keys[min(keys.index(focus) + 1, len(keys) - 1)] if focus in keys else ""),

@@ -1,77 +1,48 @@
-"""OSWorld's own code behind a pipe: sets tasks up and grades them, in a process and a virtual environment of its own.
+"""The requests that OSWorld's code is asked: sets tasks up and grades them.
 
-Runs with the grader's interpreter and must import nothing of this project.  One JSON object per line on standard input, one answer per
-line on what was standard output; what OSWorld's code prints goes to standard error.  Requests:
+One JSON object per line on standard input, one answer per line on what was standard output; what OSWorld's code prints goes to
+standard error.  Requests:
 
     {"do": "hello"}                                     -> {"ok": {"desktop_env": version, "source": folder, "python": version}}
     {"do": "check", "task": job}                        -> {"ok": true}: every step, getter and metric that the task names exists
     {"do": "prepare", "task": job, "guest": {...}, "folder": cache folder}             -> {"ok": true}
-    {"do": "score", "task": job, "guest": {...}, "folder": ..., "last": "FAIL"|"DONE"|""} -> {"ok": score}
+    {"do": "score", "task": job, "guest": {...}, "folder": ..., "last": "FAIL"|"DONE"|""} -> {"ok": score, "remarks": [...]}
 
-A failure is {"error": message, "component": "grader"|"guest"}.  A guest that did not answer is a failure even where OSWorld's code
-takes the missing answer for a wrong one.
+``prepare`` and ``score`` also take ``proxy`` (whether tasks get the proxy that they ask for) and ``patience`` (a factor on waiting).
+A failure is {"error": message, "component": "grader"|"guest"}.  What failed on the way is one even where OSWorld's code takes a missing
+answer for a wrong one (``watch``, ``parts``), and what the agent left behind is none even where OSWorld's code raises (``blame``).
 """
 
 from __future__ import annotations
 
 import ast
 import importlib.metadata
-import importlib.util
 import json
 import logging
-import math
 import os
 import platform
+import re
+import shutil
 import sys
+import threading
+import time
 import traceback
 import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-CONNECT_SECONDS = 10.0
-ANSWER_SECONDS = 180.0
-"""Where OSWorld's code would wait for ever.  A guest itself ends commands after 120 s."""
-EVIDENCE = ("/screenshot", "/accessibility", "/file", "/setup/upload")
-"""Routes whose status 5xx is the guest's own failure; of ``/execute`` it may be the task's answer (no such program)."""
+from . import parts
+from .blame import GraderFault, evaluate
+from .watch import Watch
 
+DISK_BYTES = 16 << 20
+"""With less, files of the guest cannot be kept, which OSWorld's code takes for files that are not there."""
+ORPHAN_SECONDS = 1.0
+READS_PICTURES = frozenset({"compare_image_text"})
+"""Metrics that read text in pictures."""
 
-class Guest:
-    """Watches every request to the guest.  A request that failed and was not made again with success stays in ``broken``."""
-
-    def __init__(self) -> None:
-        self.address = "no guest"
-        self.broken: dict[tuple[str, str, int], str] = {}
-
-    def watch(self) -> None:
-        """Wrap the one function through which ``requests`` sends everything."""
-        import requests
-
-        sender: Any = requests.adapters.HTTPAdapter
-        send = sender.send
-
-        def watched(adapter: Any, request: Any, **options: Any) -> Any:
-            if options.get("timeout") is None:
-                options["timeout"] = (CONNECT_SECONDS, ANSWER_SECONDS)
-            if not request.url.startswith(self.address):
-                return send(adapter, request, **options)
-            body = request.body if isinstance(request.body, str | bytes) else b""
-            key = (request.method, request.url, hash(body))
-            try:
-                answer = send(adapter, request, **options)
-            except requests.RequestException as error:
-                self.broken[key] = f"{request.path_url} got nothing ({type(error).__name__})"
-                raise
-            if answer.status_code >= 500 and request.path_url.split("?")[0] in EVIDENCE:
-                self.broken[key] = f"{request.path_url} got HTTP {answer.status_code}"
-            else:
-                self.broken.pop(key, None)
-            return answer
-
-        sender.send = watched
-
-
-GUEST = Guest()
+WATCH = Watch()
 
 
 class TaskError(Exception):
@@ -79,27 +50,19 @@ class TaskError(Exception):
 
 
 def load() -> None:
-    """Import OSWorld's code, without what would cost 5 GB for three tasks, and watch its requests."""
-    if importlib.util.find_spec("easyocr") is None:
-        sys.modules["easyocr"] = _no_easyocr()
+    """Import OSWorld's code, without what would cost 5 GB for three tasks, and watch all that it does."""
+    parts.install(WATCH)
     import desktop_env.desktop_env  # noqa: F401 - slow, and the first request should not pay for it
-    from desktop_env.evaluators import metrics
+    from desktop_env.evaluators import getters, metrics
 
     # Metrics call eval() on what a guest answered, and the agent has had that guest in its hands.
     for name, module in vars(metrics).items():
         if isinstance(module, types.ModuleType) and not name.startswith("_"):
             module.__dict__["eval"] = ast.literal_eval
-    GUEST.watch()
-
-
-def _no_easyocr() -> types.ModuleType:
-    module = types.ModuleType("easyocr")
-
-    def reader(*_: Any, **__: Any) -> Any:
-        raise TaskError("easyocr, which reads text in pictures, is not installed: agentlab fetch osworld --ocr")
-
-    module.Reader = reader  # type: ignore[attr-defined]
-    return module
+    WATCH.install()
+    parts.watch_files(WATCH, [module for module in vars(getters).values() if isinstance(module, types.ModuleType)])
+    parts.watch_browser(WATCH)
+    parts.watch_google(WATCH)
 
 
 def hello(_: dict[str, Any]) -> Any:
@@ -126,7 +89,9 @@ def environment(request: dict[str, Any]) -> Any:
     env.vnc_port, env.vlc_port = guest["vnc"], guest["vlc"]
     env.client_password = guest["password"]
     env.screen_width, env.screen_height = guest["screen"]
-    env.enable_proxy = env.current_use_proxy = env.is_environment_used = False
+    env.is_environment_used = False
+    env.enable_proxy = bool(request.get("proxy"))
+    env.current_use_proxy = env.enable_proxy and bool(request["task"].get("proxy"))
     env.os_type, env.provider_name, env.action_history = "Ubuntu", "docker", []
     env.cache_dir_base = str(folder)
     env.controller = PythonController(vm_ip=env.vm_ip, server_port=env.server_port)
@@ -134,7 +99,6 @@ def environment(request: dict[str, Any]) -> Any:
         vm_ip=env.vm_ip, server_port=env.server_port, chromium_port=env.chromium_port, vlc_port=env.vlc_port,
         cache_dir=str(folder), client_password=env.client_password, screen_width=env.screen_width, screen_height=env.screen_height,
     )  # fmt: skip
-    GUEST.address, GUEST.broken = f"http://{env.vm_ip}:{env.server_port}/", {}
     try:
         env._set_task_info(request["task"])
     except AttributeError as error:
@@ -145,7 +109,7 @@ def environment(request: dict[str, Any]) -> Any:
 
 def check(request: dict[str, Any]) -> Any:
     env = environment(request | {"guest": NOBODY})
-    for step in [*request["task"].get("config", []), *request["task"]["evaluator"].get("postconfig", [])]:
+    for step in [*(request["task"].get("config") or []), *request["task"]["evaluator"].get("postconfig", [])]:
         if not hasattr(env.setup_controller, f"_{step['type']}_setup"):
             raise TaskError(f"OSWorld's code here has no setup step {step['type']!r}")
     return True
@@ -157,21 +121,46 @@ NOBODY = {
 
 
 def prepare(request: dict[str, Any]) -> Any:
+    _require_reader(request["task"])
     env = environment(request)
-    if not env.setup_controller.setup(env.config, False):
-        GUEST.broken[("GET", "", 0)] = "it cannot be reached"
+    if env.current_use_proxy:
+        env.setup_controller._proxy_setup(env.client_password)
+    if not env.setup_controller.setup(env.config, env.current_use_proxy):
+        WATCH.broken["server"] = "it cannot be reached"
+    _require_programs(request["task"], env)
     return True
+
+
+def _require_reader(task: dict[str, Any]) -> None:
+    """An attempt at a task that could not be graded is not begun."""
+    func = task["evaluator"]["func"]
+    if READS_PICTURES & {*(func if isinstance(func, list) else [func])} and not hasattr(sys.modules.get("easyocr"), "__file__"):
+        WATCH.lacking["package", "easyocr"] = parts.NO_OCR
+
+
+def _require_programs(task: dict[str, Any], env: Any) -> None:
+    """What a shell was told to launch: the guest says that it was launched, also where there is no such program."""
+    for step in task.get("config") or []:
+        command = step["parameters"].get("command")
+        if step["type"] != "launch" or not step["parameters"].get("shell") or not isinstance(command, str | list) or not command:
+            continue
+        line = str(command if isinstance(command, str) else command[0])
+        if program := re.match(r"(?:\s*\w+=\S*)*\s*([\w./+-]+)", line):
+            env.setup_controller._execute_setup(["sh", "-c", 'command -v "$0"', program[1]])
 
 
 def score(request: dict[str, Any]) -> Any:
     env = environment(request)
     env.action_history = [request["last"]] if request["last"] else []
-    value = float(env.evaluate())
-    if not math.isfinite(value) or not 0.0 <= value <= 1.0:
-        raise ValueError(f"the evaluator says {value}, which is no score")
+    REMARKS.clear()
+    value = evaluate(env, WATCH, REMARKS)
+    if not 0.0 <= value <= 1.0:
+        raise GraderFault(f"the evaluator says {value}, which is no score")
     return value
 
 
+REMARKS: list[str] = []
+"""What was scored 0 because it could not be read."""
 REQUESTS: dict[str, Callable[[dict[str, Any]], Any]] = {"hello": hello, "check": check, "prepare": prepare, "score": score}
 
 
@@ -179,24 +168,41 @@ def answer(line: str) -> dict[str, Any]:
     """The answer to one request; a failure of OSWorld's code, whatever it raises, is one too."""
     try:
         request = json.loads(line)
-        GUEST.broken = {}
+        WATCH.begin(request["do"], request)
         result = REQUESTS[request["do"]](request)
-    except TaskError as error:
-        return {"error": str(error), "component": "grader"}
+    except (TaskError, GraderFault) as error:
+        return _failure(str(error))
     except Exception as error:  # noqa: BLE001 - it is not our code, and our caller must hear of everything
         traceback.print_exc()
         return _failure(f"{type(error).__name__}: {error}")
-    return _failure("") if GUEST.broken else {"ok": result}
+    WATCH.settle()
+    if "folder" in request and shutil.disk_usage(request["folder"]).free < DISK_BYTES:
+        WATCH.lacking["disk"] = f"the disk of {request['folder']} is full"
+    if WATCH.failures:
+        return _failure("")
+    said = [*REMARKS, *WATCH.left.values()] if request["do"] == "score" else []
+    return {"ok": result} | ({"remarks": said} if said else {})
 
 
 def _failure(message: str) -> dict[str, Any]:
-    if GUEST.broken:
-        lost = "; ".join(sorted(set(GUEST.broken.values()))[:3])
-        return {"error": f"the guest failed OSWorld's code: {lost}. {message}".strip(), "component": "guest"}
+    if WATCH.lacking:
+        return {"error": "; ".join(sorted(set(WATCH.lacking.values()))[:3]), "component": "grader"}
+    if WATCH.broken:
+        lost = "; ".join(sorted(set(WATCH.broken.values()))[:3])
+        return {"error": f"the guest failed OSWorld's code: {lost}. {message}".strip()[:2000], "component": "guest"}
     return {"error": message[:1000], "component": "grader"}
 
 
+def end_with(parent: int) -> None:
+    """End when the run is gone that asks us, also in the middle of a request that would go on for a quarter of an hour."""
+    while os.getppid() == parent:
+        time.sleep(ORPHAN_SECONDS)
+    os.killpg(os.getpid(), 9)  # with the programs that we started
+
+
 def main() -> None:
+    if os.getpgid(0) == os.getpid():
+        threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)  # so that no print of OSWorld's code is taken for an answer
     sys.stdout = sys.stderr
@@ -204,7 +210,3 @@ def main() -> None:
     load()
     for line in sys.stdin:
         replies.write(json.dumps(answer(line)) + "\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,189 @@
+"""The row of a finished attempt: one flat line of ``results.jsonl`` for ``jq``, one typed object for everybody here.
+
+``result.json`` of an attempt and its line in ``results.jsonl`` are the same JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
+
+from envs.errors import StoreError
+
+SCHEMA: Final = 2
+"""Version of the layout and of the rows; a run of another version is refused, never guessed at.  (1: folders that two tasks shared.)"""
+
+
+class Part(BaseModel):
+    """Base of a row and its parts: immutable, finite numbers, nothing converted, nothing unknown."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class Seconds(Part):
+    """Where the seconds of an attempt went."""
+
+    acting: float = 0.0
+    environment: float = 0.0
+    words: float = 0.0
+    weights: float = 0.0
+    rest: float = 0.0
+
+    def parts(self) -> dict[str, float]:
+        """Seconds by name, in the order of :data:`SPLIT`."""
+        return {part: getattr(self, part) for part in SPLIT}
+
+    @property
+    def total(self) -> float:
+        return sum(self.parts().values())
+
+
+SPLIT = tuple(Seconds.model_fields)
+"""Names of the parts of an attempt's seconds."""
+
+
+class WordsColumns(Part):
+    """What of a reflection stands in the row; all of it is in the attempt's words.json.
+
+    Attributes:
+        distance: ‖Δx‖² of the guidance before and after, in [0, 1].
+        seconds: Wall-clock.
+        requests, tokens, cost: What the engine consumed; cost in USD.
+        error: Why there is no new guidance, or no credit from the engine ("" if nothing failed).
+        characters: Length of the guidance.
+    """
+
+    distance: float
+    seconds: float
+    requests: int
+    tokens: int
+    cost: float
+    error: str
+    characters: int
+
+
+class UpdateColumns(Part):
+    """What a weight update did; also the content of update.json.
+
+    Attributes:
+        method: Its name.
+        accepted: The weights moved.
+        seconds: Wall-clock of the update itself.
+        error: Why it could not be computed; absent from the JSON where it could.
+        numbers: The method's own, beside those above in the JSON.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    method: str
+    accepted: bool
+    seconds: float
+    error: str | None = None
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        return self.model_extra or {}
+
+    @model_serializer(mode="wrap")
+    def _without_no_error(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in write(self).items() if name != "error" or value is not None}
+
+
+class Failure(Part):
+    """The machinery broke a try at the attempt."""
+
+    component: str
+    message: str
+
+
+class Row(Part):
+    """A finished attempt.
+
+    Attributes:
+        schema_: :data:`SCHEMA`; ``schema`` in the JSON.
+        task: Id of the task instance, unique within the run; ``name``, ``seed`` and ``domain`` are its parts.
+        feasible: False where the right answer is to declare the task infeasible.
+        attempt: From 1.
+        outcome: ``graded`` by the benchmark, or never let end by the machinery (``infrastructure``).
+        score: The benchmark's, in [0, 1]; None if it was not graded.
+        success: The score reached the run's threshold.
+        reward: r_t: +1 or −1; None if it was not graded.
+        session_over: No further attempt is made at the task.
+        steps: Replies acted on.
+        ended_by: ``finished``, ``fail``, ``environment``, ``budget`` or ``infrastructure``.
+        invalid: Steps that the environment refused; ``unparsable``: those of them whose reply is not an action.
+        redrawn: Replies drawn again (``sampling.no_repeat``); ``redrawn_unparsable``: those of them that are not actions.
+        tokens: Generated, in all replies.
+        seconds: Where the time went.
+        memory: Peak memory of the run's process so far, in MB, by name.
+        words: What was learned in words; None if nothing was to be.
+        update: What was learned in weights; None if nothing was to be.
+        adapter: An adapter was saved after it.
+        guidance_hash: Of the guidance it was made under ("" if there was none).
+        actions_hash: Of all its actions.
+        infrastructure: The tries that the machinery broke.
+    """
+
+    schema_: Literal[2] = Field(default=SCHEMA, alias="schema")
+    task: str
+    name: str
+    seed: int
+    domain: str = ""
+    feasible: bool = True
+    attempt: int
+    outcome: Literal["graded", "infrastructure"]
+    score: float | None = None
+    success: bool = False
+    reward: Literal[1, -1] | None = None
+    session_over: bool = True
+    steps: int = 0
+    ended_by: str = "infrastructure"
+    invalid: int = 0
+    unparsable: int = 0
+    redrawn: int = 0
+    redrawn_unparsable: int = 0
+    tokens: int = 0
+    seconds: Seconds = Seconds()
+    memory: dict[str, float] = {}
+    words: WordsColumns | None = None
+    update: UpdateColumns | None = None
+    adapter: bool = False
+    guidance_hash: str = ""
+    actions_hash: str = ""
+    infrastructure: list[Failure] = []
+
+    @property
+    def graded(self) -> bool:
+        """The benchmark has scored it."""
+        return self.outcome == "graded"
+
+    def to_json(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", by_alias=True)
+
+    def line(self) -> str:
+        """Its line of results.jsonl, with the newline."""
+        return json.dumps(self.to_json()) + "\n"
+
+
+def parse_row(data: bytes, where: Path | str) -> Row:
+    """A row from JSON.
+
+    Args:
+        data: UTF-8.
+        where: Named in the error.
+
+    Raises:
+        StoreError: it is not a row that this version writes.
+    """
+    try:
+        return Row.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        if first["type"] == "json_invalid":
+            raise StoreError(f"{where} is corrupt: {first['msg']}.") from error
+        place = ".".join(str(part) for part in first["loc"])
+        what = f"{place}: {first['msg']}" if place else first["msg"]
+        raise StoreError(f"{where} is not the result of an attempt as this version writes it ({what}).") from error

@@ -1,0 +1,65 @@
+"""Environments without a screen, and what every environment has."""
+
+import gymnasium as gym
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from envs import actions as act
+from envs.base import MAX_TEXT, bounded, modalities, picture, same_observation
+from envs.errors import InfrastructureError, UsageError
+from envs.spaces import ActionSpace, ScreenActionSpace
+from tests.guessing import ENV_ID, GuessingEnv, guessing
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_a_text_environment_is_a_gymnasium_environment():
+    check_env(gym.make(ENV_ID, render_mode="ansi").unwrapped)
+
+
+def test_an_episode_of_words():
+    env = GuessingEnv()
+    observation, info = env.reset(options={"task": guessing(1, max_steps=2)})  # 38
+    assert observation == {"text": "Your guesses so far:"} and info["instruction"] == "Guess the number from 1 to 100."
+    observation, reward, terminated, truncated, info = env.step(act.Answer("50"))
+    assert (reward, terminated, truncated) == (0.0, False, False) and "feedback" not in info
+    assert observation["text"].endswith("50: too large")
+    *_, truncated, info = env.step(act.Click(1, 2))
+    assert "unknown to this environment" in info["invalid"] and truncated
+    assert info["ended_by"] == "budget" and info["feedback"] == "My number is not 50: that is too large."
+    env.reset(options={"task": guessing(1)})
+    _, reward, terminated, _, info = env.step((act.Answer("38"), act.Answer("39")))
+    assert reward == 1.0 and terminated and info["ended_by"] == "environment"
+
+
+def test_what_the_machinery_breaks_is_void():
+    env = GuessingEnv()
+    GuessingEnv.faults[:] = ["execute"]
+    env.reset(options={"task": guessing(1)})
+    with pytest.raises(InfrastructureError, match="table broke"):
+        env.step(act.Answer("1"))
+    with pytest.raises(UsageError, match="not running"):
+        env.step(act.Answer("1"))
+
+
+def test_actions_with_a_place_need_a_screen():
+    with pytest.raises(ValueError, match="click need a place"):
+        ActionSpace([act.Answer, act.Click])
+    words, screen = ActionSpace([act.Answer]), ScreenActionSpace([act.Answer], 10, 10)
+    assert words != screen and words == ActionSpace([act.Answer]) and screen != ScreenActionSpace([act.Answer], 10, 11)
+    assert act.Answer("x") in words and act.Click(1, 2) not in words and (act.Answer("x"), act.Invalid("y")) in words
+
+
+def test_a_text_is_what_can_be_stored():
+    assert bounded("short", 10) == "short"
+    assert bounded("lone \ud800", 100) == "lone ?"
+    long = bounded("a" * 60_000 + "b" * 60_000, MAX_TEXT)
+    assert len(long) <= MAX_TEXT and long.startswith("aaa") and long.endswith("bbb") and "left out" in long
+
+
+def test_observations_say_what_they_are_made_of():
+    words = {"text": "a"}
+    assert modalities(words) == {"text"}
+    with pytest.raises(UsageError, match="needs a picture"):
+        picture(words)
+    assert same_observation(words, {"text": "a"}) and not same_observation(words, {"text": "b"})
+    assert not same_observation(words, {})
