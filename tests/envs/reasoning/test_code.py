@@ -24,7 +24,9 @@ RIGHT = {
     "plain": "def add(a, b):\n    return a + b",
     "body": "    return a + b",
     "with its imports": "```py\ndef add(a, b):\n    return math.floor(a + b)\n```",
-    "the last that defines it": "```python\ndef add(a, b): return 0\n```\nBetter:\n```\ndef add(a, b): return a + b\n```\n```\nprint(1)\n```",
+    "the last that defines it": (
+        "```python\ndef add(a, b): return 0\n```\nBetter:\n```\ndef add(a, b): return a + b\n```\n```\nprint(1)\n```"
+    ),
     "after a thought": "<think>```python\ndef add(a, b): return 0\n```</think>\n```python\ndef add(a, b): return a + b\n```",
     "odd characters": "def add(a, b):\n    return a + b  # \u00fc \ud800 \x00",
     "prints a lot": "print('x' * 100_000)\ndef add(a, b): return a + b",
@@ -38,7 +40,9 @@ HOSTILE = {
     "fork bomb": "import os\nwhile True: os.fork()",
     "thread bomb": "import threading, time\nwhile True: threading.Thread(target=time.sleep, args=(99,)).start()",
     "endless output": "while True: print('x' * 1000)",
-    "endless output of a child": "import os\nif os.fork() == 0:\n    os.setsid()\n    while True: print('y' * 99)\ndef add(a, b): return a + b",
+    "endless output of a child": (
+        "import os\nif os.fork() == 0:\n    os.setsid()\n    while True: print('y' * 99)\ndef add(a, b): return a + b"
+    ),
     "never ends": "while True: pass",
     "memory": "x = []\nwhile True: x.append(' ' * 10**6)",
     "disk": "f = open('/tmp/f', 'wb')\nwhile True: f.write(b'0' * 10**6)",
