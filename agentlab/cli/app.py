@@ -156,6 +156,22 @@ def _run(config: RunConfig, retry_infra: bool) -> None:
 
 
 @app.command()
+def settings(
+    name: Annotated[str | None, typer.Argument(help="A setting, the end of one, or a section, e.g. adapt.words.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The whole list as the page docs/settings.md.")] = False,
+) -> None:
+    """List every setting of a run: its default, what it means, and what it may be."""
+    from agentlab.run import settings as listed
+
+    if markdown:
+        out.file.write(listed.markdown())
+        return
+    for setting in listed.matching(name) if name is not None else listed.all_settings():
+        for line in listed.lines_of(setting):
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def doctor() -> None:
     """Check this machine: one line per thing, and the command that mends what is missing."""
     from agentlab.cli.doctor import examine

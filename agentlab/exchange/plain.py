@@ -29,7 +29,7 @@ def attempt_data(attempt: Attempt) -> Data:
         "guidance": text(attempt.begin.get("guidance")),
         "guidance_after": attempt.guidance_after,
         "steps": [_step(attempt, step, i, credit) | {"shift": moved.get(i)} for i, step in enumerate(attempt.steps)],
-        "final": _screen(attempt, attempt.end.get("screen")),
+        "final": _seen(attempt, attempt.end),
         "ended": bool(attempt.end),
         "finished": row is not None,
         "outcome": row.outcome if row else "",
@@ -58,12 +58,13 @@ def _step(attempt: Attempt, step: Data, place: int, credit: Any) -> Data:
     seconds = step.get("seconds")
     return {
         "index": number(step.get("index")) or place + 1,
-        "screen": _screen(attempt, step.get("screen")),
+        **_seen(attempt, step),
         "thought": text(step.get("thought")),
         "action_text": text(step.get("action_text")) or text(step.get("text")),
         "text": text(step.get("text")),
         "actions": _actions(step.get("actions")),
         "invalid": text(step.get("invalid")),
+        "feedback": text(step.get("feedback")),
         "tokens": number(step.get("tokens")),
         "redrawn": number(step.get("redrawn")) or 0,
         "logprob": number(step.get("logprob")),
@@ -82,6 +83,16 @@ def _actions(recorded: Any) -> list[Data]:
         except InvalidActionError as error:
             found.append(act.to_json(act.Invalid(error.message)))
     return [{k: v if not isinstance(v, float) or math.isfinite(v) else 0.0 for k, v in a.items()} for a in found]
+
+
+def _seen(attempt: Attempt, event: Data) -> Data:
+    """What there was to see: ``screen``, a file's name or None if it cannot be shown; ``observation``, a text or None; and whether
+    there was a picture (``pictured``), so that a screen that is missing is known to be.
+    """
+    observation = event.get("observation")
+    observation = observation if isinstance(observation, str) else None
+    pictured = "screen" in event or observation is None
+    return {"screen": _screen(attempt, event.get("screen")), "observation": observation, "pictured": pictured}
 
 
 def _screen(attempt: Attempt, name: Any) -> str | None:

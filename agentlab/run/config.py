@@ -41,7 +41,7 @@ class AdaptConfig(Section):
     """What happens between two attempts: two independent choices, words and weights."""
 
     preset: str = Field(
-        default="none", description="The pair of choices by name (`--adapt`); `WORDS+WEIGHTS` names any other pair."
+        default="none", description="The pair of choices by name (`agentlab run --adapt`); `WORDS+WEIGHTS` names any other pair."
     )
     switch_at: int = Field(
         default=0,
@@ -86,6 +86,11 @@ class RunConfig(Section):
         default=100,
         ge=1,
         description="Sessions of the run; a larger one extends a finished run. Not given: all of a fixed list of tasks, else 100.",
+    )
+    history: Literal["fresh", "conversation"] = Field(
+        default="fresh",
+        description="fresh: every attempt begins anew. conversation: it goes on with what was said in the earlier ones "
+        "(Algorithm 1), for policies that can.",
     )
     max_steps: int | None = Field(default=None, ge=1, description="Replies per attempt; null: the benchmark's own number.")
     tasks: tuple[str, ...] | None = Field(default=None, description="Names to restrict the suite to; null: the suite's own choice.")
@@ -150,11 +155,12 @@ def resolve(flags: Settings, *, file: Path | None = None, sets: Sequence[str] = 
     layers = [load_file(file) if file else {}, _without_none(flags), *(parse_set(text) for text in sets)]
     layers = [_expand_sampling(layer) for layer in layers]
     said = merge({}, *layers)
-    _know_method(said)
+    section = said.get("adapt", {})
+    name = section.get("preset", "none") if isinstance(section, Mapping) else "none"
+    preset = preset_named(str(name))
+    _know_method(merge(preset.settings, said))
     for layer in layers:
         check_keys(layer)
-    name = said.get("adapt", {}).get("preset", "none")
-    preset = preset_named(str(name))
     suite = str(said.get("suite", RunConfig.model_fields["suite"].default))
     of_suite = {"limit": default_limit(suite), "env": default_options(suite)}
     settings = merge(without_replaced(preset, said), of_suite, *layers)
@@ -245,7 +251,7 @@ def complete_key(key: str) -> str:
 def known_keys(model: Any, prefix: str = "") -> Iterator[str]:
     """Dotted names of all settings; ``name.*`` where any key is taken."""
     for name, kind in _fields(model).items():
-        sections = _sections(kind)
+        sections = sections_of(kind)
         if sections:
             yield from dict.fromkeys(key for section in sections for key in known_keys(section, f"{prefix}{name}."))
         elif typing.get_origin(kind) is dict:
@@ -260,7 +266,7 @@ def check_keys(settings: Mapping[str, Any], models: Sequence[Any] = (RunConfig,)
     for key, value in settings.items():
         if key not in fields:
             raise UsageError(f"Unknown setting {prefix + str(key)!r}.", _nearest(str(key), fields))
-        sections = _sections(fields[key])
+        sections = sections_of(fields[key])
         if sections and not isinstance(value, Mapping):
             raise UsageError(f"{prefix}{key} is a group of settings, not {value!r}.", _inside(f"{prefix}{key}", sections[0]))
         if sections:
@@ -278,7 +284,7 @@ def is_default(key: str, value: Any) -> bool:
     models: tuple[Any, ...] = (RunConfig,)
     *sections, last = key.split(".")
     for section in sections:
-        models = next(_sections(_fields(model)[section]) for model in models if section in _fields(model))
+        models = next(sections_of(_fields(model)[section]) for model in models if section in _fields(model))
     return any(last in model.model_fields and bool(model.model_fields[last].default == value) for model in models)
 
 
@@ -300,7 +306,7 @@ def _fields(model: Any) -> dict[str, Any]:
     return {name: info.annotation for name, info in model.model_fields.items()}
 
 
-def _sections(kind: Any) -> tuple[Any, ...]:
+def sections_of(kind: Any) -> tuple[Any, ...]:
     """The section types inside ``kind`` (unwrapping ``X | None``): of the weights one per method, else one or none."""
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union else (kind,)
     found = tuple(o for o in options if dataclasses.is_dataclass(o) or (isinstance(o, type) and issubclass(o, BaseModel)))

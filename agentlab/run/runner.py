@@ -229,6 +229,8 @@ def load_policy_of(config: RunConfig) -> Iterator[Policy]:
                 f"--adapt {config.adapt.preset} changes weights, and the policy {config.policy!r} has none to change.",
                 "Use --adapt none, textgrad or reflexion, or a policy with weights.",
             )
+        if config.history == "conversation" and not policy.converses:
+            raise UsageError(f"The policy {config.policy!r} begins every attempt afresh.", "Use --set history=fresh.")
         yield policy
     finally:
         policy.close()
