@@ -71,11 +71,18 @@ class AndroidWorld(Benchmark):
             bool,
             typer.Option("--prepare/--no-prepare", help="Install the applications once, so that every start is warm (needs KVM)."),
         ] = True,
+        sets: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--set", help="A setting of the emulator that installs them, e.g. boot_timeout_s=1800 (docs/androidworld.md)."
+            ),
+        ] = None,
     ) -> None:
         """AndroidWorld's emulator image with our guest server, built upon upstream's own image."""
+        from envs.androidworld.knobs import parse_sets
         from envs.androidworld.setup import fetch
 
-        fetch(base, watch.say, prepare=prepare)
+        fetch(base, watch.say, prepare=prepare, knobs=parse_sets(sets or []))
 
     def start(self, count: int, *, run: str, ttl: int) -> Sequence[Container]:
         """Emulators."""

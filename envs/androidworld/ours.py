@@ -40,6 +40,7 @@ class OurDevice(Device):
         self._connection = Connection(host, port)
         self.address = self._connection.address
         self._attempt = ""
+        self._patience = 1.0
 
     def missing(self) -> str:
         try:
@@ -138,7 +139,11 @@ class OurDevice(Device):
 
     def _health(self) -> tuple[int, dict[str, Any]]:
         answer = self._connection.send("GET", "/health", seconds=SECONDS["/health"])
-        return answer.status, self._connection.json(answer, "/health")
+        health = self._connection.json(answer, "/health")
+        patience = health.get("patience", 1.0)
+        if isinstance(patience, int | float) and 1 <= patience <= 1000:  # a server whose bounds are longer is waited for as long
+            self._patience = float(patience)
+        return answer.status, health
 
     # -- HTTP ------------------------------------------------------------------------------------------------------------------
     def _ask(self, route: str, content: dict[str, Any], *, method: str = "POST") -> dict[str, Any]:
@@ -150,7 +155,7 @@ class OurDevice(Device):
         until = time.monotonic() + BUSY_SECONDS
         request = {"params": content} if method == "GET" else {"json": content}
         while True:
-            answer = self._connection.send(method, route, seconds=SECONDS.get(route, 30.0), **request)
+            answer = self._connection.send(method, route, seconds=SECONDS.get(route, 30.0) * self._patience, **request)
             if answer.status == 200:
                 return answer
             code, message = self._error(answer)

@@ -87,6 +87,7 @@ class Machine:
         self.attempts = Attempts()
         self.phase, self.warm, self.closed = "booting", False, False
         self.booted = threading.Event()
+        self._boot_s: float | None = None
 
     # -- boot ------------------------------------------------------------------------------------------------------------------
     def start(self) -> None:
@@ -97,6 +98,7 @@ class Machine:
         try:
             self._device, self.warm = self._parts.boot(lambda phase: setattr(self, "phase", phase))
             self.phase = "ready"
+            self._boot_s = round(time.monotonic() - self._started, 2)
         except GuestError as error:
             self._failure = error
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told by /health and ends the container
@@ -221,6 +223,8 @@ class Machine:
             "warm": self.warm,
             "uptime_s": round(time.monotonic() - self._started, 1),
             "boot": BOOT,
+            "boot_s": self._boot_s,
+            "patience": self._patience,
         }
 
     def _look(self, device: Device) -> None:

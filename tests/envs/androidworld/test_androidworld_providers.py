@@ -214,4 +214,4 @@ def test_containers_get_kvm_and_no_privilege(monkeypatch, tmp_path):
         made.image = kind.image
         spec = made.spec()
         assert spec.devices == (str(tmp_path / "kvm"),) and spec.ports == (5000,) and not spec.cap_add
-    assert providers.OurProvider.spec(type("P", (), {"image": "x"})()).cap_drop == ("ALL",)
+    assert providers.OurProvider.spec(type("P", (), {"image": "x", "knobs": {}})()).cap_drop == ("ALL",)

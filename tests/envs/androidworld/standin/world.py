@@ -11,6 +11,7 @@ process has ended.
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from pathlib import Path
@@ -114,7 +115,8 @@ class StandinEmulator:
         if snapshot is not None:
             self._world.phone.load(snapshot)
 
-    def wait_until_booted(self, timeout_s: float) -> None: ...
+    def wait_until_booted(self, timeout_s: float) -> None:
+        time.sleep(float(os.environ.get("STANDIN_BOOT_S", "0")))
 
     def exit_code(self) -> int | None:
         return 1 if self._world.control().get("gone") else None
