@@ -10,6 +10,8 @@ from typing import Any
 from envs.base import Modality
 from envs.errors import PolicyError, SetupError, UsageError, did_you_mean
 from policies.base import Policy, SamplingConfig
+from policies.causal.load import is_text_model
+from policies.causal.settings import MODELS as TEXT_MODELS
 from policies.sampling import PRESETS
 
 CHECKPOINTS: dict[str, str] = {
@@ -23,7 +25,7 @@ CHECKPOINTS: dict[str, str] = {
 
 BUNDLED = "ui-tars-nano"
 MODEL_FREE = ("noop", "random", "scripted")
-NAMES = (BUNDLED, *CHECKPOINTS, *MODEL_FREE)
+NAMES = (BUNDLED, *CHECKPOINTS, *TEXT_MODELS, *MODEL_FREE)
 
 ENGINE_OPTIONS = ("device", "dtype", "attn_implementation", "max_batch", "window_s", "vision_cache_mb")
 
@@ -46,7 +48,8 @@ def load_policy(name: str, *, sampling: SamplingConfig | str | None = None, **op
     Args:
         name: Which policy.
         sampling: How replies are drawn: settings, or the name of a preset (``official``, ``zerogui``, ``greedy``); default greedy.
-        options: For models ``device``, ``dtype``, ``attn_implementation``, ``max_batch``, ``window_s``, ``vision_cache_mb``,
+        options: For text-only chat models see :mod:`policies.causal.load` and :class:`~policies.causal.settings.CausalSettings`. For
+            models that see ``device``, ``dtype``, ``attn_implementation``, ``max_batch``, ``window_s``, ``vision_cache_mb``,
             ``platform`` and every field of :class:`~policies.checkpoint.CheckpointSettings`; for ``openai:`` the fields of
             :class:`~policies.chat.ChatOptions`, ``platform`` and the same settings.
 
@@ -66,6 +69,10 @@ def load_policy(name: str, *, sampling: SamplingConfig | str | None = None, **op
         from policies.chat import load_chat_policy
 
         return load_chat_policy(name.removeprefix("openai:"), chosen, options)
+    if is_text_model(name):
+        from policies.causal.load import load_text_policy
+
+        return load_text_policy(name, chosen, options)
     return _load_model(name, chosen, options)
 
 
@@ -73,7 +80,9 @@ def needs(name: str) -> frozenset[Modality]:
     """What an observation must have for the policy ``name``, before it is loaded: nothing for those without a model."""
     from policies.base import Policy
 
-    return frozenset() if name in MODEL_FREE else Policy.needs
+    if name in MODEL_FREE:
+        return frozenset()
+    return frozenset({"text"}) if is_text_model(name) else Policy.needs
 
 
 def _sampling(sampling: SamplingConfig | str | None) -> SamplingConfig:
@@ -109,6 +118,8 @@ def hub_repository(name: str) -> str | None:
     """
     if name in (*MODEL_FREE, BUNDLED) or name.startswith("openai:"):
         return None
+    if name in TEXT_MODELS and TEXT_MODELS[name].source.startswith("package:"):
+        return None
     source, folder = _locate(name)
     return None if folder else source
 
@@ -120,6 +131,8 @@ def _locate(name: str) -> tuple[str, Path | None]:
         return str(folder), folder
     if name in CHECKPOINTS:
         return CHECKPOINTS[name], None
+    if name in TEXT_MODELS:
+        return TEXT_MODELS[name].source, None
     path = Path(name).expanduser()
     if path.exists():
         return str(path), path

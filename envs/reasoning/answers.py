@@ -300,3 +300,12 @@ _UNIT = re.compile(
     r"(?<=[\d%])\s?(?!(?i:or|and|to|but|not|through|if|minus|plus|times|is)\b)[a-zA-Z°][a-zA-Z°²³/]{0,14}(?:\^?[23])?"
     r"(?:[ \-/](?!(?i:or|and|but|not|if|is)\b)[a-zA-Z°²³/]{1,14}){0,3}$"
 )
+
+
+def answer_key(reply: str) -> str:
+    """Equal for replies whose final answers are the same number or the same words; the whole reply's where it has none."""
+    found = final_answer(reply)
+    if found is None:
+        return " ".join(reply.split()).casefold()
+    value = single_number(found[0], marked=found[1])
+    return show_number(value) if value is not None else " ".join(found[0].split()).strip(" .`*\"'$").casefold()

@@ -39,6 +39,20 @@ class TextEngine(Engine):
         self.prefixes = PrefixCache(prefix_cache_mb if _keeps_everything(model.config) else 0)
         self._prefix_budget = prefix_cache_mb
 
+    @property
+    def head_weight(self) -> Tensor:
+        """W [V, d] of the head that adapters act on.
+
+        Raises:
+            PolicyError: the logits are not W h (they are capped or scaled afterwards), so that nothing derived for W h holds.
+        """
+        config = self.model.config
+        for name, neutral in (("final_logit_softcapping", None), ("logit_scale", 1.0), ("logits_scaling", 1.0)):
+            if getattr(config, name, neutral) not in (neutral, None, 1.0):
+                raise PolicyError(f"This model changes its logits after the head ({name}).", "Its weights cannot be adapted.")
+        weight: Tensor = self.model.lm_head.weight
+        return weight
+
     def chat(self, messages: Sequence[ChatMessage], **template: Any) -> Prompt:
         """A conversation as the model's own chat template writes it, up to where its reply begins.
 
