@@ -76,7 +76,7 @@ class FirstPass:
     """How a batch begins: what the model is called with to read the prompts.
 
     Attributes:
-        inputs: ``inputs_embeds`` [b, L, d] or ``input_ids`` [b, L] of what is not in ``cache`` yet, padded on the left.
+        inputs: ``input_ids`` [b, L] of what is not in ``cache`` yet, padded on the left, and what was seen.
         positions: Rotary positions of ``inputs``.
         next_position: [b], of the first generated token.
         mask: [b, cached + L], 0 where there is padding.
@@ -85,7 +85,7 @@ class FirstPass:
         after: Called once the prompts have been read.
     """
 
-    inputs: dict[str, Tensor]
+    inputs: dict[str, Any]
     positions: Tensor
     next_position: Tensor
     mask: Tensor

@@ -12,19 +12,14 @@ from envs.errors import PolicyError, SetupError, UsageError, did_you_mean
 from policies.base import Policy, SamplingConfig
 from policies.causal.load import is_text_model
 from policies.causal.settings import MODELS as TEXT_MODELS
+from policies.families.messages import PLATFORMS
+from policies.families.registry import checkpoints
 from policies.sampling import PRESETS
-
-CHECKPOINTS: dict[str, str] = {
-    "ui-tars-2b-sft": "ByteDance-Seed/UI-TARS-2B-SFT",
-    "ui-tars-7b-sft": "ByteDance-Seed/UI-TARS-7B-SFT",
-    "ui-tars-7b-dpo": "ByteDance-Seed/UI-TARS-7B-DPO",
-    "ui-tars-72b-dpo": "ByteDance-Seed/UI-TARS-72B-DPO",
-    "ui-tars-1.5-7b": "ByteDance-Seed/UI-TARS-1.5-7B",
-}
-"""Named checkpoints on the Hugging Face hub."""
 
 BUNDLED = "ui-tars-nano"
 MODEL_FREE = ("noop", "random", "scripted")
+CHECKPOINTS = checkpoints()
+"""Named checkpoints on the Hugging Face hub."""
 NAMES = (BUNDLED, *CHECKPOINTS, *TEXT_MODELS, *MODEL_FREE)
 
 ENGINE_OPTIONS = ("device", "dtype", "attn_implementation", "max_batch", "window_s", "vision_cache_mb")
@@ -48,10 +43,11 @@ def load_policy(name: str, *, sampling: SamplingConfig | str | None = None, **op
     Args:
         name: Which policy.
         sampling: How replies are drawn: settings, or the name of a preset (``official``, ``zerogui``, ``greedy``); default greedy.
-        options: For text-only chat models see :mod:`policies.causal.load` and :class:`~policies.causal.settings.CausalSettings`. For
-            models that see ``device``, ``dtype``, ``attn_implementation``, ``max_batch``, ``window_s``, ``vision_cache_mb``,
-            ``platform`` and every field of :class:`~policies.checkpoint.CheckpointSettings`; for ``openai:`` the fields of
-            :class:`~policies.chat.ChatOptions`, ``platform`` and the same settings.
+        options: For text-only chat models see :func:`policies.causal.load.load_engine` and
+            :class:`~policies.causal.settings.CausalSettings`.  For models that see: ``device``, ``dtype``, ``attn_implementation``,
+            ``max_batch``, ``window_s``, ``vision_cache_mb``, ``family``, ``platform`` and every field of
+            :class:`~policies.families.settings.FamilySettings`; for ``openai:`` the fields of
+            :class:`~policies.chat.ChatOptions` and the same.
 
     Raises:
         UsageError: unknown name or option.
@@ -96,18 +92,34 @@ def _sampling(sampling: SamplingConfig | str | None) -> SamplingConfig:
 
 def _load_model(name: str, sampling: SamplingConfig, options: Mapping[str, Any]) -> Policy:
     source, folder = _locate(name)
-    from policies.checkpoint import check_folder, load_engine, remote_model_type, settings_of
-    from policies.families.ui_tars.policy import UITarsPolicy
+    from policies.checkpoint import describe_folder, describe_remote, family_of, load_engine, settings_of
+    from policies.families.policy import ModelPolicy
 
-    model_type = check_folder(folder) if folder else remote_model_type(source)
+    platform = checked_platform(options)
+    checkpoint = describe_folder(folder) if folder else describe_remote(source)
+    family = family_of(BUNDLED if name == BUNDLED else name, checkpoint, options.get("family"))
     engine_options = {k: v for k, v in options.items() if k in ENGINE_OPTIONS}
-    overrides = {k: v for k, v in options.items() if k not in (*ENGINE_OPTIONS, "platform")}
-    platform = options.get("platform")
-    if platform not in (None, "computer", "mobile"):
-        raise UsageError(f"Unknown platform {platform!r}.", "Use computer or mobile, or leave it out.")
-    settings = settings_of(folder, model_type, overrides)
+    settings = settings_of(
+        family, checkpoint, {k: v for k, v in options.items() if k not in (*ENGINE_OPTIONS, *CHOICES)}, ENGINE_OPTIONS
+    )
     engine = load_engine(source, **engine_options)
-    return UITarsPolicy(name, engine, settings, sampling, platform)
+    return ModelPolicy(name, engine, family, settings, sampling, platform)
+
+
+CHOICES = ("family", "platform")
+"""Options that are no settings of a family."""
+
+
+def checked_platform(options: Mapping[str, Any]) -> Any:
+    """``options["platform"]``.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    platform = options.get("platform")
+    if platform not in (None, *PLATFORMS):
+        raise UsageError(f"Unknown platform {platform!r}.", "Use computer or mobile, or leave it out.")
+    return platform
 
 
 def hub_repository(name: str) -> str | None:

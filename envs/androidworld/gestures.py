@@ -23,6 +23,9 @@ DRAWN_MS = 500
 DRAG_MS = 800
 PICK_UP_MS = 2000
 LONG_PRESS_MS = 1000
+LEAST_LONG_PRESS_MS, MOST_LONG_PRESS_MS = 600, 10_000
+"""Of one whose length the agent gives; below the first, Android takes it for a tap."""
+MOST_WAIT_SECONDS = 30.0
 EDGE = 0.04
 """Share of the screen at its edges where Android takes a swipe for one of its own gestures."""
 LEAST_STROKE = 0.15
@@ -37,6 +40,8 @@ KEYS = {
     "back": "BACK", "home": "MOVE_HOME", "end": "MOVE_END", "pageup": "PAGE_UP", "pagedown": "PAGE_DOWN", "up": "DPAD_UP",
     "down": "DPAD_DOWN", "left": "DPAD_LEFT", "right": "DPAD_RIGHT", "ctrl": "CTRL_LEFT", "shift": "SHIFT_LEFT", "alt": "ALT_LEFT",
     "win": "META_LEFT", "insert": "INSERT", "menu": "MENU", "capslock": "CAPS_LOCK",
+    "recents": "APP_SWITCH", "volumeup": "VOLUME_UP", "volumedown": "VOLUME_DOWN", "volumemute": "VOLUME_MUTE", "power": "POWER",
+    "camera": "CAMERA", "clear": "CLEAR", "playpause": "MEDIA_PLAY_PAUSE",
     **{letter: letter.upper() for letter in "abcdefghijklmnopqrstuvwxyz"}, **{digit: digit for digit in "0123456789"},
     **{f"f{number}": f"F{number}" for number in range(1, 13)},
 }  # fmt: skip
@@ -88,8 +93,9 @@ def compile_action(action: act.Action, conventions: Conventions, screen: tuple[i
             return {"type": "tap", "x": int(x), "y": int(y)}
         case act.DoubleClick(x, y):
             return {"type": "double_tap", "x": int(x), "y": int(y)}
-        case act.LongPress(x, y):
-            return {"type": "long_press", "x": int(x), "y": int(y), "duration_ms": LONG_PRESS_MS}
+        case act.LongPress(x, y, seconds):
+            held = LONG_PRESS_MS if seconds is None else min(max(int(seconds * 1000), LEAST_LONG_PRESS_MS), MOST_LONG_PRESS_MS)
+            return {"type": "long_press", "x": int(x), "y": int(y), "duration_ms": held}
         case act.Drag(x, y, end_x, end_y):
             kind, duration = ("swipe", DRAG_MS) if conventions.drag == "swipe" else ("drag", PICK_UP_MS)
             return _stroke(kind, x, y, end_x, end_y, duration)
@@ -99,8 +105,11 @@ def compile_action(action: act.Action, conventions: Conventions, screen: tuple[i
             return _type(action, conventions)
         case act.Hotkey(keys):
             return _keys(keys)
-        case act.Wait():
-            return {"type": "wait", "seconds": float(conventions.wait_seconds)}
+        case act.Wait(seconds):
+            return {
+                "type": "wait",
+                "seconds": float(conventions.wait_seconds if seconds is None else min(seconds, MOST_WAIT_SECONDS)),
+            }
         case act.PressHome() | act.PressBack():
             return {"type": "key", "key": "KEYCODE_HOME" if isinstance(action, act.PressHome) else "KEYCODE_BACK"}
         case act.OpenApp(name):

@@ -80,6 +80,8 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "release": lambda button: pyautogui.mouseUp(button=BUTTONS[button]),
     "click": click,
     "keys": lambda keysyms: pyautogui.hotkey(*map(key, keysyms)),
+    "hold": lambda keysyms: [pyautogui.keyDown(key(keysym)) for keysym in keysyms],
+    "free": lambda keysyms: [pyautogui.keyUp(key(keysym)) for keysym in reversed(keysyms)],
     "type": lambda text: write(text),
     "wait": lambda seconds: time.sleep(seconds),
 }

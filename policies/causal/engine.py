@@ -101,10 +101,10 @@ class TextEngine(Engine):
         cache = left_padded(parts, config.num_hidden_layers) if keep else DynamicCache(config=config)
         lengths = torch.tensor([len(tokens) for tokens in prompts])
         return FirstPass(
-            inputs={"input_ids": ids.to(self.device)},
-            positions=positions.to(self.device),
-            next_position=lengths.to(self.device),
-            mask=mask.to(self.device),
+            inputs={"input_ids": ids.to(self._input_device)},
+            positions=positions.to(self._input_device),
+            next_position=lengths.to(self._input_device),
+            mask=mask.to(self._input_device),
             cache=cache,
             prompt_tokens=lengths.tolist(),
             after=self._remembering(prompts, parts, mask, cache) if keep else None,
@@ -116,7 +116,7 @@ class TextEngine(Engine):
         def remember() -> None:
             for row, (tokens, (_, n)) in enumerate(zip(prompts, parts, strict=True)):
                 if n < len(tokens) - 1:
-                    at = mask[row].nonzero()[:, 0].to(self.device)  # [n]: without the padding between
+                    at = mask[row].nonzero()[:, 0].to(cache.layers[0].keys.device)  # [n]: without the padding between
                     keys = torch.stack([layer.keys[row].index_select(1, at) for layer in cache.layers])
                     values = torch.stack([layer.values[row].index_select(1, at) for layer in cache.layers])
                     self.prefixes.add(tokens, keys, values)
@@ -127,7 +127,7 @@ class TextEngine(Engine):
         return next_position[:, None]  # [b, 1]
 
     def _hidden_of(self, prompt: Prompt, tokens: Tensor) -> Tensor:
-        ids = torch.cat([self._ids(prompt).to(self.device), tokens])  # [n + T]
+        ids = torch.cat([self._ids(prompt).to(tokens.device), tokens])  # [n + T]
         hidden: Tensor = self.model.model(input_ids=ids[None], use_cache=False).last_hidden_state[0]
         return hidden[-len(tokens) - 1 : -1]
 

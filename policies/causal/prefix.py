@@ -55,8 +55,12 @@ class GrowingLayer(DynamicLayer):
     def get_seq_length(self) -> int:
         return self._used
 
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Keep only these rows, in this order."""
+        self.batch_select_indices(beam_idx)
+
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep only these rows."""
+        """Keep only these rows, in this order."""
         self._key_room = self._key_room.index_select(0, indices)
         self._value_room = self._value_room.index_select(0, indices)
         self.keys, self.values = self._key_room[:, :, : self._used], self._value_room[:, :, : self._used]

@@ -44,7 +44,16 @@ def agentlab(monkeypatch, capsys, tmp_path):
         (["run", "miniwob", "--policy", "random", "--adapt", "rosa", "--limit", "1"], 2, "weights"),
         (["run", "miniwob", "--policy", "random", "--adapt", "textgrad", "--set", "words.engine=self"], 2, "policy that can write"),
         (
-            ["run", "miniwob", "--policy", "openai:m", "--adapt", "rosa2", "--set", "model.base_url=http://127.0.0.1:9/v1"],
+            [
+                "run",
+                "miniwob",
+                "--policy",
+                "openai:ui-tars-7b-dpo",
+                "--adapt",
+                "rosa2",
+                "--set",
+                "model.base_url=http://127.0.0.1:9/v1",
+            ],
             2,
             "weights",
         ),

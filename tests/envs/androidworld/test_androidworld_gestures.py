@@ -10,7 +10,8 @@ from envs.androidworld.apps import ALIASES, APPS, upstream_name
 from envs.androidworld.gestures import Conventions, compile_action
 from envs.androidworld.upstream import to_json_action
 from envs.errors import InvalidActionError, UsageError
-from policies.families.ui_tars.parse import Frame, parse_reply
+from policies.families.reply import Frame
+from policies.families.ui_tars.parse import parse_reply
 
 SCREEN = (1080, 2400)
 
