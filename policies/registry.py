@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -79,6 +80,28 @@ def needs(name: str) -> frozenset[Modality]:
     if name in MODEL_FREE:
         return frozenset()
     return frozenset({"text"}) if is_text_model(name) else Policy.needs
+
+
+def writes_text(name: str) -> bool:
+    """Whether the policy ``name`` can write text of its own (:meth:`policies.base.Policy.complete`), before it is loaded.
+
+    Not those without a model, nor the bundled one, which knows nothing but its screens; of endpoints and of a user's own classes it is
+    not known here.
+    """
+    if name in (*MODEL_FREE, BUNDLED) or name.startswith("openai:") or re.match(r"[\w.]+:", name):
+        return False
+    folder = Path(name).expanduser()
+    if folder.is_dir():  # a checkpoint of our own making (`agentlab pretrain`) knows no more than the bundled one
+        return _image_processor(folder) != "NanoImageProcessor"
+    return name in CHECKPOINTS or name in TEXT_MODELS or "/" in name
+
+
+def _image_processor(folder: Path) -> str:
+    try:
+        found = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+        return str(found.get("image_processor_type", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
 
 
 def _sampling(sampling: SamplingConfig | str | None) -> SamplingConfig:

@@ -27,6 +27,7 @@ class GymSuite(TaskSuite):
     """Endless instances of procedural families, round after round, in one order drawn from the seed."""
 
     default_limit = 100
+    default_attempts = 10  # the papers' T_max
 
     def __init__(self, part: str = "gym") -> None:
         self.name = "reasoning" if part == "gym" else f"reasoning-{part}"
@@ -67,6 +68,7 @@ class FixedSuite(TaskSuite):
     """The questions of a file or a data set, in an order drawn from the seed: a limited run is a fair sample."""
 
     default_limit = 100_000
+    default_attempts = 10
 
     def __init__(self, source: str) -> None:
         self.name, self.source = f"reasoning-{source}" if source in DATASETS else f"reasoning:{source}", source
