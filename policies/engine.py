@@ -20,7 +20,7 @@ from transformers import DynamicCache
 from envs.errors import AdaptationError, PolicyError
 from policies.batching import Batcher
 from policies.families.messages import Message
-from policies.generation import FirstPass, Generation, Prompt, Request, Row, Score
+from policies.generation import BatchRow, FirstPass, Generation, Prompt, Request, Score
 from policies.head import HeadAdapter, head_hooks
 from policies.sampler import Sampler
 from policies.vision_cache import VisionCache
@@ -160,7 +160,7 @@ class Engine:
         mask, cache = pass_.mask, pass_.cache
         padded = not bool(mask.all())
         sampler = Sampler([r.sampling for r in requests], [r.seed for r in requests])
-        rows = [Row(r.sampling.max_new_tokens, self.stop_ids) for r in requests]
+        rows = [BatchRow(r.sampling.max_new_tokens, self.stop_ids) for r in requests]
         step_inputs, positions, next_position = pass_.inputs, pass_.positions, pass_.next_position
         live = list(range(len(rows)))  # the rows that are still in the batch
         hidden: list[list[Tensor]] = [[] for _ in rows]
@@ -224,7 +224,7 @@ class Engine:
         """Rotary positions of one more token per row, [b] -> [3, b, 1]."""
         return next_position.view(1, -1, 1).expand(3, -1, -1)
 
-    def _generation(self, row: Row, hidden: list[Tensor] | None, prompt_tokens: int) -> Generation:
+    def _generation(self, row: BatchRow, hidden: list[Tensor] | None, prompt_tokens: int) -> Generation:
         return Generation(
             text=self._decode(row.tokens, skip_special_tokens=True),
             tokens=torch.tensor(row.tokens),

@@ -94,7 +94,7 @@ class FirstPass:
     after: Callable[[], None] | None = None
 
 
-class Row:
+class BatchRow:
     """Tokens of one reply while it is written; after its end, what the row still draws is ignored."""
 
     def __init__(self, limit: int, stop_ids: frozenset[int]) -> None:
