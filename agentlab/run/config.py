@@ -139,10 +139,6 @@ class RunConfig(ConfigSection):
         return self.model_dump(mode="json")
 
 
-CHANGES_NO_RESULT = ("workers", "out", "track", "keep_adapters")
-"""Keys that may differ when a run is continued."""
-
-
 # -- resolving ---------------------------------------------------------------------------------------------------------------------
 def resolve(flags: Settings, *, file: Path | None = None, sets: Sequence[str] = ()) -> RunConfig:
     """The configuration of a run.
