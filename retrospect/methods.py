@@ -22,7 +22,7 @@ from envs.plugins import Plugins, is_module_name
 
 if TYPE_CHECKING:
     from retrospect.config import WordsConfig
-    from retrospect.engines import Engine
+    from retrospect.engines import WordsEngine
     from retrospect.evidence import Evidence
     from retrospect.guidance import Tried
     from retrospect.trace import Trace
@@ -47,7 +47,7 @@ class Failure:
     evidence: Evidence
     attempts: Sequence[Sequence[Tried]]
     memory: Sequence[tuple[int, str]]
-    engine: Engine | None
+    engine: WordsEngine | None
     config: WordsConfig
 
     @property

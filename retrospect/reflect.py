@@ -12,7 +12,7 @@ from envs.errors import AdaptationError, InfrastructureError, PolicyError, Store
 from retrospect import reflexion, textgrad
 from retrospect.config import WordsConfig
 from retrospect.credit import judge, parse_credit, rules_credit, sparse_credit
-from retrospect.engines import Engine, make_engine
+from retrospect.engines import WordsEngine, make_engine
 from retrospect.evidence import Evidence, gather
 from retrospect.guidance import Tried
 from retrospect.methods import METHODS, Failure, Revision, method_named, revise, scores_steps
@@ -136,7 +136,7 @@ class Retrospector:
             raise StoreError("The saved state of the words is damaged.", "Start this session anew.") from error
         self._attempts, self._memory = attempts, memory
 
-    def _credit(self, evidence: Evidence, critique: str | None, engine: Engine | None, errors: list[str]) -> tuple[float, ...]:
+    def _credit(self, evidence: Evidence, critique: str | None, engine: WordsEngine | None, errors: list[str]) -> tuple[float, ...]:
         if self.config.credit == "sparse":
             return sparse_credit(len(evidence.steps))
         if engine is None:

@@ -27,7 +27,7 @@ from types import ModuleType
 from typing import Any
 
 from envs.errors import AdaptationError
-from retrospect.engines import Engine, Role, Usage
+from retrospect.engines import Role, Usage, WordsEngine
 from retrospect.evidence import Evidence
 from retrospect.guidance import Tried, render_tried
 from retrospect.methods import Revision
@@ -67,7 +67,7 @@ def step(
     guidance: str,
     evidence: Evidence,
     attempts: Sequence[Sequence[Tried]],
-    engine: Engine | None,
+    engine: WordsEngine | None,
     *,
     max_chars: int,
     max_tries: int = 2,
@@ -131,7 +131,7 @@ def _engine_lm(tg: Any) -> type:
     backward = importlib.import_module("textgrad.autograd.llm_ops").BACKWARD_SYSTEM_PROMPT
 
     class Bridge(tg.EngineLM):  # type: ignore[misc]
-        def __init__(self, engine: Engine, max_tries: int) -> None:
+        def __init__(self, engine: WordsEngine, max_tries: int) -> None:
             self.model_string = type(engine).__name__
             self._engine, self._max_tries = engine, max_tries
 

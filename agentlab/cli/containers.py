@@ -16,7 +16,7 @@ from envs.plugins import is_module_name
 from envs.suites import find_benchmark
 
 if TYPE_CHECKING:
-    from envs.containers import Row
+    from envs.containers import Listing
 
 app = typer.Typer(help="The emulator containers of this project: list, start, stop, clean up.", no_args_is_help=True)
 out = Console()
@@ -64,7 +64,7 @@ def ls() -> None:
     out.print(table)
 
 
-def _owner(row: Row) -> str:
+def _owner(row: Listing) -> str:
     if not row.ours:
         return "somebody else"
     if row.leftover:

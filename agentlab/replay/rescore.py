@@ -17,7 +17,7 @@ from typing import Any
 from agentlab.disk.files import write_atomic
 from agentlab.disk.runs import Attempt, Run, attempt_folders, read_attempt, read_observation
 from agentlab.exchange.plain import attempt_data, number, text, token_ids
-from agentlab.replay.targets import Target, refuse_imported, safe_options, with_suite
+from agentlab.replay.targets import Selection, refuse_imported, safe_options, with_suite
 from agentlab.results.pages import Section, write_pages
 from agentlab.run.config import RunConfig, merge, resolve
 from agentlab.run.runner import load_policy_of, plan
@@ -101,7 +101,7 @@ def _model_options(run: Run) -> tuple[dict[str, Any], list[str]]:
     return safe_options(model if isinstance(model, dict) else {}, {}, MODEL_WORDS)
 
 
-def rescore(target: Target, config: RunConfig, *, propose: bool = True) -> list[Rescored]:
+def rescore(target: Selection, config: RunConfig, *, propose: bool = True) -> list[Rescored]:
     """Learn again from the failed attempts that ``target`` means, session by session.
 
     Args:

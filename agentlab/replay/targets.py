@@ -20,7 +20,7 @@ from envs.suites import NAMED_MODULE, benchmark_names
 
 
 @dataclass(frozen=True)
-class Target:
+class Selection:
     """A run, one session of it, or one attempt."""
 
     run: Run
@@ -47,7 +47,7 @@ class Target:
                     yield session.name, read_attempt(folder)
 
 
-def find_target(path: Path) -> Target:
+def find_target(path: Path) -> Selection:
     """``RUN``, ``RUN/TASK`` or ``RUN/TASK/ATTEMPT`` (also as the folders are called: ``RUN/sessions/TASK/attempt_01``).
 
     A task's id may have a ``/`` in it.
@@ -61,9 +61,9 @@ def find_target(path: Path) -> Target:
     if parts[:1] == ["sessions"]:
         parts = parts[1:]
     if not parts:
-        return Target(run)
+        return Selection(run)
     with contextlib.suppress(UsageError):
-        return Target(run, find_session(folder, "/".join(parts)))
+        return Selection(run, find_session(folder, "/".join(parts)))
     last = ATTEMPT.fullmatch(parts[-1])
     number = last[1] if last else parts[-1]
     if len(parts) == 1 or not number.isdecimal() or len(number) > 6:
@@ -72,7 +72,7 @@ def find_target(path: Path) -> Target:
     there = [int(m[1]) for p in attempt_folders(session) if (m := ATTEMPT.search(p.name))]
     if int(number) not in there:
         raise UsageError(f"{session} has no attempt {number}.", f"It has {', '.join(map(str, there)) or 'none'}.")
-    return Target(run, session, int(number))
+    return Selection(run, session, int(number))
 
 
 def configuration(run: Run) -> RunConfig:

@@ -18,7 +18,7 @@ from envs.androidworld.adb import SideDoor
 from envs.androidworld.device import Device, Instance, Look
 from envs.androidworld.gestures import FINGER, Operation, sendable
 from envs.base import Screenshot
-from envs.connection import Answer, Connection
+from envs.connection import Connection, Response
 from envs.errors import InfrastructureError, InvalidActionError, UsageError
 
 SECONDS = {
@@ -187,7 +187,7 @@ class UpstreamDevice(Device):
             return  # what made the task fail is the news; the next attempt makes new objects anyway
 
     def _ask(self, method: str, route: str, query: dict[str, Any], *, component: str = "", **request: Any) -> dict[str, Any]:
-        answer: Answer = self._connection.send(method, route, seconds=SECONDS.get(route, 30.0), params=query, **request)
+        answer: Response = self._connection.send(method, route, seconds=SECONDS.get(route, 30.0), params=query, **request)
         if answer.status != 200:
             raise self._connection.failed(route, f"HTTP {answer.status}: {answer.text()}", component)
         return self._connection.json(answer, route)

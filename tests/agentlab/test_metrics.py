@@ -2,7 +2,7 @@
 
 import pytest
 
-from agentlab.disk.row import Failure, Row, Seconds, UpdateColumns
+from agentlab.disk.row import Breakage, Row, Seconds, UpdateColumns
 from agentlab.results import metrics
 from agentlab.results.report import summary_lines
 
@@ -31,7 +31,7 @@ def updated(accepted: bool) -> UpdateColumns:
 
 
 def broken(task: str, attempt: int, **more: object) -> Row:
-    failure = Failure(component="browser", message="died")
+    failure = Breakage(component="browser", message="died")
     return graded(task, attempt, False, over=True, outcome="infrastructure", steps=0, infrastructure=[failure] * 3, **more)
 
 
