@@ -128,6 +128,7 @@ def run(
 
 
 def _run(config: RunConfig, retry_infra: bool) -> None:
+    from agentlab.disk.runs import run_title
     from agentlab.results.metrics import summarize
     from agentlab.results.report import summary_table
     from agentlab.run.progress import RunProgress
@@ -147,7 +148,7 @@ def _run(config: RunConfig, retry_infra: bool) -> None:
             err.print(f"Stopped. The same command continues the run in {escape(str(runner.folder))}.")
             raise typer.Exit(130) from None
     summary = summarize(rows, attempts=config.attempts, planned=len(runner.tasks))
-    out.print(summary_table(summary, f"{config.suite} · {config.policy} · {config.adapt.preset} · seed {config.seed}"))
+    out.print(summary_table(summary, run_title(config.to_json())))
     out.print(f"Run directory: {runner.folder}", markup=False, soft_wrap=True)
     if summary.infrastructure_sessions:
         err.print("Some sessions were ended by machinery failures; --retry-infra makes them again.")

@@ -64,9 +64,17 @@ class Run:
     def title(self) -> str:
         if self.imported:
             return f"{self.config.get('suite')} · {self.config.get('policy')} · imported from {self.imported}"
-        adapt = self.config.get("adapt")
-        preset = adapt.get("preset", "?") if isinstance(adapt, dict) else adapt
-        return f"{self.config.get('suite')} · {self.config.get('policy')} · {preset} · seed {self.config.get('seed')}"
+        return run_title(self.config)
+
+
+def run_title(config: Mapping[str, Any]) -> str:
+    """What a run is, for the head of its tables: with who writes the words, where words are learned."""
+    adapt = config.get("adapt")
+    method = adapt.get("preset", "?") if isinstance(adapt, dict) else adapt
+    words = adapt.get("words") if isinstance(adapt, dict) else None
+    if isinstance(words, dict) and (words.get("method", "none") != "none" or words.get("credit", "sparse") == "judge"):
+        method = f"{method} (words: {words.get('engine', '?')})"
+    return f"{config.get('suite')} · {config.get('policy')} · {method} · seed {config.get('seed')}"
 
 
 @dataclass(frozen=True)
