@@ -29,6 +29,8 @@ MOST_ATTEMPTS = 1000
 """Attempts per task that a run may have."""
 ADAPTER = "adapter"
 """Folder of an attempt's adapter, inside the attempt's."""
+LARGEST_SCREEN = 64 * 2**20
+"""Bytes of the largest screen that is decoded, which is done in memory."""
 SCREEN = re.compile(r"screens/\d{3,6}\.webp")
 
 
@@ -339,6 +341,8 @@ def screen_path(folder: Path, name: Any) -> Path:
     path = inside(folder / name, folder)
     if not path.is_file():
         raise StoreError(f"The screen {name} is missing.")
+    if path.stat().st_size > LARGEST_SCREEN:
+        raise StoreError(f"The screen {name} is too large to be one.", "It is not decoded.")
     return path
 
 

@@ -1,14 +1,16 @@
 """A run that somebody else made: it neither stops who reads it, nor writes to the terminal."""
 
 import json
+import os
 import sys
 
 import pytest
 from made_runs import Made, make_run, task
 
 from agentlab.cli import app as cli
-from agentlab.disk.runs import read_run
+from agentlab.disk.runs import attempt_folders, read_run, read_screen, session_folders
 from agentlab.view.library import Library
+from envs.errors import StoreError
 
 NASTY = "\x1b]0;owned\x07\x1b[2J[red]a:bomb:b[/red]\x9b31m\u202e"
 """Sets a window's title, clears the screen, is markup and an emoji code, and turns the direction of writing."""
@@ -75,3 +77,11 @@ def test_a_number_of_attempts_that_is_none_stops_no_reader(verb, tmp_path, attem
 def test_a_user_may_not_ask_for_what_no_reader_could_show(verb):
     code, shown = verb("run", "miniwob", "--attempts", "1000000000", "--dry-run")
     assert code == 2 and "attempts" in shown
+
+
+def test_a_screen_of_gigabytes_is_not_read(tmp_path):
+    folder = make_run(tmp_path / "run", [(task("a"), [Made(True)])])
+    attempt = attempt_folders(session_folders(folder)[0])[0]
+    os.truncate(attempt / "screens/000.webp", 2**32)
+    with pytest.raises(StoreError, match="too large to be one"):
+        read_screen(attempt, "screens/000.webp")
