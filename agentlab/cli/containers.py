@@ -70,15 +70,19 @@ def up(
 ) -> None:
     """Start desktops or emulators that stay until they are stopped, and print their addresses."""
     from envs.androidworld.machinery import start_ours
+    from envs.containers.fleet import LOOPBACK
+    from envs.osworld.address import written
     from envs.osworld.providers import start_light
 
+    addresses = {
+        "osworld": lambda container: written(LOOPBACK, container.ports),
+        "androidworld": lambda container: f"{LOOPBACK}:{container.ports[5000]}",
+    }
     starters = {"osworld": start_light, "androidworld": start_ours}
     if benchmark not in starters:
         raise UsageError(f"There are no containers of {benchmark!r}.", did_you_mean(benchmark, starters, what="benchmark"))
     for container in starters[benchmark](count, run=run, ttl=int(hours * 3600)):
-        ports = container.ports
-        more = f"  (browser debugging 127.0.0.1:{ports[9222]})" if 9222 in ports else ""
-        out.print(f"{container.name}  127.0.0.1:{ports[5000]}{more}", highlight=False)
+        out.print(f"{container.name}  {addresses[benchmark](container)}", highlight=False)
     out.print(f"Use one with --provider ADDRESS; remove them with `agentlab containers stop {escape(run)}`.", soft_wrap=True)
 
 

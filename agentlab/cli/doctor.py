@@ -158,13 +158,13 @@ def _osworld_light() -> str:
 
 def _osworld_official() -> str:
     from envs import containers
-    from envs.osworld.providers import OFFICIAL_IMAGE, OFFICIAL_PULL
+    from envs.osworld.official import IMAGE, PULL
     from envs.osworld.upstream import disk_file
 
     if not disk_file().is_file():
         raise SetupError(f"there is no {disk_file()}")
-    containers.require_image(containers.connect(), OFFICIAL_IMAGE, OFFICIAL_PULL)
-    return f"{OFFICIAL_IMAGE} and {disk_file()}"
+    containers.require_image(containers.connect(), IMAGE, PULL)
+    return f"{IMAGE} and {disk_file()}"
 
 
 def _kvm() -> str:

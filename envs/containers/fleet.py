@@ -18,6 +18,8 @@ import docker.errors
 
 from envs.containers.container import Container, Probe, wait_ready
 from envs.containers.engine import await_engine, connect, engine_errors, require_image
+from envs.containers.housekeeping import gc
+from envs.containers.network import ensure_network
 from envs.containers.ownership import Ledger, Owner, state_dir
 from envs.errors import InfrastructureError
 
@@ -39,7 +41,8 @@ class ContainerSpec:
         command: What to run instead of the image's own entry point.
         cap_drop: Capabilities to take away; all of them unless the image needs some.
         cap_add: Capabilities to give.
-        memory: Limit, as Docker writes it (``"4g"``), or None.
+        memory: Limit, as Docker writes it (``"4g"``), swap included, or None.
+        cpus: Limit, in processors, or None.
         hostname: Its own name; by default the same for all, because shells show it.
         shm: Size of /dev/shm; browsers crash with Docker's 64 MB.
         pids: Limit of processes and threads.
@@ -58,6 +61,7 @@ class ContainerSpec:
     cap_drop: tuple[str, ...] = ("ALL",)
     cap_add: tuple[str, ...] = ()
     memory: str | None = None
+    cpus: float | None = None
     hostname: str = "desktop"
     shm: str = "256m"
     pids: int = 2048
@@ -71,6 +75,8 @@ class ContainerSpec:
 
 class Fleet:
     """The containers of one run: every one is labelled, in the ledger, and gone after :meth:`close`.
+
+    What dead runs of this user left on the engine is removed first.
 
     Args:
         run: Name of the run, for people and for ``agentlab containers stop RUN``.
@@ -93,11 +99,21 @@ class Fleet:
         self._client = connect()
         with engine_errors("name its engine"):
             self._engine = str(self._client.info()["ID"])
+        self._remove_leftovers()
         self._mine: set[str] = set()
         self._abandoned: set[str] = set()
         """Of mine, those that nobody uses and that could not be removed while the engine was away."""
         self._lock = threading.Lock()
         self._closed = False
+
+    def _remove_leftovers(self) -> None:
+        try:
+            removed = gc(self.ledger)
+        except InfrastructureError as error:  # they stay in the ledger, for the next start
+            logger.warning("What dead runs left could not be removed now (%s).", error)
+            return
+        if removed:
+            logger.warning("Removed what dead runs left: %s.", ", ".join(removed))
 
     # -- starting --------------------------------------------------------------------------------------------------------------
     def start(self, spec: ContainerSpec, probe: Probe, timeout: float) -> Container:
@@ -140,7 +156,8 @@ class Fleet:
             self._mine.add(name)  # before it exists: an engine that dies now may have created it and not have said so
         self.ledger.add(name, self._engine, self._owner)
         with engine_errors(f"start a container of {spec.image}"):
-            created = self._client.containers.create(**_arguments(spec, name, self._owner))
+            network = ensure_network(self._client)
+            created = self._client.containers.create(**creation(spec, name, self._owner), network=network)
             container = Container(created)
             created.start()
         if self._closed:
@@ -236,7 +253,8 @@ class Fleet:
         self.close()
 
 
-def _arguments(spec: ContainerSpec, name: str, owner: Owner) -> dict[str, Any]:
+def creation(spec: ContainerSpec, name: str, owner: Owner) -> dict[str, Any]:
+    """What Docker is told to create."""
     return {
         "image": spec.image,
         "name": name,
@@ -249,6 +267,8 @@ def _arguments(spec: ContainerSpec, name: str, owner: Owner) -> dict[str, Any]:
         "cap_add": list(spec.cap_add),
         "security_opt": ["no-new-privileges"],
         "mem_limit": spec.memory,
+        "memswap_limit": spec.memory,
+        "nano_cpus": round(spec.cpus * 1e9) if spec.cpus else None,
         "shm_size": spec.shm,
         "pids_limit": spec.pids,
         "devices": [f"{device}:{device}" for device in spec.devices],

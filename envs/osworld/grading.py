@@ -29,7 +29,8 @@ import psutil
 from envs import actions as act
 from envs.errors import InfrastructureError
 from envs.osworld.jobs import Job, needed_files
-from envs.osworld.providers import CHROMIUM, SERVER, VLC, VNC, Guest
+from envs.osworld.ports import CHROMIUM, SERVER, VLC, VNC
+from envs.osworld.providers import Guest
 from envs.osworld.upstream import grader_python, source_folder
 
 logger = logging.getLogger(__name__)

@@ -9,27 +9,21 @@ from typing import Any
 from envs import containers
 from envs.base import TaskSpec
 from envs.errors import InfrastructureError, SetupError, UsageError
-from envs.osworld import upstream
+from envs.osworld import official, upstream
+from envs.osworld.address import require_ports, resolved
 from envs.osworld.client import GuestClient
 from envs.osworld.jobs import needed_files, needs_google
+from envs.osworld.kvm import usable_kvm
 from envs.osworld.machinery import ADDRESS, disk_of, kind_of
-from envs.osworld.providers import (
-    LIGHT_BUILD,
-    LIGHT_IMAGE,
-    OFFICIAL_BOOT_SECONDS_WITHOUT_KVM,
-    OFFICIAL_IMAGE,
-    OFFICIAL_PULL,
-    SERVER,
-    parse_address,
-    usable_kvm,
-)
+from envs.osworld.ports import SERVER
+from envs.osworld.providers import LIGHT_BUILD, LIGHT_IMAGE
 from envs.osworld.suite import UPSTREAM
 
 GB = 1e9
 CHECK_SECONDS = 5.0
 """How long a guest at an address may take to be usable, before a run that needs it is refused."""
 LIGHT_IMAGE_GB, GRADER_GB, SOURCE_GB = 1.5, 1.5, 0.02
-IMAGES = {"light": (LIGHT_IMAGE, LIGHT_IMAGE_GB), "official": (OFFICIAL_IMAGE, None)}
+IMAGES = {"light": (LIGHT_IMAGE, LIGHT_IMAGE_GB), "official": (official.IMAGE, None)}
 NOT_ON_LIGHT = {"gimp", "libreoffice_impress", "thunderbird", "vlc", "vs_code", "vscode"}
 LIGHT_MEMORY_GB, GRADER_MEMORY_GB = 0.6, 0.4
 """Of a desktop with an office document open, and of a grader's process."""
@@ -82,13 +76,13 @@ def _check_provider(options: Mapping[str, Any]) -> None:
     if name == "address":
         _check_guests(str(options["provider"]).removeprefix(ADDRESS))
         return
-    image, mend = (LIGHT_IMAGE, LIGHT_BUILD) if name == "light" else (OFFICIAL_IMAGE, OFFICIAL_PULL)
+    image, mend = (LIGHT_IMAGE, LIGHT_BUILD) if name == "light" else (official.IMAGE, official.PULL)
     containers.require_image(containers.connect(), image, mend)
 
 
 def _check_guests(addresses: str) -> None:
     for address in addresses.split(","):
-        host, ports = parse_address(address)
+        host, ports = resolved(address)
         client = GuestClient(host, ports[SERVER])
         try:
             missing = client.missing_after(CHECK_SECONDS)
@@ -110,14 +104,22 @@ def _check_disk(options: Mapping[str, Any]) -> None:
 def remarks(options: Mapping[str, Any], tasks: Sequence[TaskSpec]) -> Iterator[str]:
     """Lines for a person, before a run."""
     name = provider_of(options)
-    if name == "official" and not usable_kvm():
+    if name == "official" and not usable_kvm(official.IMAGE):
         yield "Without a usable /dev/kvm the virtual machine is emulated: it boots in minutes and acts in slow motion."
     jobs = [task.options["task"] for task in tasks if "task" in task.options]
     foreign = sum(bool(NOT_ON_LIGHT & {*job.get("related_apps", ()), job.get("snapshot")}) for job in jobs)
     if name == "light" and foreign:
         yield f"{foreign} of these tasks use applications that the light desktop does not have; OSWorld's scores need --provider official."
     if name == "address":
+        addresses = [resolved(address) for address in str(options["provider"]).removeprefix(ADDRESS).split(",")]
+        require_ports(addresses, [(task.name, task.options["task"]) for task in tasks if "task" in task.options])
         yield "A guest that is running already is not cleaned between attempts: what one leaves behind, the next one finds."
+    wants = [task.name for task in tasks if task.options.get("task", {}).get("proxy")]
+    if wants and not options.get("proxy"):
+        yield (
+            f"{len(wants)} of these tasks ask for a proxy and get none, as in OSWorld unless its runner is told otherwise; their websites "
+            f"may refuse this machine (--set osworld.proxy=FILE gives them one): {', '.join(wants)}."
+        )
     away = {file.url for job in jobs for file in needed_files(job) if not file.kept.is_file()}
     if away:
         yield f"{len(away)} files of these tasks are not here and are downloaded during the run; `agentlab fetch osworld` gets them first."
@@ -156,8 +158,8 @@ def attempt_seconds(options: Mapping[str, Any], steps: int, reply_seconds: float
     """About how long an attempt of ``steps`` replies takes, at most."""
     name = provider_of(options)
     boot = BOOT_SECONDS.get(name, 0.0)
-    if name == "official" and not usable_kvm():
-        boot = OFFICIAL_BOOT_SECONDS_WITHOUT_KVM
+    if name == "official" and not usable_kvm(official.IMAGE):
+        boot = official.BOOT_SECONDS_WITHOUT_KVM
     timing = options.get("timing") or ("brisk" if name == "light" else "official")
     reset, action, grading = WAITS.get(str(timing), WAITS["official"])
     return boot + SETUP_SECONDS + reset + steps * (action + reply_seconds) + grading + GRADE_SECONDS

@@ -284,7 +284,7 @@ def test_a_failure_of_the_grader_is_retried_and_counted_and_never_a_reward(folde
 
 def test_a_guest_that_fails_in_an_episode_is_no_reward(folder, told, tmp_path):
     with standin() as one:
-        one.fail["/screenshot"] = ["drop"]
+        one.fail["/screenshot"] = ["drop"] * 3
         rows = Runner(config(folder, [one], tmp_path, tasks=["os/plain"])).run()
     assert rows[0].score == 1.0 and rows[0].infrastructure[0].component == "guest"
 

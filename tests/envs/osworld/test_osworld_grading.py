@@ -15,7 +15,8 @@ from envs.errors import InfrastructureError
 from envs.osworld import grading
 from envs.osworld.client import GuestClient
 from envs.osworld.grading import OfficialGrader
-from envs.osworld.providers import CHROMIUM, SERVER, Guest
+from envs.osworld.ports import CHROMIUM, SERVER
+from envs.osworld.providers import Guest
 
 TASK = {"id": "t-1", "instruction": "Do it.", "evaluator": {"func": "exact_match"}, "oracle": [[{"kind": "finished"}]]}
 PROGRAM = """
