@@ -25,11 +25,11 @@ from safetensors.torch import load_file, save_file
 
 from agentlab.disk.record import AttemptWriter, load_trace
 from agentlab.disk.row import Row
-from agentlab.disk.rows import Attempt, session_over
+from agentlab.disk.rows import Played, session_over
 from agentlab.disk.store import RunStore, SessionStore
 from agentlab.run.config import CHANGES_NO_RESULT, RunConfig
 from agentlab.run.runner import load_policy_of, open_words, prepare, stop_on_signals
-from agentlab.run.session import Interrupted, Session
+from agentlab.run.session import History, Interrupted, Session
 from agentlab.run.worker import EnvSlot
 from envs.base import TaskSpec
 from envs.errors import LabError, UsageError
@@ -43,11 +43,11 @@ CAPTURE = "capture.safetensors"
 class FirstSession(Session):
     """One greedy attempt, recorded together with H and y of its replies."""
 
-    def _episode(self, theta: PolicySession, t: int, x: str, writer: AttemptWriter) -> Attempt:
-        attempt = super()._episode(theta, t, x, writer)
+    def _episode(self, theta: PolicySession, t: int, x: str, h: History, writer: AttemptWriter) -> Played:
+        played = super()._episode(theta, t, x, h, writer)
         save_capture(theta, writer.folder)
         theta.discard()
-        return attempt
+        return played
 
 
 class ContinuedSession(Session):
@@ -55,9 +55,9 @@ class ContinuedSession(Session):
 
     first: Path
 
-    def _episode(self, theta: PolicySession, t: int, x: str, writer: AttemptWriter) -> Attempt:
+    def _episode(self, theta: PolicySession, t: int, x: str, h: History, writer: AttemptWriter) -> Played:
         if t > 1:
-            return super()._episode(theta, t, x, writer)
+            return super()._episode(theta, t, x, h, writer)
         started = time.perf_counter()
         trace = load_trace(self.first)
         shutil.copy2(self.first / "events.jsonl", writer.folder)
@@ -68,7 +68,7 @@ class ContinuedSession(Session):
             resume(theta, self.first)
         else:
             theta.discard()  # it is not acting: no batch has to wait for it
-        return Attempt(trace, started, guidance=x)
+        return Played(trace, started, guidance=x)
 
 
 class TransferSession(Session):
@@ -76,14 +76,14 @@ class TransferSession(Session):
 
     first: Path
 
-    def _restore(self, made: list[Row]) -> tuple[PolicySession, list[Row], str]:
-        theta, made, x = super()._restore(made)
+    def _restore(self, made: list[Row]) -> tuple[PolicySession, list[Row], str, History]:
+        theta, made, x, h = super()._restore(made)
         if not made:
             trace = load_trace(self.first)
             theta.begin(trace.instruction, attempt=1)
             resume(theta, self.first)
             theta.adapt([-1.0] * len(trace.steps))
-        return theta, made, x
+        return theta, made, x, h
 
 
 def save_capture(theta: PolicySession, folder: Path) -> None:

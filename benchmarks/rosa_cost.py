@@ -131,20 +131,20 @@ def problem_of(args: argparse.Namespace, W, H, y, method: str):
     """One update's linearised step with the paper's adapter (rank 1, random A, probabilities)."""
     import torch
 
-    from policies.adapt_config import preset
+    from policies.adapters.lora import LoRAHead
     from policies.head_pass import HeadPass
-    from policies.rosa.cg import cg_needs
-    from policies.rosa.solve import Problem, needs
-    from policies.rosa.step import Episode, equations, free_parameters, initial
+    from policies.methods.episode import Episode
+    from policies.rosa.config import PAPER, RosaConfig
+    from policies.rosa.solve import Problem
+    from policies.rosa.target import target_of
 
-    measured = min(args.cg_measured or ITERATIONS, ITERATIONS)
-    config = preset("rosa-paper", cg_iterations=measured, cg_tolerance=0.0)
+    config = RosaConfig(**PAPER, cg_iterations=min(args.cg_measured or ITERATIONS, ITERATIONS))
     head = HeadPass(W, H, y)
-    base, free = initial(config, head, 0), free_parameters(config)
-    wanted = needs(True, free, base) if method == "dual" else needs(True, free, base) | cg_needs(True, True)
-    moments = head.moments(None, **wanted)
+    base, free = LoRAHead.zero(config, head, 0), LoRAHead.free(config)
+    assert base is not None
+    moments = head.moments(None, **LoRAHead.needs(base, free, "full" if method == "dual" else "diagonal"))
     episode = Episode(torch.full((len(y),), -1.0, dtype=torch.float64), torch.zeros(len(y), dtype=torch.long))
-    return Problem(head, base, free, moments, equations(episode, moments.margin, config), config)
+    return Problem(head, base, free, moments, target_of(episode, moments.margin, config), config)
 
 
 def update(args: argparse.Namespace, method: str, tokens: int) -> Cost:
@@ -176,7 +176,7 @@ def update(args: argparse.Namespace, method: str, tokens: int) -> Cost:
         return cost(watch, method, tokens, 1.0)
     problem = problem_of(args, W, H, ids[0], method)
     with Watch(args.device) as watch:  # the solver alone: Jᵀ R, then ten times J and Jᵀ
-        done = cg(problem, jacobian).iterations
+        done = cg(problem, jacobian, converged=0.0).iterations
     return cost(watch, method, tokens, (2 * ITERATIONS + 1) / (2 * done + 1))
 
 

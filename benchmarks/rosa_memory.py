@@ -8,7 +8,7 @@ from typing import Any
 
 from watch import Watch
 
-# What is measured -> changes to the preset `rosa`, and whether it goes on top of an earlier update of the full rank.
+# What is measured -> changes to ROSA's default settings, and whether it goes on top of an earlier update of the full rank.
 SETTINGS: dict[str, tuple[dict[str, Any], bool]] = {
     "first": ({}, False),
     "second": ({}, True),
@@ -34,10 +34,11 @@ class Memory:
 
 
 def measure(args: argparse.Namespace, setting: str, tokens: int) -> Memory:
-    """One update of the preset ``rosa`` at T = ``tokens`` on random weights."""
+    """One update of ROSA at T = ``tokens`` on random weights."""
     import torch
 
-    from policies.learner import HeadLearner, preset
+    from policies.learner import HeadLearner
+    from policies.rosa.config import RosaConfig
 
     changes, on_top = SETTINGS[setting]
     g = torch.Generator(device=args.device).manual_seed(0)
@@ -49,10 +50,10 @@ def measure(args: argparse.Namespace, setting: str, tokens: int) -> Memory:
         return torch.randn(n, args.hidden, generator=g, device=args.device, dtype=dtype) * 0.3 + 4 * W[y], y
 
     earlier, now = attempt(EARLIER), attempt(tokens)
-    warm = HeadLearner(preset("rosa"), W[:1000], 0)
+    warm = HeadLearner(RosaConfig(), W[:1000], 0)
     warm.record(now[0][:8], torch.arange(8), 0)
     warm.update([-1.0])  # libraries are up
-    learner = HeadLearner(preset("rosa", **changes), W, 0)
+    learner = HeadLearner(RosaConfig(**changes), W, 0)
     with Watch(args.device) as whole:
         if on_top:
             learner.record(*earlier, 0)

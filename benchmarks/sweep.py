@@ -5,7 +5,7 @@
     python benchmarks/sweep.py --groups damping,tokens --base adapt.weights.beta=0.25    # a second round, around a new centre
 
 Writes ``benchmarks/results/<name>.json``, and ``tuned.json`` with the best setting of each method for ``adaptation.py --tuned`` and
-for the presets in ``policies/adapt_config.py`` and ``agentlab/run/presets.py``.  Best: the highest mean of success within 2, 3, 4 and 5
+for the presets in ``agentlab/run/presets.py``.  Best: the highest mean of success within 2, 3, 4 and 5
 attempts; ties go to the earlier line, and a default is left only for a setting that is better on these pairs.
 """
 
@@ -55,7 +55,7 @@ GROUPS: dict[str, list[Method]] = {
         _weights("rosa2", "rosa2-replay-critique", "replay=true", "beta=0.5", CRITIQUE),
     ],
     "rank": [_weights("rosa", f"rank-{r}", f"rank={r}") for r in (1, 2, 4, 8, 16)],
-    "a_init": [_weights("rosa", f"A-{a}-r{r}", f"a_init={a}", f"rank={r}") for a in ("random", "rows") for r in (1, 8)],
+    "a_init": [_weights("rosa", f"A-random-r{r}", "a_init=random", f"rank={r}") for r in (1, 8)],
     "tokens": [
         _weights("rosa", "tokens-all", "tokens=all"),
         _weights("rosa", "tokens-below-0.9", "p_max=0.9"),
@@ -68,7 +68,6 @@ GROUPS: dict[str, list[Method]] = {
         _weights("rosa", "probability", "linearization=probability"),
         _weights("rosa", "probability-all", "linearization=probability", "tokens=all"),
     ],
-    "granularity": [_weights("rosa", "sequence", "granularity=sequence")],
     "damping": [_weights("rosa", f"damping-{d}", f"damping={d}") for d in (0.0, 0.01, 1.0)],
     "mode": [_weights("rosa", "hidden", "mode=hidden"), _weights("rosa", "hidden-beta-0.1", "mode=hidden", "beta=0.1")],
     "mode-temperature": [
@@ -77,7 +76,6 @@ GROUPS: dict[str, list[Method]] = {
         _weights("rosa2", "rosa2-hidden", "mode=hidden"),
         _weights("rosa2", "rosa2-hidden-no-repeat-T1.0", "mode=hidden", "sampling.temperature=1.0", NO_REPEAT),
     ],
-    "decay": [_weights("rosa", "decay-0.5", "decay=0.5"), _weights("rosa", "decay-0", "decay=0")],
     # A judge needs a model that can write, which the bundled policy cannot: the credit read off the evidence stands for it.
     "credit": [
         _weights("rosa", "rosa-critique", CRITIQUE),

@@ -75,7 +75,7 @@ def _attempt(folder: Path, spec: TaskSpec, t: int, screen: bytes, *, success: bo
         seconds={"acting": 0.1, "environment": 0.1},
     )  # fmt: skip
     trace = Trace("Click the red square.", [step], {"screenshot": blank}, float(success), "environment", guidance="", attempt=t)
-    row = rows.graded(spec, rows.Attempt(trace, time.perf_counter(), guidance=""), [], success=success, over=over)
+    row = rows.graded(spec, rows.Played(trace, time.perf_counter(), guidance=""), [], success=success, over=over)
     row = row.model_copy(update={"seconds": Seconds(**dict.fromkeys(SPLIT, 0.5)), "memory": {"process": 100.0}})
     events = [
         {"event": "begin", "task": spec.id, "attempt": t, "instruction": trace.instruction, "guidance": "", "seconds": 0.1},

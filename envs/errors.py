@@ -69,12 +69,20 @@ class InfrastructureError(LabError):
         self.component = component
 
 
+LISTED_BY = {"suite": "agentlab benchmarks", "benchmark": "agentlab benchmarks", "task": "agentlab tasks SUITE"}
+"""The command that lists all names of a kind."""
+SHOWN = 12
+"""Names that a hint lists itself."""
+
+
 def did_you_mean(name: str, known: Iterable[str], *, what: str) -> str:
     """A hint naming the nearest known names, or all of them when there are few."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if near:
         return f"Did you mean {' or '.join(repr(n) for n in near)}?"
-    if len(names) <= 12:
+    if len(names) <= SHOWN:
         return f"Known: {', '.join(names)}."
-    return f"There are {len(names)} {what}s; list them with `agentlab {what}s`."
+    if what in LISTED_BY:
+        return f"There are {len(names)} {what}s; list them with `{LISTED_BY[what]}`."
+    return f"Known: {', '.join(names[:SHOWN])}, and {len(names) - SHOWN} more."

@@ -1,60 +1,149 @@
-"""Benchmarks by name, for the command line."""
+"""Benchmarks by name: our own, those that installed packages offer, and ``module:Name``."""
 
 from __future__ import annotations
 
-import functools
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 
-from envs.androidworld.suite import AndroidWorldSuite
 from envs.base import Modality, TaskEnv, TaskSpec, TaskSuite
+from envs.benchmark import Benchmark
 from envs.errors import SetupError, UsageError, did_you_mean
-from envs.miniwob.suite import MiniWoBSuite
-from envs.osworld.suite import LIGHT, UPSTREAM, OSWorldSuite
+from envs.plugins import Plugins, load_module_name
+from envs.registration import own_benchmarks, register
 
-SUITES: dict[str, Callable[[], TaskSuite]] = {
-    "miniwob": MiniWoBSuite,
-    "miniwob-core": MiniWoBSuite,
-    "miniwob-experts": lambda: MiniWoBSuite("experts"),
-    "miniwob-all": lambda: MiniWoBSuite("all"),
-    "androidworld": AndroidWorldSuite,
-    "androidworld-android": lambda: AndroidWorldSuite("android"),
-    "androidworld-information-retrieval": lambda: AndroidWorldSuite("information_retrieval"),
-    "androidworld-miniwob": lambda: AndroidWorldSuite("miniwob"),
-    "androidworld-miniwob-subset": lambda: AndroidWorldSuite("miniwob_subset"),
-    "osworld": OSWorldSuite,
-    **{f"osworld-{subset}": functools.partial(OSWorldSuite, subset) for subset in (*UPSTREAM, LIGHT)},
-}
-FROM_FILES: dict[str, Callable[[str], TaskSuite]] = {"osworld": OSWorldSuite}
-"""Suites that can be read from the user's own files: ``osworld:PATH``."""
-
-Machinery = Callable[[dict[str, Any], str, int], AbstractContextManager[dict[str, Any]]]
-"""(environment options, name of the run, workers) -> the options with what all environments of the run share."""
+PLUGINS = Plugins("benchmark", "agentlab.benchmarks")
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+NAMED_MODULE = re.compile(r"(?P<module>[\w.]+:[\w.]+)(?:(?P<mark>[-:])(?P<part>.+))?", re.DOTALL)
+"""``my.module:Name``, ``my.module:Name-part`` or ``my.module:Name:PATH``."""
 
 
+# -- finding -----------------------------------------------------------------------------------------------------------------------
+def benchmark_names() -> list[str]:
+    """Names of all installed benchmarks."""
+    return sorted({*own_benchmarks(), *PLUGINS.installed()})
+
+
+def find_benchmark(name: str) -> Benchmark:
+    """The benchmark of that name, or the one that ``module:Name`` names; its environment is registered with Gymnasium.
+
+    Raises:
+        UsageError: there is none, or it is broken.
+    """
+    own = own_benchmarks()
+    if name in own:
+        return own[name]
+    if name in PLUGINS.installed():
+        found = as_benchmark(PLUGINS.load(name), f"The benchmark {name!r}")
+        if found.name != name:
+            raise UsageError(f"The benchmark {name!r} calls itself {found.name!r}.", "Its entry point must have its name.")
+    else:
+        found = as_benchmark(load_module_name(name, "benchmark"), name)
+    if found.name in own:
+        raise UsageError(f"{name} calls itself {found.name!r}, which is a benchmark of ours.", "Give it another name.")
+    register(found)
+    return found
+
+
+def as_benchmark(found: Any, what: str) -> Benchmark:
+    """``found`` as a benchmark: an instance of :class:`Benchmark`, or a subclass that needs no arguments.
+
+    Raises:
+        UsageError: it is neither, or lacks something.
+    """
+    if isinstance(found, type) and issubclass(found, Benchmark):
+        try:
+            found = found()
+        except Exception as error:  # a stranger's code
+            raise UsageError(
+                f"{what} cannot be made: {error}.", "A benchmark is made without arguments and has a suite()."
+            ) from error
+    if not isinstance(found, Benchmark):
+        kind = found.__name__ if isinstance(found, type) else f"a {type(found).__name__}"
+        raise UsageError(f"{what} is {kind}, not a benchmark.", "Make it a subclass of envs.benchmark.Benchmark.")
+    for attribute in ("name", "environment"):
+        if not hasattr(found, attribute):
+            raise UsageError(f"{what} has no {attribute!r}.", "envs/benchmark.py shows what a benchmark has.")
+    if not isinstance(found.name, str) or not NAME.fullmatch(found.name):
+        raise UsageError(f"{what} has the name {found.name!r}.", "A name has small letters, digits, '-' and '_' only.")
+    return found
+
+
+def installed_benchmarks() -> Iterator[tuple[str, Benchmark | UsageError]]:
+    """All installed benchmarks by name; instead of one that is broken, what is wrong with it."""
+    for name in benchmark_names():
+        try:
+            yield name, find_benchmark(name)
+        except UsageError as error:
+            yield name, error
+
+
+def locate(suite: str) -> tuple[Benchmark, str]:
+    """(benchmark, part) of the name of a suite, e.g. of ``osworld-light`` or ``osworld:PATH``.
+
+    Raises:
+        UsageError: there is none (the nearest names are offered).
+    """
+    names = [name for name in benchmark_names() if suite == name or suite.startswith((f"{name}-", f"{name}:"))]
+    if names:
+        name = max(names, key=len)
+        return _part(find_benchmark(name), name, suite[len(name) : len(name) + 1], suite[len(name) + 1 :])
+    named = NAMED_MODULE.fullmatch(suite)
+    if named is None:
+        raise UsageError(f"There is no suite {suite!r}.", did_you_mean(suite, suite_names(), what="suite"))
+    return _part(find_benchmark(named["module"]), named["module"], named["mark"] or "", named["part"] or "")
+
+
+def _part(benchmark: Benchmark, name: str, mark: str, part: str) -> tuple[Benchmark, str]:
+    """The benchmark, which is called ``name`` on the command line, and its part.
+
+    Raises:
+        UsageError: it has no such part.
+    """
+    known = suite_names(benchmark, name)
+    if mark == ":" and not benchmark.takes_files:
+        raise UsageError(f"{name} takes no tasks from files, as {name}:{part} asks.", f"Its suites: {', '.join(known)}.")
+    if mark == "-" and part not in benchmark.parts:
+        raise UsageError(f"There is no suite {f'{name}-{part}'!r}.", did_you_mean(f"{name}-{part}", known, what="suite"))
+    return benchmark, part
+
+
+def suite_names(benchmark: Benchmark | None = None, name: str = "") -> list[str]:
+    """Names of the suites of a benchmark (as the one called ``name``), or of all that work."""
+    if benchmark is not None:
+        return [name or benchmark.name, *(f"{name or benchmark.name}-{part}" for part in benchmark.parts)]
+    return [suite for _, found in installed_benchmarks() if isinstance(found, Benchmark) for suite in suite_names(found)]
+
+
+# -- asking ------------------------------------------------------------------------------------------------------------------------
 def get_suite(name: str) -> TaskSuite:
     """The suite of that name.
 
     Raises:
         UsageError: there is none (the nearest names are offered).
     """
-    benchmark, _, path = name.partition(":")
-    if path and benchmark in FROM_FILES:
-        return FROM_FILES[benchmark](path)
-    if name not in SUITES:
-        raise UsageError(f"There is no suite {name!r}.", did_you_mean(name, SUITES, what="suite"))
-    return SUITES[name]()
+    benchmark, part = locate(name)
+    suite = benchmark.suite(part)
+    if not isinstance(suite, TaskSuite):
+        raise UsageError(f"The suite of {name} is a {type(suite).__name__}.", "suite() returns an envs.base.TaskSuite.")
+    return suite
 
 
 def sub_suite(name: str, part: str) -> str:
-    """The suite that is ``part`` of the benchmark ``name``: one of its own, or the user's files."""
-    return f"{name}-{part}" if f"{name}-{part}" in SUITES or name not in FROM_FILES else f"{name}:{part}"
+    """The suite that is ``part`` of the benchmark ``name``: one of its own, or the user's files.
+
+    Raises:
+        UsageError: there is no such benchmark.
+    """
+    benchmark, given = locate(name)
+    if given:
+        raise UsageError(f"{name!r} is a part already, and --suite {part} another one.", f"Use {benchmark.name} --suite {part}.")
+    return f"{name}-{part}" if part in benchmark.parts or not benchmark.takes_files else f"{name}:{part}"
 
 
 def default_limit(name: str) -> int:
@@ -67,76 +156,39 @@ def default_limit(name: str) -> int:
 
 
 def default_options(name: str) -> dict[str, Any]:
-    """Options of the environment if the user does not say otherwise: OSWorld's own tasks are for OSWorld's own machine."""
-    upstream = name in {"osworld", *(f"osworld-{subset}" for subset in UPSTREAM)}
-    return {"provider": "official"} if upstream else {}
+    """Options of the environment if the user does not say otherwise."""
+    benchmark, part = locate(name)
+    return benchmark.default_options(part)
 
 
 def default_workers(suite: str, options: Mapping[str, Any]) -> int | None:
     """How many sessions to run at a time if the user does not say; None where the machine's cores decide."""
-    if benchmark_of(suite) != "androidworld":
-        return None
-    from envs.androidworld.machinery import default_workers as emulators
-
-    return emulators(options)
+    return locate(suite)[0].default_workers(options)
 
 
 def lacking(suite: str, options: Mapping[str, Any]) -> Iterator[SetupError]:
     """What this machine lacks for the suite, each with the command that brings it."""
-    if benchmark_of(suite) == "androidworld":
-        from envs.androidworld.setup import lacking as android_lacks
-
-        yield from android_lacks(options)
-    if benchmark_of(suite) == "osworld":
-        from envs.osworld.needs import lacking as osworld_lacks
-
-        yield from osworld_lacks(suite, options)
+    benchmark, part = locate(suite)
+    yield from benchmark.lacking(part, options)
 
 
 def remarks(suite: str, options: Mapping[str, Any], tasks: Sequence[TaskSpec]) -> Iterator[str]:
     """What a person should know before these tasks are run."""
-    if benchmark_of(suite) == "osworld":
-        from envs.osworld.needs import remarks as osworld_remarks
-
-        yield from osworld_remarks(options, tasks)
-
-
-def benchmark_of(suite: str) -> str:
-    """``osworld`` of ``osworld-light`` and of ``osworld:PATH``."""
-    return re.split("[-:]", suite, maxsplit=1)[0]
+    yield from locate(suite)[0].remarks(options, tasks)
 
 
 @contextmanager
 def machinery(suite: str, options: Mapping[str, Any], *, run: str, workers: int) -> Iterator[dict[str, Any]]:
-    """What the environments of a run share (containers, emulators), open for the whole run: an environment that is closed because
-    its machine broke must not take the others' machines with it.
+    """What the environments of a run share, open for the whole run.
 
     Raises:
-        SetupError, UsageError: it cannot be had.
+        SetupError, UsageError: it is unavailable.
     """
-    opener = _MACHINERY.get(benchmark_of(suite))
-    if opener is None:
-        yield dict(options)
-        return
-    with opener(dict(options), run, workers) as shared:
+    with locate(suite)[0].shared(dict(options), run, workers) as shared:
         yield shared
 
 
-def _androidworld(options: dict[str, Any], run: str, workers: int) -> AbstractContextManager[dict[str, Any]]:
-    from envs.androidworld.machinery import shared_options
-
-    return shared_options(options, run, workers)
-
-
-def _osworld(options: dict[str, Any], run: str, workers: int) -> AbstractContextManager[dict[str, Any]]:
-    from envs.osworld.machinery import shared_options
-
-    return shared_options(options, run, workers)
-
-
-_MACHINERY: dict[str, Machinery] = {"androidworld": _androidworld, "osworld": _osworld}
-
-
+# -- environments ------------------------------------------------------------------------------------------------------------------
 def shows(spec: TaskSpec) -> frozenset[Modality]:
     """What the observations of the environment of ``spec`` are made of, before there is one; empty where it does not say."""
     return frozenset(getattr(_creator(spec), "shows", ()))
@@ -149,6 +201,8 @@ def check_options(spec: TaskSpec, options: Mapping[str, Any]) -> None:
         UsageError: unknown option (the nearest ones are offered).
     """
     known = inspect.signature(_creator(spec)).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        return
     for name in options:
         if name not in known:
             raise UsageError(f"The environment {spec.env_id} has no option {name!r}.", did_you_mean(name, known, what="option"))
@@ -161,13 +215,23 @@ def choices(spec: TaskSpec) -> tuple[Mapping[str, Sequence[str]], Sequence[str]]
 
 
 def _creator(spec: TaskSpec) -> Callable[..., Any]:
+    if spec.env_id not in gym.registry:
+        raise UsageError(
+            f"The task {spec.name!r} is for an environment {spec.env_id!r}, which is not registered.",
+            "A benchmark NAME registers its environment as agentlab/NAME-v0.",
+        )
     entry_point: Any = gym.spec(spec.env_id).entry_point
     creator: Callable[..., Any] = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
     return creator
 
 
 def make_env(spec: TaskSpec, **options: Any) -> TaskEnv:
-    """A new environment that can run ``spec`` (and every other task of its suite); ``options`` go to its constructor."""
+    """A new environment that can run ``spec`` (and every other task of its suite); ``options`` go to its constructor.
+
+    Raises:
+        UsageError: what is registered is not an environment of this house.
+    """
     env = gym.make(spec.env_id, disable_env_checker=True, **options).unwrapped
-    assert isinstance(env, TaskEnv)
+    if not isinstance(env, TaskEnv):
+        raise UsageError(f"The environment {spec.env_id} is a {type(env).__name__}.", "Make it a subclass of envs.base.TaskEnv.")
     return env

@@ -9,20 +9,19 @@ the rest, ρ_i = q_i without y_i, renormalised, the gradients of all token quant
     ĝ_i = onehot(y_i) − ρ_i          ∂m_i/∂θ = ĝ_iᵀ ∂z_i/∂θ        1 < ‖ĝ_i‖² ≤ 2
     g_i = onehot(y_i) − q_i = (1 − p_i) ĝ_i        (the gradient of log p_i, ROSA Eq. 5)
 
-Letters as in :mod:`policies.head`; V runs in slices lo:hi.
+Letters as in :mod:`policies.adapters.base`; V runs in slices lo:hi.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from envs.errors import AdaptationError
-from policies.head import HeadAdapter, HiddenShift, LoRAHead
 
 MB = 2**20
 BLOCK = 128  # rows of a block of the symmetric Gram; small enough to skip most of the lower half, large enough for the BLAS
@@ -39,7 +38,7 @@ class Moments:
         rest: log Σ_{v≠y_i} exp z_iv [T].
         g2: ‖ĝ_i‖² [T], if asked for.
         gram: ⟨ĝ_i, ĝ_j⟩ [T, T], if asked for.
-        gB: Bᵀĝ_i [T, r] of a LoRA head, if asked for.
+        gB: Bᵀĝ_i [T, r], if a B was given.
         gW: Wᵀĝ_i [T, d], if asked for.
     """
 
@@ -52,34 +51,14 @@ class Moments:
     gW: Tensor | None = None
 
 
-Delta = dict[str, Tensor]
-"""A step: a tensor per free parameter of the adapter ("A", "B" or "delta")."""
+class Added(Protocol):
+    """What is added to the frozen head's logits: an adapter, as far as a pass over the vocabulary has to know it."""
 
+    def project(self, hidden: Tensor) -> Tensor | None:
+        """Its part that does not depend on the vocabulary.  ``hidden`` [n, d] -> [n, r] or None."""
 
-def moved(adapter: HeadAdapter, delta: Delta, step: float = 1.0) -> HeadAdapter:
-    """θ + step·Δθ."""
-    return at(adapter, add_theta(adapter, {name: d.to(getattr(adapter, name).dtype) * step for name, d in delta.items()}))
-
-
-def add_theta(adapter: HeadAdapter, delta: Delta) -> Delta:
-    """``delta``, into which θ was added in place: B has [V, r] numbers, and every copy of it would be felt."""
-    for name, change in delta.items():
-        old = getattr(adapter, name)
-        change[..., : old.shape[-1]] += old  # the columns that B lacks are zeros
-    return delta
-
-
-def at(adapter: HeadAdapter, theta: Delta) -> HeadAdapter:
-    """The adapter with the parameters that ``theta`` names in the place of its own; shares their memory."""
-    if isinstance(adapter, HiddenShift):
-        return HiddenShift(theta["delta"])
-    assert isinstance(adapter, LoRAHead)
-    return LoRAHead(theta.get("A", adapter.A), theta.get("B", adapter.B), adapter.scale)
-
-
-def norm2(delta: Delta) -> float:
-    """‖Δθ‖²."""
-    return float(sum(part.double().square().sum() for change in delta.values() for part in change.split(ROWS)))
+    def chunk(self, projected: Tensor | None, weight: Tensor, lo: int, hi: int) -> Tensor:
+        """Logits added to the slice lo:hi.  ``weight`` = W[lo:hi] [hi-lo, d] -> [n or 1, hi-lo]."""
 
 
 def working_mb(device: torch.device) -> float:
@@ -178,7 +157,7 @@ class HeadPass:
         if len(self._cache) < self._cacheable:
             self._cache[k] = z.clone()
 
-    def _rest_chunks(self, adapter: HeadAdapter | None, zy: Tensor) -> Iterator[Chunk]:
+    def _rest_chunks(self, adapter: Added | None, zy: Tensor) -> Iterator[Chunk]:
         """Logits chunk by chunk with y_i taken out (−inf), z_i[y_i] written to ``zy`` [T]."""
         projected = adapter.project(self.H) if adapter is not None else None
         buffer = torch.empty(self.T * self.step, dtype=self.dtype, device=self.device)
@@ -195,12 +174,17 @@ class HeadPass:
             yield Chunk(lo, hi, z, added, rows, columns)
 
     def moments(
-        self, adapter: HeadAdapter | None = None, *, gram: bool = False, g2: bool = False, gB: bool = False, gW: bool = False
+        self, adapter: Added | None = None, *, gram: bool = False, g2: bool = False, B: Tensor | None = None, gW: bool = False
     ) -> Moments:
         """One pass over V: margins, and on request the inner products of ROSA's normal equations in token space.
 
         The softmax is never normalised before the pass ends: sums are kept relative to a running maximum and rescaled when it
         grows, so that logits are formed once.
+
+        Args:
+            adapter: What is added to the logits; None is the frozen head.
+            gram, g2, gW: See :class:`Moments`.
+            B: [V, r], for :attr:`Moments.gB`.
 
         Raises:
             AdaptationError: NaN or Inf in the logits.
@@ -209,7 +193,7 @@ class HeadPass:
         top = self.H.new_full((self.T, 1), -torch.inf)  # running maximum over the rest
         S = self.H.new_zeros(self.T, self.T) if gram else None  # Σ_v e_iv e_jv
         ZY = self.H.new_empty(self.T, self.T) if gram else None  # z_i[y_j]
-        B = adapter.B.to(self.dtype) if gB and isinstance(adapter, LoRAHead) else None
+        B = None if B is None else B.to(self.dtype)
         EB = self.H.new_zeros(self.T, B.shape[1]) if B is not None else None
         EW = self.H.new_zeros(self.T, self.d) if gW else None
         for lo, hi, z, _, rows, columns in self._rest_chunks(adapter, zy):
@@ -256,30 +240,15 @@ class HeadPass:
             gram[right, rows], gram[rows, right] = block.T, block
         return gram
 
-    def pull(self, adapter: HeadAdapter, moments: Moments, a: Tensor, free: tuple[str, ...]) -> Delta:
-        """Δθ = Ĵᵀa = Σ_i a_i ∂m_i/∂θ for the ``free`` parameters.  ``a`` [T].
+    def spread(self, adapter: Added | None, moments: Moments, U: Tensor) -> Tensor:
+        """Ĝᵀ U = Σ_i ĝ_i u_iᵀ [V, r] for ``U`` [T, r].  ``moments``: under ``adapter``."""
+        rest, zy = moments.rest.to(self.dtype)[:, None], torch.empty(self.T, dtype=torch.float64, device=self.device)
+        out, minus = torch.empty(self.V, U.shape[1], dtype=self.dtype, device=self.device), -U
+        for lo, hi, z, *_ in self._rest_chunks(adapter, zy):
+            torch.mm(z.sub_(rest).exp_().T, minus, out=out[lo:hi])  # −ρᵀU
+        return out.index_add_(0, self.y, U)
 
-        ΔB = s Ĝᵀ diag(a) (H Aᵀ)  ·  ΔA = s (diag(a) Ĝ B)ᵀ H  ·  Δδ = Σ_i a_i Wᵀĝ_i   (ROSA Eq. 7)
-        """
-        if isinstance(adapter, HiddenShift):
-            assert moments.gW is not None
-            return {"delta": moments.gW.T @ a}  # [d]
-        assert isinstance(adapter, LoRAHead)
-        delta: Delta = {}
-        if "A" in free and moments.gB is not None:  # no gB: B = 0, and so is the step of A
-            delta["A"] = adapter.scale * (a[:, None] * moments.gB).T @ self.H.double()  # [r, d]
-        if "B" in free:
-            U = (a[:, None] * adapter.project(self.H).double()).to(self.dtype)  # [T, r] = s·diag(a) H Aᵀ
-            rest, zy = moments.rest.to(self.dtype)[:, None], torch.empty(self.T, dtype=torch.float64, device=self.device)
-            dB, minus = torch.empty(self.V, adapter.rank, dtype=self.dtype, device=self.device), -U
-            # While B = 0 the logits are the base's: no product is spent on it.
-            for lo, hi, z, *_ in self._rest_chunks(active(adapter), zy):
-                torch.mm(z.sub_(rest).exp_().T, minus, out=dB[lo:hi])  # −ρᵀU
-            dB.index_add_(0, self.y, U)
-            delta["B"] = dB
-        return delta
-
-    def compare(self, old: HeadAdapter | None, new: HeadAdapter, before: Moments) -> tuple[Tensor, Tensor]:
+    def compare(self, old: Added | None, new: Added, before: Moments) -> tuple[Tensor, Tensor]:
         """Margins under ``new`` [T] and KL(π_new ‖ π_old) per token [T], in one pass.  ``before``: moments under ``old``."""
         zy = torch.empty(self.T, dtype=torch.float64, device=self.device)
         top = torch.full((self.T, 1), -torch.inf, dtype=self.dtype, device=self.device)
@@ -306,13 +275,6 @@ class HeadPass:
     def drop(self) -> None:
         """Free the cached logits."""
         self._cache.clear()
-
-
-def active(adapter: HeadAdapter | None) -> HeadAdapter | None:
-    """The adapter if it changes any logit, else None: a head whose B is still zero needs no products."""
-    if isinstance(adapter, LoRAHead) and not bool(adapter.B.any()):
-        return None
-    return adapter
 
 
 def _add_upper_gram(S: Tensor, E: Tensor) -> None:

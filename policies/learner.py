@@ -7,10 +7,9 @@ import json
 import math
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -19,23 +18,19 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from envs.errors import AdaptationError, StoreError, UsageError
-from policies.adapt_config import PRESETS, WeightAdaptConfig, preset
+from policies.adaptation import method_named
+from policies.adapters import adapter_class, load_adapter
+from policies.adapters.base import HeadAdapter
 from policies.base import ReplyTokens, Update
-from policies.head import HeadAdapter, HiddenShift, LoRAHead, load_adapter, save_adapter
 from policies.head_pass import MB, HeadPass
-from policies.policy_gradient import policy_gradient_step
-from policies.rosa.step import Episode, Replayed, refined_residual, remembered, rosa_step
-from policies.slot import slot_step
-
-__all__ = ["PRESETS", "HeadLearner", "WeightAdaptConfig", "preset"]
+from policies.methods import MethodConfig, TokensConfig, WeightsConfig
+from policies.methods.effect import Learned
+from policies.methods.episode import Episode, Replayed
 
 STATE = "learner.json"
 REPLAY = "replay.safetensors"
-METHODS: dict[str, Callable[..., tuple[HeadAdapter | None, dict[str, Any]]]] = {
-    "rosa": rosa_step,
-    "rl": policy_gradient_step,
-    "slot": slot_step,
-}
+RESIDUAL = {"residual": "residual_before", "residual_probability": "residual_before_probability", "delta_norm2": "delta_norm2"}
+"""What :meth:`HeadLearner.residual` gives, and the numbers of an update that these are."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +58,11 @@ class HeadLearner:
     The same seed, config, H, y and rewards give the same adapter, bit for bit, on the same machine.
     """
 
-    def __init__(self, config: WeightAdaptConfig, lm_head_weight: Tensor, seed: int) -> None:
-        if config.method == "none":
-            raise UsageError("A learner needs a method.", f"Use one of {', '.join(METHODS)}.")
-        # SLOT is a vector before the head, whatever the mode says.
-        self.config = config.model_copy(update={"mode": "hidden"}) if config.method == "slot" else config
+    def __init__(self, config: WeightsConfig, lm_head_weight: Tensor, seed: int) -> None:
+        if not isinstance(config, MethodConfig):
+            raise UsageError("A learner needs a method of the weights.", "Use adapt.weights.method=rosa, or another.")
+        self.config = config
+        self.method = method_named(config.method)
         self.weight = lm_head_weight.detach()
         self.seed = seed
         self.updates = 0
@@ -83,6 +78,11 @@ class HeadLearner:
     def adapter(self) -> HeadAdapter | None:
         """The adapter to act with; None before the first accepted update."""
         return self._adapter
+
+    @property
+    def wants_coordinates(self) -> bool:
+        """Whether :meth:`record` needs to be told which tokens write coordinates."""
+        return isinstance(self.config, TokensConfig) and self.config.tokens == "coordinates"
 
     @property
     def captured_bytes(self) -> int:
@@ -140,12 +140,12 @@ class HeadLearner:
         try:
             head, episode = self._attempt(rewards)
             if not bool((episode.rewards != 0).any()):
-                new, numbers = None, {"T": head.T, "reason": "every reward is 0"}
+                learned = Learned(None, {"T": head.T, "reason": "every reward is 0"})
             else:
-                new, numbers = METHODS[self.config.method](head, self._adapter, episode, self.config, seed=self.seed)
-            numbers["tokens_dropped"] = self._dropped
+                learned = self.method.rule(head, self._adapter, episode, self.config, seed=self.seed)
+            new, dropped = learned.adapter, self._dropped
             replies = self._replies(head, episode) if new is not None else ()
-            past = self._with_this(head, episode) if new is not None else None
+            past = Past(head.H.cpu(), head.y.cpu(), learned.replay) if learned.replay is not None else None
         finally:
             self.discard()
         seconds = time.perf_counter() - start
@@ -154,9 +154,8 @@ class HeadLearner:
             self._past_before, self._past = self._past, past
             self.updates += 1
         now = peak_memory_mb(self.weight)
-        numbers |= {
-            "beta": self.config.beta,
-            "linearization": self.config.linearization,
+        numbers = learned.numbers | {
+            "tokens_dropped": dropped,
             "mode": self.config.mode,
             "update": self.updates,
             "adapter_mb": round(new.nbytes / MB, 3) if new is not None else 0.0,
@@ -165,12 +164,6 @@ class HeadLearner:
             "extra_memory_mb": round(max(0.0, now - peak), 1),
         }
         return Update(self.config.method, new is not None, seconds, numbers, replies)
-
-    def _with_this(self, head: HeadPass, episode: Episode) -> Past | None:
-        """What is replayed from now on: the attempt just learned from, and what was replayed before."""
-        if not self.config.replay or self.config.method != "rosa" or head.compared is None:
-            return None
-        return Past(head.H.cpu(), head.y.cpu(), remembered(episode, *head.compared, self.config))
 
     def _replies(self, head: HeadPass, episode: Episode) -> tuple[ReplyTokens, ...]:
         """What the update just made did to every token: from its own check, which has seen them all unless some were dropped."""
@@ -184,16 +177,23 @@ class HeadLearner:
         return tuple(ReplyTokens(step, tuple(before[a:b]), tuple(after[a:b])) for step, a, b in spans)
 
     def residual(self, rewards: Sequence[float]) -> dict[str, float]:
-        """‖R‖ and ‖Δθ‖² of an update on the H recorded now (say, under a refined context), θ untouched; the capture is dropped.
+        """‖R‖ and ‖Δθ‖² of an update on the H recorded now (say, under a refined context; ROSA2 Theorem 4.1), θ untouched.
+
+        Halved like the update itself: the two ‖Δθ‖² are compared with each other.  The capture is dropped.
 
         Raises:
-            AdaptationError: as :meth:`update`.
+            AdaptationError: as :meth:`update`, or the method has no residual.
         """
         try:
             head, episode = self._attempt(rewards)
-            return refined_residual(head, self._adapter, episode, self.config, seed=self.seed)
+            numbers = self.method.rule(head, self._adapter, episode, self.config, seed=self.seed).numbers
         finally:
             self.discard()
+        if "residual_before" not in numbers and "reason" not in numbers:
+            raise AdaptationError(
+                f"The method {self.config.method} has no target, and so no residual.", "Use adapt.score_under=raw."
+            )
+        return {short: float(numbers.get(name, 0.0)) for short, name in RESIDUAL.items()}
 
     def _attempt(self, rewards: Sequence[float]) -> tuple[HeadPass, Episode]:
         """The capture as H [T, d], y [T] and the rewards of its tokens."""
@@ -250,7 +250,7 @@ class HeadLearner:
         """Write the adapter (a LoRA head in PEFT's layout); False, and nothing written, before the first accepted update."""
         if self._adapter is None:
             return False
-        save_adapter(self._adapter, folder)
+        self._adapter.save(folder)
         if self._past is not None:
             past = self._past
             tensors = {"hidden": past.hidden, "tokens": past.tokens, "margin": past.margins.margin, "moved": past.margins.moved}
@@ -264,13 +264,13 @@ class HeadLearner:
         Raises:
             StoreError: the folder holds no adapter, or one for another head or another mode.
         """
-        adapter = load_adapter(folder, self.weight.device)
+        adapter = load_adapter(folder, str(self.weight.device))
         dtype = torch.float64 if self.weight.dtype == torch.float64 else torch.float32
-        wanted = HiddenShift if self.config.mode == "hidden" else LoRAHead
-        if not isinstance(adapter, wanted):
+        wanted = adapter_class(self.config.mode)
+        if type(adapter) is not wanted:
             raise StoreError(f"{folder} holds a {type(adapter).__name__}, this session adapts a {wanted.__name__}.")
         V, d = self.weight.shape
-        shape = (adapter.B.shape[0], adapter.A.shape[1]) if isinstance(adapter, LoRAHead) else (V, len(adapter.delta))
+        shape = adapter.head_shape(self.weight)
         if shape != (V, d):
             raise StoreError(
                 f"{folder} holds an adapter for a head of {shape}, this model's is {(V, d)}.", "It belongs to another model."
@@ -278,7 +278,7 @@ class HeadLearner:
         state = folder / STATE
         self.updates = int(json.loads(state.read_text())["updates"]) if state.exists() else 1
         self._adapter, self._previous, self._can_roll_back = adapter.to(self.weight.device, dtype), None, False
-        self._past, self._past_before = _load_past(folder) if self.config.replay else None, None
+        self._past, self._past_before = _load_past(folder) if self.config.replays else None, None
         self.discard()
 
 

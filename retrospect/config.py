@@ -26,8 +26,8 @@ class WordsConfig(BaseModel):
     )
     credit: Literal["sparse", "critique", "judge"] = Field(
         default="sparse",
-        description='What the weights learn from a failure (`--reward`), per step. sparse: -1 each (ROSA\'s "+R"). critique: from the '
-        'critique of what visibly happened. judge: scored by a model (ROSA\'s "+M").',
+        description="What the weights learn from a failure (`agentlab run --reward`), per step. sparse: -1 each (ROSA's +R). critique: "
+        "from the critique of what visibly happened. judge: scored by a model (ROSA's +M).",
     )
     max_chars: int = Field(
         default=1200,

@@ -14,9 +14,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from agentlab.cli import benchmarks as benchmarks_cli
 from agentlab.cli import containers as containers_cli
 from agentlab.cli import export as export_cli
-from agentlab.cli import fetch as fetch_cli
 from agentlab.cli import traces as traces_cli
 from envs.errors import InfrastructureError, LabError
 
@@ -29,11 +29,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-setup = typer.Typer(help="Install what a benchmark needs on this machine.", no_args_is_help=True)
-app.add_typer(setup, name="setup")
+app.add_typer(benchmarks_cli.app)  # without a name: its verbs are ours
+app.add_typer(benchmarks_cli.setup_app, name="setup")
+app.add_typer(benchmarks_cli.fetch_app, name="fetch")
 app.add_typer(containers_cli.app, name="containers")
-app.add_typer(fetch_cli.app, name="fetch")
-app.add_typer(traces_cli.app)  # without a name: its verbs are ours
+app.add_typer(traces_cli.app)
 app.add_typer(export_cli.app)
 
 out = Console()
@@ -62,14 +62,16 @@ def _root(
 
 @app.command()
 def run(
-    suite: Annotated[str, typer.Argument(help="Benchmark or task suite: miniwob, miniwob-experts, osworld, androidworld, ...")],
-    part: Annotated[
-        str | None, typer.Option("--suite", help="Part of the benchmark, e.g. light or test_small of osworld, or a path to tasks.")
-    ] = None,
+    suite: Annotated[
+        str, typer.Argument(help="Benchmark or task suite (`agentlab benchmarks` lists them), or my.module:MyBenchmark.")
+    ],
+    part: Annotated[str | None, typer.Option("--suite", help="Part of the benchmark, or a path to tasks of your own.")] = None,
     provider: Annotated[
         str | None, typer.Option(help="Where desktops and devices come from, e.g. light, official, ours, upstream, HOST:PORT.")
     ] = None,
-    policy: Annotated[str | None, typer.Option(help="Policy name or checkpoint path.", show_default="ui-tars-nano")] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="Policy name, checkpoint, or my.module:MyPolicy.", show_default="ui-tars-nano")
+    ] = None,
     adapt: Annotated[
         str | None, typer.Option(help="What is learned between attempts, e.g. none, rosa, rosa2.", show_default="none")
     ] = None,
@@ -153,16 +155,20 @@ def _run(config: RunConfig, retry_infra: bool) -> None:
             raise typer.Exit(InfrastructureError.exit_code)  # nothing was attempted
 
 
-@app.command("tasks")
-def list_tasks(suite: Annotated[str, typer.Argument(help="Task suite.")]) -> None:
-    """List the tasks of a suite, and those left out with the reason."""
-    from envs.suites import get_suite
+@app.command()
+def settings(
+    name: Annotated[str | None, typer.Argument(help="A setting, the end of one, or a section, e.g. adapt.words.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The whole list as the page docs/settings.md.")] = False,
+) -> None:
+    """List every setting of a run: its default, what it means, and what it may be."""
+    from agentlab.run import settings as listed
 
-    found = get_suite(suite)
-    for name in found.task_names():
-        out.print(name, highlight=False)
-    for name, reason in sorted(found.excluded().items()):
-        out.print(f"[dim]{escape(name)}  excluded: {escape(reason)}[/dim]", highlight=False, soft_wrap=True)
+    if markdown:
+        out.file.write(listed.markdown())
+        return
+    for setting in listed.matching(name) if name is not None else listed.all_settings():
+        for line in listed.lines_of(setting):
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -178,14 +184,6 @@ def doctor() -> None:
         missing += finding.needed and not finding.ok
     if missing:
         raise typer.Exit(3)
-
-
-@setup.command("miniwob")
-def setup_miniwob() -> None:
-    """Find a browser for MiniWoB++, or install one."""
-    from envs.miniwob.setup import ensure_browser
-
-    ensure_browser(lambda line: out.print(line, markup=False, soft_wrap=True))
 
 
 @app.command()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from agentlab.cli.benchmarks import with_ability
 from envs.errors import UsageError, did_you_mean
+from envs.plugins import is_module_name
+from envs.suites import find_benchmark
 
 if TYPE_CHECKING:
     from envs.containers import Row
@@ -19,14 +22,30 @@ app = typer.Typer(help="The emulator containers of this project: list, start, st
 out = Console()
 
 
-@app.command("build")
-def build() -> None:
-    """Build the light desktop's image (three minutes and 2 GB the first time)."""
-    from envs.containers import build_image
-    from envs.osworld.providers import LIGHT_DOCKERFILE, LIGHT_IMAGE
+DEFAULT = "osworld"
+"""Whose machines are meant where none is named."""
 
-    build_image(LIGHT_DOCKERFILE, LIGHT_IMAGE, lambda line: out.print(line, markup=False, highlight=False, soft_wrap=True))
-    out.print(f"{LIGHT_IMAGE} is ready.", highlight=False)
+
+@app.command("build")
+def build(benchmark: Annotated[str, typer.Argument(help="Of which benchmark.")] = DEFAULT) -> None:
+    """Build the image of a benchmark's machines (a light desktop: three minutes and 2 GB the first time)."""
+    made = _able(benchmark, "build", "image to build")
+    tag = made.build(lambda line: out.print(line, markup=False, highlight=False, soft_wrap=True))
+    out.print(f"{tag} is ready.", highlight=False)
+
+
+def _able(name: str, ability: str, what: str) -> Any:
+    """The benchmark of that name, which can do this.
+
+    Raises:
+        UsageError: there is none, or it cannot.
+    """
+    able = with_ability(ability)
+    if is_module_name(name):
+        able[name] = find_benchmark(name)
+    if name not in able or getattr(able[name], ability) is None:
+        raise UsageError(f"There is no {what} of {name!r}.", did_you_mean(name, able, what="benchmark"))
+    return able[name]
 
 
 @app.command("ls")
@@ -63,26 +82,15 @@ def _age(created: int) -> str:
 
 @app.command("up")
 def up(
-    benchmark: Annotated[str, typer.Argument(help="Of which benchmark: osworld (light desktops) or androidworld.")] = "osworld",
+    benchmark: Annotated[str, typer.Argument(help="Of which benchmark.")] = DEFAULT,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many.")] = 1,
     run: Annotated[str, typer.Option(help="Name to stop them by.")] = "manual",
     hours: Annotated[float, typer.Option(help="Time to live, after which `gc` removes them.")] = 24.0,
 ) -> None:
     """Start desktops or emulators that stay until they are stopped, and print their addresses."""
-    from envs.androidworld.machinery import start_ours
-    from envs.containers.fleet import LOOPBACK
-    from envs.osworld.address import written
-    from envs.osworld.providers import start_light
-
-    addresses = {
-        "osworld": lambda container: written(LOOPBACK, container.ports),
-        "androidworld": lambda container: f"{LOOPBACK}:{container.ports[5000]}",
-    }
-    starters = {"osworld": start_light, "androidworld": start_ours}
-    if benchmark not in starters:
-        raise UsageError(f"There are no containers of {benchmark!r}.", did_you_mean(benchmark, starters, what="benchmark"))
-    for container in starters[benchmark](count, run=run, ttl=int(hours * 3600)):
-        out.print(f"{container.name}  {addresses[benchmark](container)}", highlight=False)
+    starting = _able(benchmark, "start", "machines")
+    for container in starting.start(count, run=run, ttl=int(hours * 3600)):
+        out.print(f"{container.name}  {starting.address(container)}", highlight=False)
     out.print(f"Use one with --provider ADDRESS; remove them with `agentlab containers stop {escape(run)}`.", soft_wrap=True)
 
 

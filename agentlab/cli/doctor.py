@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from envs.benchmark import Check
 from envs.errors import LabError, SetupError
+from envs.suites import installed_benchmarks
 
 
 @dataclass(frozen=True)
@@ -44,17 +46,23 @@ def examine() -> Iterator[Finding]:
         yield Finding(module, found, "installed" if found else "missing", "python -m pip install -e .")
     yield _writable(Path("runs"))
     yield _memory()
-    yield _tried("browser (MiniWoB++)", _browser, "agentlab setup miniwob")
     yield _tried("bundled policy", _bundled, "agentlab pretrain")
     yield _tried("GPU", _gpu, "", needed=False)
-    yield _tried("Docker (OSWorld, AndroidWorld)", _docker, "install Docker Engine and start it", needed=False)
-    yield _tried("OSWorld task set", _osworld_tasks, "agentlab fetch osworld", needed=False)
-    yield _tried("OSWorld grader", _osworld_grader, "agentlab fetch osworld --suite light", needed=False)
-    yield _tried("OSWorld light desktop", _osworld_light, "agentlab containers build", needed=False)
-    yield _tried("OSWorld official machine", _osworld_official, "agentlab fetch osworld --vm", needed=False)
-    yield _tried("AndroidWorld image", _android_image, "agentlab fetch androidworld", needed=False)
-    yield _tried("disk for AndroidWorld", _android_disk, "free some: docker system df", needed=False)
-    yield _tried("/dev/kvm (OSWorld, AndroidWorld)", _kvm, "enable virtualisation, or join the group kvm", needed=False)
+    yield from _of_benchmarks()
+
+
+def _of_benchmarks() -> Iterator[Finding]:
+    """What the installed benchmarks want; what several want by the same name is looked for once."""
+    wanted: dict[str, tuple[Check, list[str]]] = {}
+    for name, benchmark in installed_benchmarks():
+        if isinstance(benchmark, LabError):
+            yield Finding(f"benchmark {name}", False, benchmark.message, benchmark.hint, needed=False)
+            continue
+        for check in benchmark.checks():
+            wanted.setdefault(check.what, (check, []))[1].append(name)
+    for check, names in wanted.values():
+        what = check.what if check.what.lower().startswith(tuple(names)) else f"{check.what} ({', '.join(names)})"
+        yield _tried(what, check.probe, check.mend, needed=check.needed)
 
 
 def _tried(what: str, probe: Callable[[], str], mend: str, *, needed: bool = True) -> Finding:
@@ -78,12 +86,6 @@ def _memory() -> Finding:
     return Finding("memory", free > 2, f"{free:.1f} GB available, {os.cpu_count()} CPUs", "close other programs", needed=False)
 
 
-def _browser() -> str:
-    from envs.miniwob.browser import find_browser
-
-    return find_browser()
-
-
 def _bundled() -> str:
     from policies.registry import bundled_checkpoint
 
@@ -102,72 +104,3 @@ def _gpu() -> str:
     if found.returncode != 0 or not found.stdout.strip():
         raise SetupError(f"nvidia-smi reports no GPU: {found.stderr.strip() or found.stdout.strip()}")
     return "; ".join(found.stdout.strip().splitlines())
-
-
-def _docker() -> str:
-    import docker
-    from docker.errors import DockerException
-
-    try:
-        client = docker.from_env(timeout=5)
-        try:
-            return f"Engine {client.version()['Version']}"
-        finally:
-            client.close()
-    except DockerException as error:
-        raise SetupError(f"no Docker Engine answers ({error})") from error
-
-
-def _android_image() -> str:
-    from envs.androidworld.setup import image_found
-
-    return image_found()
-
-
-def _android_disk() -> str:
-    from envs.androidworld.setup import DISK_GB, free_gb, image_found
-
-    free = free_gb()
-    try:
-        image_found()
-    except SetupError as error:
-        if free < DISK_GB:
-            raise SetupError(f"{free:.0f} GB free, {DISK_GB} GB needed for its images") from error
-    return f"{free:.0f} GB free"
-
-
-def _osworld_tasks() -> str:
-    from envs.osworld.upstream import tasks_folder
-
-    return str(tasks_folder())
-
-
-def _osworld_grader() -> str:
-    from envs.osworld.upstream import grader_python
-
-    return str(grader_python())
-
-
-def _osworld_light() -> str:
-    from envs import containers
-    from envs.osworld.providers import LIGHT_BUILD, LIGHT_IMAGE
-
-    containers.require_image(containers.connect(), LIGHT_IMAGE, LIGHT_BUILD)
-    return LIGHT_IMAGE
-
-
-def _osworld_official() -> str:
-    from envs import containers
-    from envs.osworld.official import IMAGE, PULL
-    from envs.osworld.upstream import disk_file
-
-    if not disk_file().is_file():
-        raise SetupError(f"there is no {disk_file()}")
-    containers.require_image(containers.connect(), IMAGE, PULL)
-    return f"{IMAGE} and {disk_file()}"
-
-
-def _kvm() -> str:
-    from envs.androidworld.providers import require_kvm
-
-    return f"{require_kvm()} is usable"

@@ -15,12 +15,14 @@ from agentlab.run.needs import WEIGHTS_GB, gpu_memory, policy_lacks
 from agentlab.run.presets import preset_named
 from agentlab.run.runner import plan
 from envs.base import TaskSpec
+from envs.benchmark import Workload
 from envs.errors import SetupError
-from envs.osworld.suite import MAX_STEPS
-from envs.suites import benchmark_of, lacking, remarks
+from envs.suites import lacking, locate, remarks
 from policies.registry import MODEL_FREE, hub_repository
 
 SHOWN = 10
+UNKNOWN_STEPS = 15
+"""Of tasks that are not on this machine yet."""
 MODEL_REPLY_SECONDS = 3.0
 """Of a 7B model on one GPU, as the official runner's own estimate."""
 
@@ -37,7 +39,7 @@ def show(config: RunConfig, console: Console) -> None:
         console.print(f"  {escape(task.id)}  (at most {task.max_steps} steps)", highlight=False)
     if len(tasks) > SHOWN:
         console.print(f"  … and {len(tasks) - SHOWN} more", highlight=False)
-    steps = max((task.max_steps for task in tasks), default=MAX_STEPS)
+    steps = max((task.max_steps for task in tasks), default=UNKNOWN_STEPS)
     for line in (*estimates(config, count, steps), *remarks(config.suite, config.env, tasks)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     for error in missing:
@@ -63,21 +65,9 @@ def estimates(config: RunConfig, sessions: int, steps: int) -> Iterator[str]:
     needed = gpu_memory(config.policy, config.parallel)
     if needed is not None:
         yield f"GPU memory: about {needed:.0f} GB, {WEIGHTS_GB[config.policy]:g} GB of them weights (without what adaptation adds)"
-    if benchmark_of(config.suite) != "osworld":
-        return
-    from envs.osworld import needs
-
-    for part in needs.disk_parts(config.suite, config.env):
-        size = f"{part.gigabytes:.3g} GB" if part.gigabytes is not None else "size unknown"
-        yield f"Disk: {part.what}, {size} ({'here' if part.here else 'not here'})"
-    yield f"Memory: about {needs.memory_gb(config.env, config.parallel):.1f} GB for {config.parallel} desktops and their graders"
+    benchmark, part = locate(config.suite)
     reply = MODEL_REPLY_SECONDS if config.policy not in MODEL_FREE else 0.0
-    seconds = needs.attempt_seconds(config.env, steps, reply)
-    hours = sessions * config.attempts * seconds / config.parallel / 3600
-    yield (
-        f"Time: at most about {hours:.1f} h: {sessions} sessions x {config.attempts} attempts x {seconds / 60:.1f} min "
-        f"({steps} steps, {reply:g} s per reply assumed), {config.parallel} at a time"
-    )
+    yield from benchmark.estimates(part, config.env, Workload(sessions, config.attempts, steps, config.parallel, reply))
 
 
 def downloads(config: RunConfig) -> Iterator[str]:
@@ -88,13 +78,7 @@ def downloads(config: RunConfig) -> Iterator[str]:
 
         if not isinstance(try_to_load_from_cache(repository, "config.json"), str):
             yield f"the model {repository} from the Hugging Face hub"
-    if config.suite.startswith("miniwob") and "browser" not in config.env:
-        from envs.miniwob.browser import find_browser
-
-        try:
-            find_browser()
-        except SetupError as error:
-            yield f"a browser ({error.message})"
+    yield from locate(config.suite)[0].downloads(config.env)
 
 
 def _done(folder: Path) -> str:

@@ -17,8 +17,8 @@ from retrospect.trace import Trace
 
 
 @dataclass
-class Attempt:
-    """A graded attempt, and what was learned from it.
+class Played:
+    """A graded attempt that has just been made, and what was learned from it.
 
     Attributes:
         started: ``time.perf_counter()`` at its beginning.
@@ -35,10 +35,10 @@ class Attempt:
     adapter: bool = False
 
 
-def graded(task: TaskSpec, attempt: Attempt, broken: Sequence[Failure], *, success: bool, over: bool) -> Row:
+def graded(task: TaskSpec, played: Played, broken: Sequence[Failure], *, success: bool, over: bool) -> Row:
     """The row of an attempt that the benchmark has scored; ``broken`` are the tries before it."""
-    trace, seconds = attempt.trace, attempt.seconds
-    seconds["rest"] = max(0.0, time.perf_counter() - attempt.started - sum(seconds.values()))
+    trace, seconds = played.trace, played.seconds
+    seconds["rest"] = max(0.0, time.perf_counter() - played.started - sum(seconds.values()))
     return Row(
         **_about(task, trace.attempt, trace.guidance, broken),
         outcome="graded",
@@ -54,9 +54,9 @@ def graded(task: TaskSpec, attempt: Attempt, broken: Sequence[Failure], *, succe
         redrawn_unparsable=sum(s.redrawn_unparsable for s in trace.steps),
         tokens=sum(s.tokens for s in trace.steps),
         seconds=Seconds(**{part: round(value, 4) for part, value in seconds.items()}),
-        words=attempt.words,
-        update=attempt.update,
-        adapter=attempt.adapter,
+        words=played.words,
+        update=played.update,
+        adapter=played.adapter,
         actions_hash=digest(json.dumps([[act.to_json(a) for a in s.actions] for s in trace.steps])),
     )
 

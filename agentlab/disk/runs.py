@@ -27,6 +27,8 @@ from agentlab.disk.row import SCHEMA, Row, parse_row
 from envs.base import Observation, Screenshot
 from envs.errors import StoreError, UsageError
 
+ADAPTER = "adapter"
+"""Folder of an attempt's adapter, inside the attempt's."""
 SCREEN = re.compile(r"screens/\d{3,6}\.webp")
 
 
@@ -72,6 +74,7 @@ class Attempt:
         result: Its row; None while the attempt is being made.
         guidance_after: The words for the next attempt.
         update, words, tokens: update.json, words.json and tokens.json.
+        adapter: The weights after it are there: there were some, and they were kept.
         voids: Tries that the machinery broke.
         problems: What could not be read.
     """
@@ -86,6 +89,7 @@ class Attempt:
     update: dict[str, Any] | None = None
     words: dict[str, Any] | None = None
     tokens: dict[str, Any] | None = None
+    adapter: bool = False
     voids: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -257,6 +261,7 @@ def read_attempt(folder: Path) -> Attempt:
         update=_json(folder / "update.json", problems),
         words=_json(folder / "words.json", problems),
         tokens=_json(folder / "tokens.json", problems),
+        adapter=(folder / ADAPTER).is_dir(),
         voids=len(list(folder.glob("void_*"))),
         problems=problems,
     )

@@ -22,7 +22,7 @@ from typing import Any
 from agentlab.disk.files import ATTEMPT, disk_errors, write_atomic
 from agentlab.disk.names import folder_name
 from agentlab.disk.row import SCHEMA, Row
-from agentlab.disk.runs import read_config, read_rows, session_rows
+from agentlab.disk.runs import ADAPTER, read_config, read_rows, session_rows
 from envs.errors import StoreError
 
 
@@ -199,6 +199,28 @@ class SessionStore:
             for path in sorted(numbered, reverse=True):  # the newest first: a crash in between leaves no gap
                 path.rename(aside / path.name)
         self.run._repair_results()
+
+    def adapter_folder(self, attempt: int) -> Path:
+        """Where the weights after an attempt are, if it has any and they have been kept."""
+        return self.attempt_folder(attempt) / ADAPTER
+
+    def prune_adapters(self, keep: str) -> None:
+        """Remove adapters that nobody needs any more.
+
+        Args:
+            keep: ``all``; ``last``, the newest; or ``none``, the newest until the session is over.  One that the machinery ended may
+                still be made to go on, so it keeps its newest.
+        """
+        if keep == "all":
+            return
+        made = self.rows()
+        over = bool(made) and made[-1].session_over and made[-1].graded
+        adapted = [row.attempt for row in made if row.adapter]
+        for attempt in adapted if keep == "none" and over else adapted[:-1]:
+            folder = self.adapter_folder(attempt)
+            with disk_errors(folder):
+                if folder.exists():
+                    shutil.rmtree(folder)
 
     def commit(self, attempt: int, row: Row) -> None:
         """The attempt is over and all its files are written: result.json makes it count."""

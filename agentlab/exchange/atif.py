@@ -1,8 +1,8 @@
 """Attempts as trajectories in the Agent Trajectory Interchange Format, ATIF v1.8 (Harbor's RFC 0001).
 
 One document per attempt, ``<session>/attempt_01/trajectory.json``, with its screens beside it.  The attempts of a session share a
-``session_id``.  Step 1 is what the user asked, with the first screen; every reply is an agent's step whose actions are tool calls
-and whose observation is the screen they led to.
+``session_id``.  Step 1 is what the user asked, with the first screen or text; every reply is an agent's step whose actions are tool
+calls and whose observation is the screen or text they led to.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def write(run: Run, folder: Path, guidance: bool) -> Exported:
 def trajectory(run: Run, lived: Lived, target: Path, guidance: bool, done: Exported) -> Data:
     """The document of one attempt; screens are copied below ``target``, those that cannot be are named in the text."""
     data = lived.data
-    screens = [_screen(lived, name, target, done) for name in lived.screens]
+    seen = [_parts(lived, what, target, done) for what in lived.seen]
     told = f"{data['instruction']}\n\n{data['guidance']}" if guidance and data["guidance"] else data["instruction"]
-    steps: list[Data] = [{"step_id": 1, "source": "user", "message": [{"type": "text", "text": told}, screens[0]]}]
-    steps += [_agent_step(i, step, screens[i]) for i, step in enumerate(data["steps"], start=1)]
+    steps: list[Data] = [{"step_id": 1, "source": "user", "message": [{"type": "text", "text": told}, *seen[0]]}]
+    steps += [_agent_step(i, step, seen[i]) for i, step in enumerate(data["steps"], start=1)]
     session = f"{run.folder.resolve().name}/{lived.session}"
     tokens = [step["tokens"] for step in data["steps"]]
     return {
@@ -76,6 +76,12 @@ def trajectory(run: Run, lived: Lived, target: Path, guidance: bool, done: Expor
     }
 
 
+def _parts(lived: Lived, seen: Data, target: Path, done: Exported) -> list[Data]:
+    """The content parts of what there was to see."""
+    parts = [{"type": "text", "text": seen["observation"]}] if seen["observation"] is not None else []
+    return [*parts, _screen(lived, seen["screen"], target, done)] if seen["pictured"] else parts
+
+
 def _screen(lived: Lived, name: str | None, target: Path, done: Exported) -> Data:
     """The content part of a screen."""
     try:
@@ -89,14 +95,15 @@ def _screen(lived: Lived, name: str | None, target: Path, done: Exported) -> Dat
     return {"type": "image", "source": {"media_type": "image/webp", "path": f"images/{name}"}}
 
 
-def _agent_step(place: int, step: Data, after: Data) -> Data:
-    """Reply ``place`` (from 1) and the screen it led to."""
+def _agent_step(place: int, step: Data, after: list[Data]) -> Data:
+    """Reply ``place`` (from 1) and what it led to."""
     calls = [
         {"tool_call_id": f"call_{place}_{i}", "function_name": action["kind"], "arguments": _arguments(action)}
         for i, action in enumerate(step["actions"], start=1)
         if action["kind"] != act.Invalid.kind
     ]
-    content = [{"type": "text", "text": f"Not executed: {step['invalid']}"}, after] if step["invalid"] else [after]
+    refused = [{"type": "text", "text": f"Not executed: {step['invalid']}"}] if step["invalid"] else []
+    content = [*refused, *after]
     result: Data = {"content": content}
     if calls:
         result["source_call_id"] = calls[-1]["tool_call_id"]
@@ -108,7 +115,8 @@ def _agent_step(place: int, step: Data, after: Data) -> Data:
     if step["tokens"]:
         made["metrics"] = _metrics(step)
     seconds = {name: value for name, value in step["seconds"].items() if value is not None}
-    return made | {"extra": {"credit": step["credit"], "seconds": seconds}}
+    said = {"feedback": step["feedback"]} if step["feedback"] else {}
+    return made | {"extra": {"credit": step["credit"], "seconds": seconds, **said}}
 
 
 def _metrics(step: Data) -> Data:

@@ -157,8 +157,8 @@ class _Task:
         if score is not None:
             ended_by = traj.ended_by(steps)
             self.writer.end({"screen": last}, score, ended_by)
-            attempt = rows.Attempt(Trace(instruction, steps, {}, score, ended_by, attempt=1), started, guidance="")
-            row = rows.graded(self.spec, attempt, [], success=score >= 1, over=True)
+            played = rows.Played(Trace(instruction, steps, {}, score, ended_by, attempt=1), started, guidance="")
+            row = rows.graded(self.spec, played, [], success=score >= 1, over=True)
             self.session.commit(1, row.model_copy(update={"seconds": Seconds()}))  # how long it took is not known
             self.done.graded += 1
             self.done.solved += score >= 1

@@ -29,7 +29,7 @@ def attempt_data(attempt: Attempt) -> Data:
         "guidance": text(attempt.begin.get("guidance")),
         "guidance_after": attempt.guidance_after,
         "steps": [_step(attempt, step, i, credit) | {"shift": moved.get(i)} for i, step in enumerate(attempt.steps)],
-        "final": _screen(attempt, attempt.end.get("screen")),
+        "final": _seen(attempt, attempt.end),
         "ended": bool(attempt.end),
         "finished": row is not None,
         "outcome": row.outcome if row else "",
@@ -37,7 +37,7 @@ def attempt_data(attempt: Attempt) -> Data:
         "reward": row.reward if row else None,
         "score": row.score if row else None,
         "seconds": row.seconds.parts() if row else {},
-        "update": {text(k): plain(v) for k, v in (attempt.update or {}).items()},
+        "update": {text(k): plain(v) for k, v in (attempt.update or {}).items()} | _adapter(attempt),
         "critique": text(reflection.get("critique")),
         "gradient": text(reflection.get("gradient")),
         "words_error": text(reflection.get("error")),
@@ -47,16 +47,24 @@ def attempt_data(attempt: Attempt) -> Data:
     }
 
 
+def _adapter(attempt: Attempt) -> Data:
+    """Whether the adapter of an update is still there: runs keep what ``keep_adapters`` says."""
+    if attempt.result is None or not attempt.result.adapter:
+        return {}
+    return {"adapter": "kept" if attempt.adapter else "not kept (keep_adapters)"}
+
+
 def _step(attempt: Attempt, step: Data, place: int, credit: Any) -> Data:
     seconds = step.get("seconds")
     return {
         "index": number(step.get("index")) or place + 1,
-        "screen": _screen(attempt, step.get("screen")),
+        **_seen(attempt, step),
         "thought": text(step.get("thought")),
         "action_text": text(step.get("action_text")) or text(step.get("text")),
         "text": text(step.get("text")),
         "actions": _actions(step.get("actions")),
         "invalid": text(step.get("invalid")),
+        "feedback": text(step.get("feedback")),
         "tokens": number(step.get("tokens")),
         "redrawn": number(step.get("redrawn")) or 0,
         "logprob": number(step.get("logprob")),
@@ -75,6 +83,16 @@ def _actions(recorded: Any) -> list[Data]:
         except InvalidActionError as error:
             found.append(act.to_json(act.Invalid(error.message)))
     return [{k: v if not isinstance(v, float) or math.isfinite(v) else 0.0 for k, v in a.items()} for a in found]
+
+
+def _seen(attempt: Attempt, event: Data) -> Data:
+    """What there was to see: ``screen``, a file's name or None if it cannot be shown; ``observation``, a text or None; and whether
+    there was a picture (``pictured``), so that a screen that is missing is known to be.
+    """
+    observation = event.get("observation")
+    observation = observation if isinstance(observation, str) else None
+    pictured = "screen" in event or observation is None
+    return {"screen": _screen(attempt, event.get("screen")), "observation": observation, "pictured": pictured}
 
 
 def _screen(attempt: Attempt, name: Any) -> str | None:

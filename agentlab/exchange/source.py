@@ -50,9 +50,9 @@ class Lived:
         return f"{self.session}/{self.folder.name}"
 
     @property
-    def screens(self) -> list[str | None]:
-        """Names of the screens before each step, and of the last one."""
-        return [*(step["screen"] for step in self.data["steps"]), self.data["final"]]
+    def seen(self) -> list[Data]:
+        """What there was to see before each step, and at the end: ``screen``, ``observation`` and ``pictured``."""
+        return [*self.data["steps"], self.data["final"]]
 
 
 @dataclass
@@ -79,12 +79,15 @@ class Screens:
         self.folder, self.done = folder, done
         self._known: dict[tuple[str, str], str] = {}
 
-    def add(self, lived: Lived, name: str | None) -> str:
-        """Path of a screen relative to the export's folder, ``images/<session>/attempt_01/000.webp``.
+    def add(self, lived: Lived, seen: Data) -> str | None:
+        """Path of a screen relative to the export's folder, ``images/<session>/attempt_01/000.webp``; None where there was none.
 
         Raises:
             StoreError: it is missing, or no WebP image.
         """
+        name = seen["screen"]
+        if not seen["pictured"]:
+            return None
         if name is None:
             raise StoreError("a screen is missing")
         key = (lived.place, name)

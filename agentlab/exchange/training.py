@@ -1,7 +1,8 @@
 """Attempts as conversations for training, one JSON object per line: solved ones (SFT), and failed beside solved (preference pairs).
 
-A conversation is what happened: the instruction with the first screen, a reply, the screen it led to, a reply, …  Screens are parts
-``{"type": "image", "image": "images/…"}``, relative to the file; ``images`` lists them in the order of the conversation.
+A conversation is what happened: the instruction with the first screen or text, a reply, the screen or text it led to, a reply, …
+Screens are parts ``{"type": "image", "image": "images/…"}``, relative to the file; ``images`` lists them in the order of the
+conversation.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def write_sft(run: Run, folder: Path, guidance: bool) -> Exported:
 def write_pairs(run: Run, folder: Path, guidance: bool) -> Exported:
     """``pairs.jsonl``: a line per failed attempt at a task that another attempt solved.
 
-    ``prompt`` is the instruction with the first screen, ``chosen`` and ``rejected`` are what followed; ``same_replies`` is how many
+    ``prompt`` is the instruction with the first screen or text, ``chosen`` and ``rejected`` are what followed; ``same_replies`` is how many
     replies at the start are the same in both.
     """
     done = Exported("pairs")
@@ -84,9 +85,11 @@ def _conversation(lived: Lived, screens: Screens, guidance: bool, done: Exported
     messages: list[Data] = []
     try:
         for step in lived.data["steps"]:
-            parts: list[Data] = [{"type": "image", "image": screens.add(lived, step["screen"])}]
-            if not messages:
-                parts.insert(0, {"type": "text", "text": told})
+            parts: list[Data] = [] if messages else [{"type": "text", "text": told}]
+            if step["observation"] is not None:
+                parts.append({"type": "text", "text": step["observation"]})
+            if (image := screens.add(lived, step)) is not None:
+                parts.append({"type": "image", "image": image})
             messages.append({"role": "user", "content": parts})
             messages.append({"role": "assistant", "content": [{"type": "text", "text": step["text"]}]})
     except StoreError as error:

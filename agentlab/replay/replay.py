@@ -1,4 +1,4 @@
-"""Recorded actions sent to a fresh environment: does the same thing happen again, screen by screen, and is the score the same?"""
+"""Recorded actions sent to a fresh environment: does the same thing happen again, step by step, and is the score the same?"""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from agentlab.disk.runs import Attempt, Run, read_screen
+from agentlab.disk.runs import Attempt, Run, read_observation
 from agentlab.replay.masks import differing_share
 from agentlab.replay.targets import Target, configuration, safe_options, with_suite
 from agentlab.run.runner import plan, refuse
 from agentlab.run.worker import EnvSlot
 from envs import actions as act
-from envs.base import Screenshot, TaskSpec
+from envs.base import Observation, Screenshot, TaskEnv, TaskSpec, modalities, picture
 from envs.errors import InfrastructureError, InvalidActionError, StoreError, UsageError
 from envs.gui import GUIEnv, Rectangle
 from envs.suites import choices, lacking, machinery
+from retrospect.sanitize import shorten
 
 KEPT_SCREENS = 12
 """Divergences whose screens are kept, to be drawn; those of a desktop are 12 MB each."""
+
+
+SHOWN = 80
+"""Characters shown of a line that differs."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +60,14 @@ class Divergence:
     Attributes:
         after: Step after which it showed; 0 is the start.
         what: In words.
-        recorded, replayed: The screens, where they are what differs; None as well where many others have been kept.
+        recorded, replayed: What was seen, where that is what differs; None as well where many others have been kept.
         masks: What was not compared.
     """
 
     after: int
     what: str
-    recorded: Screenshot | None = None
-    replayed: Screenshot | None = None
+    recorded: Observation | None = None
+    replayed: Observation | None = None
     masks: tuple[Rectangle, ...] = ()
 
 
@@ -71,7 +76,7 @@ class Replayed:
     """One attempt made again.
 
     Attributes:
-        compared: Screens compared; ``unseen`` could not be, because the recorded one cannot be read.
+        compared: Observations compared; ``unseen`` could not be, because the recorded one cannot be read.
         divergence: The first one, or None.
         recorded, score: Scores then and now; ``score`` is None if the replay was not graded.
         failure: Why it could not be replayed ("" if it was): that says nothing about the attempt.
@@ -156,30 +161,30 @@ class Replayer:
         if not steps or not all(steps) or not attempt.end:
             raise StoreError("Its record has no end, or steps without actions.")
         env = self._slot().get(task)
-        assert isinstance(env, GUIEnv)
         try:
             self._start(env, task, attempt, done)
             for index, actions in enumerate(steps, start=1):
                 if (done.divergence is not None and self.options.stop) or self._step(env, attempt, index, actions, done):
                     return
         finally:
-            env.expect(None)
+            if isinstance(env, GUIEnv):
+                env.expect(None)
 
-    def _start(self, env: GUIEnv, task: TaskSpec, attempt: Attempt, done: Replayed) -> None:
-        recorded = self._expect(env, attempt, attempt.steps[0].get("screen"), done)
+    def _start(self, env: TaskEnv, task: TaskSpec, attempt: Attempt, done: Replayed) -> None:
+        recorded = self._expect(env, attempt, attempt.steps[0], done)
         observation, info = env.reset(options={"task": task})
         if info["instruction"] != attempt.begin.get("instruction"):
             _diverged(done, Divergence(0, f"the instruction is {info['instruction']!r}"))
-        self._compare(env, recorded, observation["screenshot"], 0, done)
+        self._compare(env, recorded, observation, 0, done)
 
-    def _step(self, env: GUIEnv, attempt: Attempt, index: int, actions: tuple[act.Action, ...], done: Replayed) -> bool:
+    def _step(self, env: TaskEnv, attempt: Attempt, index: int, actions: tuple[act.Action, ...], done: Replayed) -> bool:
         """Make step ``index`` (from 1) again; whether the episode is over."""
         last = index == len(attempt.steps)
-        recorded = self._expect(env, attempt, (attempt.end if last else attempt.steps[index]).get("screen"), done)
+        recorded = self._expect(env, attempt, attempt.end if last else attempt.steps[index], done)
         observation, _, terminated, truncated, info = env.step(actions)
         if bool(info.get("invalid")) != bool(attempt.steps[index - 1].get("invalid")):
             _diverged(done, Divergence(index, f"the action was {'refused' if info.get('invalid') else 'accepted'} this time"))
-        self._compare(env, recorded, observation["screenshot"], index, done)
+        self._compare(env, recorded, observation, index, done)
         over = terminated or truncated
         if over != last:
             _diverged(done, Divergence(index, "the episode ended earlier" if over else "the episode did not end"))
@@ -187,17 +192,19 @@ class Replayer:
             done.score = float(info["score"])
         return over
 
-    def _expect(self, env: GUIEnv, attempt: Attempt, name: Any, done: Replayed) -> Screenshot | None:
-        """The recorded screen that comes next, if it can be read; until something has gone another way, it is waited for."""
+    def _expect(self, env: TaskEnv, attempt: Attempt, event: Mapping[str, Any], done: Replayed) -> Observation | None:
+        """What was seen next, if it can be read; until something has gone another way, a screen is waited for."""
         try:
-            recorded = read_screen(attempt.folder, name)
+            recorded = read_observation(attempt.folder, event)
         except StoreError:
+            recorded = None
+        if not isinstance(env, GUIEnv):
+            return recorded
+        if recorded is None or done.divergence is not None or "screenshot" not in recorded:
             env.expect(None)
-            return None
-        if done.divergence is None:
-            env.expect(lambda screen: self._share(env, recorded, screen) <= self.options.share, self.options.patience)
-        else:
-            env.expect(None)
+            return recorded
+        wanted = recorded["screenshot"]
+        env.expect(lambda screen: self._share(env, wanted, screen) <= self.options.share, self.options.patience)
         return recorded
 
     def _share(self, env: GUIEnv, recorded: Screenshot, screen: Screenshot) -> float:
@@ -205,17 +212,28 @@ class Replayer:
             self.masks = tuple(dict.fromkeys((*self.options.masks, *env.restless())))
         return differing_share(recorded, screen, self.masks, self.options.tolerance)
 
-    def _compare(self, env: GUIEnv, recorded: Screenshot | None, screen: Screenshot, after: int, done: Replayed) -> None:
+    def _compare(self, env: TaskEnv, recorded: Observation | None, seen: Observation, after: int, done: Replayed) -> None:
         if recorded is None:
             done.unseen += 1
             return
         done.compared += 1
-        share = self._share(env, recorded, screen)
-        if share > self.options.share:
-            what = f"{share:.2%} of the screen differs"
-            if recorded.shape != screen.shape:
-                what = "the screen is {1}x{0} instead of {3}x{2}".format(*screen.shape[:2], *recorded.shape[:2])
-            _diverged(done, Divergence(after, what, recorded, screen, self.masks))
+        what = self._difference(env, recorded, seen)
+        if what:
+            _diverged(done, Divergence(after, what, recorded, seen, self.masks))
+
+    def _difference(self, env: TaskEnv, recorded: Observation, seen: Observation) -> str:
+        """How two observations differ, in words; "" if they do not."""
+        if modalities(recorded) != modalities(seen):
+            return f"there is {_made_of(seen)} instead of {_made_of(recorded)}"
+        if recorded.get("text") != seen.get("text"):
+            return text_difference(recorded.get("text", ""), seen.get("text", ""))
+        if not isinstance(env, GUIEnv) or "screenshot" not in recorded:
+            return ""
+        old, new = recorded["screenshot"], picture(seen)
+        if old.shape != new.shape:
+            return "the screen is {1}x{0} instead of {3}x{2}".format(*new.shape[:2], *old.shape[:2])
+        share = self._share(env, old, new)
+        return f"{share:.2%} of the screen differs" if share > self.options.share else ""
 
     def close(self) -> None:
         """Close the environment and its machinery.  May be called twice."""
@@ -224,6 +242,20 @@ class Replayer:
                 self._envs.close()
         finally:
             self._stack.close()
+
+
+def _made_of(observation: Observation) -> str:
+    return " and ".join(f"a {kind}" for kind in sorted(modalities(observation))) or "nothing"
+
+
+def text_difference(recorded: str, seen: str) -> str:
+    """The first line in which two texts differ, in words."""
+    old, new = recorded.split("\n"), seen.split("\n")
+    place = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
+    lines = [shorten(lines[place], SHOWN) if place < len(lines) else None for lines in (old, new)]
+    if lines[0] is None or lines[1] is None:
+        return f"the text has {len(new)} lines instead of {len(old)}"
+    return f"line {place + 1} of the text is {lines[1]!r} instead of {lines[0]!r}"
 
 
 def _diverged(done: Replayed, divergence: Divergence) -> None:

@@ -14,6 +14,7 @@ from agentlab.disk.files import write_atomic
 from agentlab.replay.masks import differing
 from agentlab.replay.replay import Divergence, Replayed
 from agentlab.results.pages import Section, write_pages
+from envs.base import picture
 
 
 def sections(found: Sequence[Replayed], notes: Sequence[str] = ()) -> list[Section]:
@@ -24,8 +25,8 @@ def sections(found: Sequence[Replayed], notes: Sequence[str] = ()) -> list[Secti
         ("reproduced", str(sum(r.reproduced for r in graded))),
         ("diverged", str(sum(r.divergence is not None for r in graded))),
         ("another score", str(sum(r.score is not None and r.score != r.recorded for r in graded))),
-        ("screens compared", str(sum(r.compared for r in graded))),
-        ("screens that could not be compared", str(sum(r.unseen for r in graded))),
+        ("observations compared", str(sum(r.compared for r in graded))),
+        ("observations not comparable", str(sum(r.unseen for r in graded))),
         ("attempts that could not be replayed", str(len(found) - len(graded))),
     ]
     others = [
@@ -70,8 +71,8 @@ def write(folder: Path, title: str, found: Sequence[Replayed], notes: Sequence[s
             "what": r.divergence.what if r.divergence else "",
             "score_recorded": r.recorded,
             "score_replayed": r.score,
-            "screens_compared": r.compared,
-            "screens_unseen": r.unseen,
+            "compared": r.compared,
+            "unseen": r.unseen,
             "failure": r.failure,
         }
         for r in found
@@ -80,25 +81,25 @@ def write(folder: Path, title: str, found: Sequence[Replayed], notes: Sequence[s
 
 
 def _pictures(found: Sequence[Replayed]) -> dict[str, Callable[[Path], None]]:
-    seen = [(r, r.divergence) for r in found if r.divergence is not None and r.divergence.recorded is not None]
+    seen = [(r, r.divergence) for r in found if r.divergence is not None and "screenshot" in (r.divergence.recorded or {})]
     return {f"{r.session}_{r.attempt}.png": functools.partial(_draw, divergence) for r, divergence in seen}
 
 
 def _draw(divergence: Divergence, path: Path) -> None:
     """Recorded, replayed, and where they differ, side by side."""
-    a, b = divergence.recorded, divergence.replayed
-    assert a is not None and b is not None
+    assert divergence.recorded is not None and divergence.replayed is not None
+    a, b = picture(divergence.recorded), picture(divergence.replayed)
     panels = [a, b]
     if a.shape == b.shape:
         differs = differing(a, b, divergence.masks)[:, :, None]
         panels.append(np.where(differs, 0, 255).astype(np.uint8).repeat(3, axis=2))
     width = sum(p.shape[1] for p in panels) + 8 * (len(panels) - 1)
-    picture = Image.new("RGB", (width, max(p.shape[0] for p in panels)), "#d9dee5")
+    drawn = Image.new("RGB", (width, max(p.shape[0] for p in panels)), "#d9dee5")
     x = 0
     for panel in panels:
-        picture.paste(Image.fromarray(panel), (x, 0))
+        drawn.paste(Image.fromarray(panel), (x, 0))
         x += panel.shape[1] + 8
-    picture.save(path)
+    drawn.save(path)
 
 
 def _where(divergence: Divergence | None) -> str:

@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
 
 from agentlab.run.axes import honest_name, refuse_another_schedule, refuse_settings_of_axes_that_are_off, without_replaced
 from agentlab.run.presets import preset_named
 from envs.errors import UsageError
-from envs.suites import default_limit, default_options, default_workers
-from policies.adapt_config import WeightAdaptConfig
+from envs.suites import benchmark_names, default_limit, default_options, default_workers
+from policies.adaptation import config_classes, config_of, method_named
 from policies.base import SamplingConfig
+from policies.methods import NoneConfig, WeightsConfig
 from policies.sampling import PRESETS as SAMPLING
 from retrospect.config import WordsConfig
 
@@ -40,7 +41,7 @@ class AdaptConfig(Section):
     """What happens between two attempts: two independent choices, words and weights."""
 
     preset: str = Field(
-        default="none", description="The pair of choices by name (`--adapt`); `WORDS+WEIGHTS` names any other pair."
+        default="none", description="The pair of choices by name (`agentlab run --adapt`); `WORDS+WEIGHTS` names any other pair."
     )
     switch_at: int = Field(
         default=0,
@@ -56,7 +57,12 @@ class AdaptConfig(Section):
         "guidance, which costs a teacher-forced pass (ROSA2 Theorem 4.1).",
     )
     words: WordsConfig = WordsConfig()
-    weights: WeightAdaptConfig = WeightAdaptConfig(method="none")
+    weights: SerializeAsAny[WeightsConfig] = NoneConfig()
+
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _of_its_method(cls, value: Any) -> Any:
+        return config_of(value) if isinstance(value, Mapping) else value
 
     def axes(self, attempt: int) -> tuple[bool, bool]:
         """Whether (words, weights) learn from attempt ``attempt``."""
@@ -81,6 +87,11 @@ class RunConfig(Section):
         ge=1,
         description="Sessions of the run; a larger one extends a finished run. Not given: all of a fixed list of tasks, else 100.",
     )
+    history: Literal["fresh", "conversation"] = Field(
+        default="fresh",
+        description="fresh: every attempt begins anew. conversation: it goes on with what was said in the earlier ones "
+        "(Algorithm 1), for policies that can.",
+    )
     max_steps: int | None = Field(default=None, ge=1, description="Replies per attempt; null: the benchmark's own number.")
     tasks: tuple[str, ...] | None = Field(default=None, description="Names to restrict the suite to; null: the suite's own choice.")
     workers: int | None = Field(
@@ -95,6 +106,11 @@ class RunConfig(Section):
         default=1.0, gt=0, le=1, description="Score from which an attempt counts as solved (r_t = +1)."
     )
     infra_retries: int = Field(default=2, ge=0, description="How often an attempt that the machinery broke is retried.")
+    keep_adapters: Literal["last", "all", "none"] = Field(
+        default="last",
+        description="Adapters left on disk. last: the newest of each session. all: one per update. none: the newest while a session "
+        "goes on (resuming needs it), nothing once it is over. Changes no result.",
+    )
     track: Literal["wandb", "mlflow", "tensorboard"] | None = Field(
         default=None, description="Experiment tracker that is also told how the run goes. Changes no result."
     )
@@ -120,10 +136,7 @@ class RunConfig(Section):
         return self.model_dump(mode="json")
 
 
-BENCHMARKS = ("androidworld", "miniwob", "osworld")
-"""``--set androidworld.scroll=finger`` is ``env.scroll``: a run has one benchmark."""
-
-CHANGES_NO_RESULT = ("workers", "out", "track")
+CHANGES_NO_RESULT = ("workers", "out", "track", "keep_adapters")
 """Keys that may differ when a run is continued."""
 
 
@@ -141,11 +154,13 @@ def resolve(flags: Settings, *, file: Path | None = None, sets: Sequence[str] = 
     """
     layers = [load_file(file) if file else {}, _without_none(flags), *(parse_set(text) for text in sets)]
     layers = [_expand_sampling(layer) for layer in layers]
+    said = merge({}, *layers)
+    section = said.get("adapt", {})
+    name = section.get("preset", "none") if isinstance(section, Mapping) else "none"
+    preset = preset_named(str(name))
+    _know_method(merge(preset.settings, said))
     for layer in layers:
         check_keys(layer)
-    said = merge({}, *layers)
-    name = said.get("adapt", {}).get("preset", "none")
-    preset = preset_named(str(name))
     suite = str(said.get("suite", RunConfig.model_fields["suite"].default))
     of_suite = {"limit": default_limit(suite), "env": default_options(suite)}
     settings = merge(without_replaced(preset, said), of_suite, *layers)
@@ -157,6 +172,15 @@ def resolve(flags: Settings, *, file: Path | None = None, sets: Sequence[str] = 
         return RunConfig.model_validate(settings)
     except ValidationError as error:
         raise UsageError(_explain(error), "`agentlab settings` lists them all.") from error
+
+
+def _know_method(said: Settings) -> None:
+    """Load the method of the weights if it is somebody's own: its settings are then known."""
+    adapt = said.get("adapt")
+    weights = adapt.get("weights") if isinstance(adapt, Mapping) else None
+    method = weights.get("method", "none") if isinstance(weights, Mapping) else "none"
+    if method != "none":
+        method_named(str(method))
 
 
 def _expand_sampling(layer: Settings) -> Settings:
@@ -211,7 +235,7 @@ def complete_key(key: str) -> str:
     if key == "adapt":
         return "adapt.preset"
     benchmark, dot, option = key.partition(".")
-    if dot and benchmark in BENCHMARKS:
+    if dot and benchmark in benchmark_names():  # `osworld.scroll` is `env.scroll`: a run has one benchmark
         return f"env.{option}"
     known = list(known_keys(RunConfig))
     if key in known or any(k.startswith(f"{key}.") or (k.endswith(".*") and key.startswith(k[:-1])) for k in known):
@@ -227,26 +251,26 @@ def complete_key(key: str) -> str:
 def known_keys(model: Any, prefix: str = "") -> Iterator[str]:
     """Dotted names of all settings; ``name.*`` where any key is taken."""
     for name, kind in _fields(model).items():
-        nested = _nested(kind)
-        if nested is not None:
-            yield from known_keys(nested, f"{prefix}{name}.")
+        sections = sections_of(kind)
+        if sections:
+            yield from dict.fromkeys(key for section in sections for key in known_keys(section, f"{prefix}{name}."))
         elif typing.get_origin(kind) is dict:
             yield f"{prefix}{name}.*"
         else:
             yield f"{prefix}{name}"
 
 
-def check_keys(settings: Mapping[str, Any], model: Any = RunConfig, prefix: str = "") -> None:
-    """Refuse unknown keys, naming the nearest known ones."""
-    fields = _fields(model)
+def check_keys(settings: Mapping[str, Any], models: Sequence[Any] = (RunConfig,), prefix: str = "") -> None:
+    """Refuse keys that none of ``models`` knows, naming the nearest known ones."""
+    fields = {name: kind for model in models for name, kind in _fields(model).items()}
     for key, value in settings.items():
         if key not in fields:
             raise UsageError(f"Unknown setting {prefix + str(key)!r}.", _nearest(str(key), fields))
-        nested = _nested(fields[key])
-        if nested is not None and not isinstance(value, Mapping):
-            raise UsageError(f"{prefix}{key} is a group of settings, not {value!r}.", _inside(f"{prefix}{key}", nested))
-        if nested is not None:
-            check_keys(value, nested, f"{prefix}{key}.")
+        sections = sections_of(fields[key])
+        if sections and not isinstance(value, Mapping):
+            raise UsageError(f"{prefix}{key} is a group of settings, not {value!r}.", _inside(f"{prefix}{key}", sections[0]))
+        if sections:
+            check_keys(value, sections, f"{prefix}{key}.")
 
 
 def _inside(section: str, model: Any) -> str:
@@ -256,12 +280,12 @@ def _inside(section: str, model: Any) -> str:
 
 
 def is_default(key: str, value: Any) -> bool:
-    """Whether ``value`` is the default of the setting with the dotted name ``key``."""
-    model: Any = RunConfig
+    """Whether ``value`` is the default of the setting with the dotted name ``key`` (of any method that has it)."""
+    models: tuple[Any, ...] = (RunConfig,)
     *sections, last = key.split(".")
     for section in sections:
-        model = _nested(_fields(model)[section])
-    return last in model.model_fields and bool(model.model_fields[last].default == value)
+        models = next(sections_of(_fields(model)[section]) for model in models if section in _fields(model))
+    return any(last in model.model_fields and bool(model.model_fields[last].default == value) for model in models)
 
 
 def merge(*layers: Mapping[str, Any]) -> Settings:
@@ -282,10 +306,11 @@ def _fields(model: Any) -> dict[str, Any]:
     return {name: info.annotation for name, info in model.model_fields.items()}
 
 
-def _nested(kind: Any) -> Any:
-    """The section type inside ``kind`` (unwrapping ``X | None``), or None."""
+def sections_of(kind: Any) -> tuple[Any, ...]:
+    """The section types inside ``kind`` (unwrapping ``X | None``): of the weights one per method, else one or none."""
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union else (kind,)
-    return next((o for o in options if dataclasses.is_dataclass(o) or (isinstance(o, type) and issubclass(o, BaseModel))), None)
+    found = tuple(o for o in options if dataclasses.is_dataclass(o) or (isinstance(o, type) and issubclass(o, BaseModel)))
+    return config_classes() if found == (WeightsConfig,) else found[:1]
 
 
 def _without_none(settings: Mapping[str, Any]) -> Settings:

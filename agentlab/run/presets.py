@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from envs.errors import UsageError, did_you_mean
-from policies import adapt_config
+from policies.rosa.config import PAPER
 
 OFF = "none"
 """The method of an axis along which nothing is learned."""
@@ -29,10 +29,9 @@ class Preset:
 
 
 def _pair(words: str = OFF, weights: str = OFF, sampling: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
-    """Settings of a pair: a words method and a preset of the weights; ``more`` of ``adapt``, ``beta`` of the weights."""
-    beta = {"beta": more.pop("beta")} if "beta" in more else {}
-    of_weights = {"method": "rosa", **adapt_config.PRESETS[weights], **beta}
-    return {"adapt": {"words": {"method": words}, "weights": of_weights, **more}, "sampling": sampling or {}}
+    """Settings of a pair: a method of the words and one of the weights; ``switch_at`` is of the pair, all else of the weights."""
+    pair = {"switch_at": more.pop("switch_at")} if "switch_at" in more else {}
+    return {"adapt": {"words": {"method": words}, "weights": {"method": weights, **more}, **pair}, "sampling": sampling or {}}
 
 
 def _sampled(temperature: float) -> dict[str, Any]:
@@ -53,12 +52,12 @@ PRESETS: dict[str, Preset] = {
     "textgrad": Preset("words: a textual gradient revises the guidance", _pair("textgrad", sampling=_sampled(0.7))),
     "reflexion": Preset("words: a memory of the last three attempts", _pair("reflexion")),
     "rosa": Preset("weights: ROSA on the LM head, this project's default setting", _pair(OFF, "rosa", _sampled(0.7), beta=2.0)),
-    "rosa-paper": Preset("weights: ROSA with the paper's own settings", _pair(OFF, "rosa-paper")),
+    "rosa-paper": Preset("weights: ROSA with the paper's own settings", _pair(OFF, "rosa", **PAPER)),
     "rl": Preset("weights: one policy-gradient step (the paper's RL baseline)", _pair(OFF, "rl")),
     "slot": Preset("weights: likelihood steps on one vector before the head, no reward (control)", _pair(OFF, "slot")),
-    "rosa2": Preset("words, then weights, after every failure (ROSA2)", _pair("textgrad", "rosa", _sampled(1.0))),
+    "rosa2": Preset("words, then weights, after every failure (ROSA2)", _pair("textgrad", "rosa", _sampled(1.0), beta=1.0)),
     "switch": Preset(
-        "one axis until attempt adapt.switch_at, then the other", _pair("textgrad", "rosa", _sampled(1.0), switch_at=3)
+        "one axis until attempt adapt.switch_at, then the other", _pair("textgrad", "rosa", _sampled(1.0), beta=1.0, switch_at=3)
     ),
 }
 

@@ -28,7 +28,7 @@ from agentlab.run.session import Interrupted, Session
 from agentlab.run.worker import EnvSlot
 from envs.base import TaskSpec
 from envs.errors import SetupError, UsageError
-from envs.suites import check_options, get_suite, lacking, machinery, remarks, shows
+from envs.suites import check_options, get_suite, lacking, locate, machinery, remarks, shows
 from policies.base import Policy
 from policies.registry import load_policy, needs
 from retrospect.reflect import Retrospector, preload
@@ -118,6 +118,7 @@ class Runner:
             if self.retry_infrastructure and rows and not rows[-1].graded:
                 session.set_aside(len(rows))
                 rows.pop()
+            session.prune_adapters(self.config.keep_adapters)  # a run that was killed may have left some
             if not session_over(rows):
                 todo.append(task)
         return todo
@@ -198,16 +199,9 @@ def prepare(config: RunConfig, say: Callable[[str], None]) -> None:
     """Get ready what the suite needs on this machine, before anything is started.
 
     Raises:
-        SetupError: it cannot be had; the hint says how to mend it.
+        SetupError: it is unavailable; the hint says how to mend it.
     """
-    if config.suite.startswith("miniwob") and "browser" not in config.env:
-        from envs.miniwob.browser import find_browser
-        from envs.miniwob.setup import ensure_browser
-
-        try:
-            find_browser()
-        except SetupError:
-            ensure_browser(say)
+    locate(config.suite)[0].prepare(config.env, say)
     refuse([*lacking(config.suite, config.env), *policy_lacks(config)])
     for line in remarks(config.suite, config.env, plan(config)):
         say(line)
@@ -235,6 +229,8 @@ def load_policy_of(config: RunConfig) -> Iterator[Policy]:
                 f"--adapt {config.adapt.preset} changes weights, and the policy {config.policy!r} has none to change.",
                 "Use --adapt none, textgrad or reflexion, or a policy with weights.",
             )
+        if config.history == "conversation" and not policy.converses:
+            raise UsageError(f"The policy {config.policy!r} begins every attempt afresh.", "Use --set history=fresh.")
         yield policy
     finally:
         policy.close()

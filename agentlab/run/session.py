@@ -1,4 +1,12 @@
-"""One task and its attempts: ROSA2 Algorithm 1 with a UI episode in the place of a chat turn.
+"""One task and its attempts: ROSA2 Algorithm 1 with an episode in the place of a chat turn.
+
+    θ_1 = 0, x_1 = the task alone, H_1 = ∅                                   :meth:`Session._restore`
+    for t = 1 … T_max:                                                       :meth:`Session.run`
+        ŷ_t ~ π_θt(· | H_t, x_t)        every token of a whole episode       :meth:`Session._episode`
+        r_t = +1 or −1                  once, at its end; +1 is the end      :meth:`Session._attempt`
+        x*_{t+1} = x_{t+1} − ∇_text L(ŷ_t)                       (line 14)   :meth:`Session._learn_words`
+        θ_{t+1} = θ_t + Δθ                                       (line 17)   :meth:`Session._learn_weights`
+        H_{t+1} = H_t ∪ {ŷ_t, x*}       ``history=conversation``; ∅ with ``fresh``
 
 The unit of work, of resume and of parallelism.  What the machinery breaks is made again within bounds; it is recorded, and it is
 never a reward, never adapted on, never written down as a failure of the agent.
@@ -14,18 +22,21 @@ from threading import Event
 from typing import Any
 
 from agentlab.disk import rows
-from agentlab.disk.files import read_json
+from agentlab.disk.files import disk_errors, read_json
 from agentlab.disk.record import AttemptWriter, load_trace
 from agentlab.disk.row import Failure, Row, UpdateColumns
-from agentlab.disk.rows import Attempt
+from agentlab.disk.rows import Played
 from agentlab.disk.store import SessionStore
 from agentlab.run.config import RunConfig
 from agentlab.run.worker import EnvSlot
 from envs.base import Observation, TaskEnv, TaskSpec
 from envs.errors import AdaptationError, InfrastructureError, LabError
-from policies.base import Decision, Policy, PolicySession
+from policies.base import Decision, PastAttempt, Policy, PolicySession
 from retrospect.reflect import Retrospector
 from retrospect.trace import Step, Trace
+
+History = tuple[PastAttempt, ...]
+"""H: the earlier attempts, oldest first."""
 
 
 class Interrupted(Exception):
@@ -61,26 +72,30 @@ class Session:
         made = self.store.rows()
         if rows.session_over(made):
             return
-        theta, made, x = self._restore(made)  # a fresh session: θ₁ = 0 and x₁ = the instruction, no guidance
+        theta, made, x, h = self._restore(made)
         try:
             for t in range(len(made) + 1, self.config.attempts + 1):
-                row = self._attempt(theta, t, x)
+                row, played = self._attempt(theta, t, x, h)
                 on_row(row)
-                if row.session_over:
+                if row.session_over or played is None:
                     break
-                x = self._guidance_after(t)
+                x = played.guidance
+                h = self._history_after(h, played.trace)
         finally:
             theta.close()
 
     # -- one turn of the loop --------------------------------------------------------------------------------------------------
-    def _attempt(self, theta: PolicySession, t: int, x: str) -> Row:
-        """Attempt ``t`` under guidance ``x``, with what is learned from it; its files are complete when this returns."""
+    def _attempt(self, theta: PolicySession, t: int, x: str, h: History) -> tuple[Row, Played | None]:
+        """Attempt ``t`` under guidance ``x``, with what is learned from it; its files are complete when this returns.
+
+        Returns its row, and what it was; None if the machinery never let it end.
+        """
         writer = AttemptWriter(self.store.start_attempt(t))
         broken: list[Failure] = []
         started = time.perf_counter()
         while True:
             try:
-                attempt = self._episode(theta, t, x, writer)  # ŷ_t: every token of a whole episode
+                played = self._episode(theta, t, x, h, writer)  # ŷ_t
                 break
             except InfrastructureError as error:
                 theta.discard()
@@ -91,21 +106,21 @@ class Session:
                 writer.void()
                 if len(broken) > self.config.infra_retries:
                     row = rows.broken(self.task, t, x, broken, time.perf_counter() - started)
-                    return self._commit(t, row)
-        success = attempt.trace.score >= self.config.success_threshold  # r_t = +1 or −1, once, at the end
+                    return self._commit(t, row), None
+        success = played.trace.score >= self.config.success_threshold  # r_t = +1 or −1, once, at the end
         if not success and t < self.config.attempts:  # r_t = +1 or t = T_max: stop
-            self._learn(theta, attempt, writer)
+            self._learn(theta, played, writer)
         over = success or t == self.config.attempts
-        return self._commit(t, rows.graded(self.task, attempt, broken, success=success, over=over))
+        return self._commit(t, rows.graded(self.task, played, broken, success=success, over=over)), played
 
-    def _episode(self, theta: PolicySession, t: int, x: str, writer: AttemptWriter) -> Attempt:
+    def _episode(self, theta: PolicySession, t: int, x: str, h: History, writer: AttemptWriter) -> Played:
         """One episode from a freshly reset task."""
         started = time.perf_counter()
         steps: list[Step] = []
         acting = False
         try:
             env = self.envs.get(self.task)
-            observation, instruction = self._begin(env, theta, t, x, writer)
+            observation, instruction = self._begin(env, theta, t, x, h, writer)
             reset_seconds = time.perf_counter() - started
             seen = writer.observation(observation)
             over = False
@@ -127,80 +142,108 @@ class Session:
             raise
         writer.end(seen, info["score"], info["ended_by"])
         trace = Trace(instruction, steps, observation, info["score"], info["ended_by"], guidance=x, attempt=t)
-        attempt = Attempt(trace, started, guidance=x)
-        attempt.seconds["acting"] = sum(s.seconds["acting"] for s in steps)
-        attempt.seconds["environment"] = reset_seconds + sum(s.seconds["environment"] for s in steps)
-        return attempt
+        played = Played(trace, started, guidance=x)
+        played.seconds["acting"] = sum(s.seconds["acting"] for s in steps)
+        played.seconds["environment"] = reset_seconds + sum(s.seconds["environment"] for s in steps)
+        return played
 
-    def _begin(self, env: TaskEnv, theta: PolicySession, t: int, x: str, writer: AttemptWriter) -> tuple[Observation, str]:
+    def _begin(
+        self, env: TaskEnv, theta: PolicySession, t: int, x: str, h: History, writer: AttemptWriter
+    ) -> tuple[Observation, str]:
         """Reset the task and tell the policy: (first observation, instruction)."""
         theta.meet(env)
         observation, info = env.reset(options={"task": self.task})
+        if self.config.history == "conversation":
+            theta.converse(h)
         theta.begin(info["instruction"], guidance=x, attempt=t)
         writer.begin(self.task, t, info["instruction"], x, env.seconds)
         return observation, info["instruction"]
 
-    def _learn(self, theta: PolicySession, attempt: Attempt, writer: AttemptWriter) -> None:
+    def _learn(self, theta: PolicySession, played: Played, writer: AttemptWriter) -> None:
         """What is learned from a failed attempt; an axis that is off, or cannot learn, leaves x or θ as it is."""
-        words, weights = self.config.adapt.axes(attempt.trace.attempt)
-        reflection = None
+        words, weights = self.config.adapt.axes(played.trace.attempt)
+        credit: Sequence[float] = (-1.0,) * len(played.trace.steps)  # r_i = r_t
         if self.words is not None and (words or weights):  # the weights may want the credit only
-            started = time.perf_counter()
-            reflection = self.words.reflect(attempt.trace, words=words)  # x*_{t+1} = x_{t+1} − ∇_text L(ŷ_t)  (Alg. 1, line 14)
-            attempt.guidance = reflection.guidance
-            attempt.seconds["words"] = time.perf_counter() - started
-            attempt.words = rows.words_columns(reflection)
-            writer.json("words.json", {"reflection": reflection.to_json(), "state": self.words.state()})
-        if attempt.guidance:
-            writer.text("guidance.txt", attempt.guidance)
-        if weights:  # θ_{t+1} = θ_t + Δθ  (Alg. 1, line 17)
-            credit = reflection.credit if reflection is not None else (-1.0,) * len(attempt.trace.steps)  # r_i = r_t, or dense
-            self._update(theta, attempt, credit, writer)
+            credit = self._learn_words(self.words, played, writer, learn=words)
+        if played.guidance:
+            writer.text("guidance.txt", played.guidance)
+        if weights:
+            self._learn_weights(theta, played, credit, writer)
 
-    def _update(self, theta: PolicySession, attempt: Attempt, credit: Sequence[float], writer: AttemptWriter) -> None:
+    def _learn_words(self, words: Retrospector, played: Played, writer: AttemptWriter, *, learn: bool) -> Sequence[float]:
+        """x*_{t+1} = x_{t+1} − ∇_text L(ŷ_t)  (Alg. 1, line 14), into ``played.guidance``; returns the credit of each step."""
+        started = time.perf_counter()
+        reflection = words.reflect(played.trace, words=learn)
+        played.guidance = reflection.guidance
+        played.seconds["words"] = time.perf_counter() - started
+        played.words = rows.words_columns(reflection)
+        writer.json("words.json", {"reflection": reflection.to_json(), "state": words.state()})
+        return reflection.credit
+
+    def _learn_weights(self, theta: PolicySession, played: Played, credit: Sequence[float], writer: AttemptWriter) -> None:
+        """θ_{t+1} = θ_t + Δθ  (Alg. 1, line 17)."""
         started = time.perf_counter()
         try:
-            update = theta.adapt(credit, refined=attempt.guidance if self.config.adapt.score_under == "refined" else None)
+            update = theta.adapt(credit, refined=played.guidance if self.config.adapt.score_under == "refined" else None)
             if update is None:
                 return
             known = {"method": update.method, "accepted": update.accepted, "seconds": update.seconds}
-            attempt.update = UpdateColumns(**(update.numbers | known))
+            played.update = UpdateColumns(**(update.numbers | known))
             if update.replies:
                 writer.json("tokens.json", {"replies": [dataclasses.asdict(reply) for reply in update.replies]})
         except AdaptationError as error:
             method = self.config.adapt.weights.method
-            attempt.update = UpdateColumns(method=method, accepted=False, seconds=0.0, error=str(error))
-        attempt.adapter = theta.save_adapter(writer.folder)
-        attempt.seconds["weights"] = time.perf_counter() - started
-        writer.json("update.json", attempt.update.model_dump(mode="json"))
+            played.update = UpdateColumns(method=method, accepted=False, seconds=0.0, error=str(error))
+        played.adapter = self._save_adapter(theta, played.trace.attempt)
+        played.seconds["weights"] = time.perf_counter() - started
+        writer.json("update.json", played.update.model_dump(mode="json"))
+
+    def _history_after(self, h: History, trace: Trace) -> History:
+        """H_{t+1} = H_t ∪ {ŷ_t, x*}, where it is kept."""
+        if self.config.history == "fresh":
+            return ()
+        turns = tuple((step.observation, step.text) for step in trace.steps)
+        return (*h, PastAttempt(trace.guidance, turns, trace.feedback))
+
+    def _save_adapter(self, theta: PolicySession, t: int) -> bool:
+        folder = self.store.adapter_folder(t)
+        with disk_errors(folder):
+            folder.mkdir()
+            saved = theta.save_adapter(folder)
+            if not saved:
+                folder.rmdir()
+        return saved
 
     def _commit(self, t: int, row: Row) -> Row:
         row = row.model_copy(update={"memory": self.memory()})
-        self.store.commit(t, row)
+        self.store.commit(t, row)  # from here on the adapters before this attempt's are not needed
+        self.store.prune_adapters(self.config.keep_adapters)
         return row
 
     # -- coming back to a session ----------------------------------------------------------------------------------------------
-    def _restore(self, made: list[Row]) -> tuple[PolicySession, list[Row], str]:
-        """Adapter, rows and words as the last finished attempt left them; from attempt 1 again if that cannot be had."""
+    def _restore(self, made: list[Row]) -> tuple[PolicySession, list[Row], str, History]:
+        """θ, rows, x and H as the last finished attempt left them; from attempt 1 again if they cannot be had."""
         theta = self._open()
+        h: History = ()
         if not made:
-            return theta, [], ""
+            return theta, [], "", h
         try:
-            if self.config.sampling.no_repeat:
+            if self.config.sampling.no_repeat or self.config.history != "fresh":
                 for row in made:
-                    steps = load_trace(self.store.attempt_folder(row.attempt)).steps
-                    theta.recall([(step.observation, step.actions) for step in steps])
+                    trace = load_trace(self.store.attempt_folder(row.attempt))
+                    theta.recall([(step.observation, step.actions) for step in trace.steps])
+                    h = self._history_after(h, trace)
             # Attempts that the weights did not learn from (`switch`) left no file: the newest adapter is the one in force.
             adapted = [row.attempt for row in made if row.adapter]
             if adapted:
-                theta.load_adapter(self.store.attempt_folder(adapted[-1]))
+                theta.load_adapter(self.store.adapter_folder(adapted[-1]))
             if self.words is not None:
                 self._restore_words(len(made))
-            return theta, made, self._guidance_after(len(made))
+            return theta, made, self._guidance_after(len(made)), h
         except LabError:
             theta.close()
             self.store.set_aside(1)  # never lost, never counted
-            return self._open(), [], ""
+            return self._open(), [], "", ()
 
     def _open(self) -> PolicySession:
         weights = self.config.adapt.weights

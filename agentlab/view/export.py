@@ -48,7 +48,7 @@ def _export_session(library: Library, folder: Path, run: str, name: str) -> None
     _write(folder, f"{run}/{name}", session)
     for attempt in session["attempts"]:
         target = folder / "data" / run / name / str(attempt["number"])
-        names = {step["screen"] for step in attempt["steps"]} | {attempt["final"]}
+        names = {seen["screen"] for seen in (*attempt["steps"], attempt["final"])}
         for screen in sorted(filter(None, names)):
             with disk_errors(target):
                 target.mkdir(parents=True, exist_ok=True)

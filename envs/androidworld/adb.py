@@ -36,6 +36,10 @@ class SideDoor:
         except ValueError as error:
             raise self._failed("screencap", str(error)) from error
 
+    def shell(self, words: Sequence[str]) -> str:
+        """The output of one command of the phone's shell; no word may need quoting."""
+        return self._adb(["shell", *words], INPUT_SECONDS).decode(errors="replace")
+
     def perform(self, operation: Operation) -> bool:
         """Do an operation that upstream's server has no route for; False if this is not one of them.
 

@@ -76,7 +76,7 @@ class AddressProvider(Provider):
             try:
                 ours = protocol_of(self.host, port) == "ours"
                 device: Device = OurDevice(self.host, port) if ours else UpstreamDevice(self.host, port)
-                missing = device.missing()
+                missing = device.missing() and device.revive()
                 if not missing:
                     return device
                 device.close()

@@ -77,6 +77,10 @@ class Device(abc.ABC):
         """As :meth:`missing`, but the emulator itself must answer; may disturb the screen, so only between episodes."""
         return self.missing()
 
+    def revive(self) -> str:
+        """What still keeps the device from being usable once what the last episode left on its screen is put away."""
+        return self.missing()
+
     @abc.abstractmethod
     def begin(self, instance: Instance, *, restore: bool) -> str:
         """Tear down what is active, initialise the instance, its parameters as new; returns the goal.
@@ -105,6 +109,13 @@ class Device(abc.ABC):
     @abc.abstractmethod
     def score(self) -> float:
         """Upstream's score of the device's state, in [0, 1]."""
+
+    def attest(self) -> None:
+        """The episode is over: make sure that it was the phone that the agent saw, up to the end; may disturb the screen.
+
+        Raises:
+            InfrastructureError: the emulator is gone, or its screen was black or frozen.
+        """
 
     @abc.abstractmethod
     def end(self) -> None:

@@ -6,12 +6,12 @@ import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
 
 from envs import actions as act
-from envs.androidworld import tasks
+from envs.androidworld import knobs, tasks
 from envs.androidworld.device import Device, Instance
 from envs.androidworld.gestures import Conventions, compile_action, sendable
 from envs.androidworld.machinery import make_provider
@@ -62,6 +62,7 @@ class AndroidWorldEnv(GUIEnv):
         accessibility: Add ``accessibility_tree`` to the observation.
         demonstrations: JSON file, task name -> list of steps, each a list of actions: what :meth:`oracle` follows.
         oracle: For the policy ``scripted``.
+        emulator_settings: Of the emulator that is started (``boot_timeout_s``, ``memory_mb`` …: :mod:`envs.androidworld.knobs`).
         render_mode: ``rgb_array`` or None.
     """
 
@@ -69,7 +70,7 @@ class AndroidWorldEnv(GUIEnv):
         "provider": ("ours", "upstream"), "scroll": ("content", "finger"), "enter": ("asked", "always"), "drag": ("swipe", "pick_up"),
         **CHOICES,
     }  # fmt: skip
-    withheld = ("spares",)
+    withheld = ("spares", *knobs.KNOBS)
 
     def __init__(
         self,
@@ -90,7 +91,9 @@ class AndroidWorldEnv(GUIEnv):
         demonstrations: str | Path | None = None,
         oracle: bool = False,
         render_mode: str | None = None,
+        **emulator_settings: Any,
     ) -> None:
+        knobs.check(emulator_settings, provider)
         check({
             "scroll": scroll, "enter": enter, "drag": drag, "scroll_share": scroll_share, "wait_seconds": wait_seconds,
             "finished_answers": finished_answers, "settle": settle, "restore": restore, "accessibility": accessibility,
@@ -105,7 +108,9 @@ class AndroidWorldEnv(GUIEnv):
         self._demonstrations = read_demonstrations(demonstrations) if demonstrations is not None else {}
         self.oracle_available = oracle
         self._owns_provider = isinstance(provider, str)
-        self._provider = make_provider(provider, image=image, spares=spares) if isinstance(provider, str) else provider
+        self._provider = (
+            make_provider(provider, image=image, spares=spares, knobs=emulator_settings) if isinstance(provider, str) else provider
+        )
         self._device: Device | None = None
         self._instance: Instance | None = None
         self._answered = self._seen = False
@@ -161,12 +166,15 @@ class AndroidWorldEnv(GUIEnv):
             return device.over()
 
     def _grade(self, last: act.Action | None) -> float:
-        if not isinstance(last, act.TERMINAL) and not self._ended():
-            return 0.0  # upstream: a task that is done but not declared so is not solved
+        declared = isinstance(last, act.TERMINAL) or self._ended()
+        score = 0.0  # upstream: a task that is done but not declared so is not solved
         with self._blaming() as device:
             if isinstance(last, act.Finished) and last.text and self._finished_answers and not self._answered:
                 _answer(device, last.text)
-            return device.score()
+            if declared:
+                score = device.score()
+            device.attest()
+        return score
 
     def restless(self) -> tuple[Rectangle, ...]:
         """The status bar: upstream sets the device's clock at the start of a task, and it runs."""

@@ -7,12 +7,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from envs.androidworld.addresses import AddressProvider, parse_address
-from envs.androidworld.providers import OUR_IMAGE, ContainerProvider, OurProvider, Provider, UpstreamProvider
+from envs.androidworld.knobs import KNOBS, check
+from envs.androidworld.providers import OUR_IMAGE, STARTS, ContainerProvider, OurProvider, Provider, UpstreamProvider
 from envs.containers import Container, Fleet
 from envs.errors import UsageError
 
 
-def make_provider(name: str, run: str = "androidworld", *, image: str = "", spares: int = 0) -> Provider:
+def make_provider(
+    name: str, run: str = "androidworld", *, image: str = "", spares: int = 0, knobs: Mapping[str, Any] | None = None
+) -> Provider:
     """``ours``, ``upstream``, or the address of running servers.
 
     Raises:
@@ -21,7 +24,8 @@ def make_provider(name: str, run: str = "androidworld", *, image: str = "", spar
     """
     kinds: dict[str, type[ContainerProvider]] = {"ours": OurProvider, "upstream": UpstreamProvider}
     if name in kinds:
-        return kinds[name](run, image=image, spares=spares)
+        return kinds[name](run, image=image, spares=spares, knobs=knobs)
+    check(knobs or {}, name)
     return AddressProvider(name)
 
 
@@ -41,14 +45,15 @@ def shared_options(options: dict[str, Any], run: str, workers: int) -> Iterator[
         yield options
         return
     own = {name: options[name] for name in ("image", "spares") if name in options}
-    made = make_provider(provider, run, **own)
+    knobs = {name: options[name] for name in KNOBS if name in options}
+    made = make_provider(provider, run, knobs=knobs, **own)
     try:
         if isinstance(made, AddressProvider):
             if workers > len(made.ports):
                 what = f"{workers} workers, but {len(made.ports)} {'server' if len(made.ports) == 1 else 'servers'} at {provider}."
                 raise UsageError(what, f"Use --workers {len(made.ports)}.")
             made.check()
-        yield {name: value for name, value in options.items() if name not in own} | {"provider": made}
+        yield {name: value for name, value in options.items() if name not in own and name not in knobs} | {"provider": made}
     finally:
         made.close()
 
@@ -57,5 +62,5 @@ def start_ours(count: int, *, run: str, ttl: int) -> list[Container]:
     """Start emulators that outlive this process, until they are stopped or their time to live (seconds) is over."""
     provider = OurProvider.__new__(OurProvider)
     provider.image = OUR_IMAGE
-    fleet = Fleet(run, ttl=ttl, detached=True)
+    fleet = Fleet(run, ttl=ttl, detached=True, starts=STARTS)
     return fleet.start_many(provider.spec(), count, provider._missing, provider.boot_seconds)

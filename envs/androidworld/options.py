@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from envs import actions as act
+from envs.androidworld import knobs
 from envs.androidworld.gestures import Conventions
 from envs.errors import InvalidActionError, UsageError
 
@@ -32,6 +33,7 @@ def check(options: Mapping[str, Any]) -> None:
     for name in FLAGS:
         if not isinstance(options.get(name, True), bool):
             raise UsageError(f"androidworld.{name} is {options[name]!r}.", "Give true or false.")
+    knobs.check({name: options[name] for name in knobs.KNOBS if name in options}, options.get("provider", "ours"))
     spares = options.get("spares", 0)
     if isinstance(spares, bool) or not isinstance(spares, int) or spares < 0:
         raise UsageError(f"androidworld.spares is {spares!r}.", "Give a number of emulators, 0 or more.")

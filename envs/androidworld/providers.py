@@ -12,8 +12,11 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from envs.androidworld import knobs as guest
 from envs.androidworld import tasks
 from envs.androidworld.adb import SideDoor
 from envs.androidworld.device import Device, Instance
@@ -31,9 +34,11 @@ OUR_DOCKERFILE = "androidworld"
 UPSTREAM_IMAGE = "android_world:latest"
 """As upstream's README tags it."""
 KVM = Path("/dev/kvm")
-COLD_SECONDS = 1800.0
+COLD_SECONDS = 3600.0
 """The first start boots the emulator and installs 24 applications: 5-10 minutes where upstream measured it."""
 MEMORY = "8g"
+STARTS = 64
+"""How many emulators may boot at once: as many as are asked for.  Warm ones mostly wait; of cold ones one installs, the rest wait."""
 STRIKES = 3
 """Failures in a row after which an emulator that calls itself healthy is replaced all the same."""
 
@@ -76,12 +81,14 @@ class ContainerProvider(Provider):
         run: Name of the run, for ``agentlab containers``.
         image: Tag to use instead of the usual one.
         spares: How many booted emulators wait, paused, to replace one that failed; each takes its memory and no CPU.
+        knobs: Settings of the emulator (:data:`envs.androidworld.knobs.KNOBS`).
         ledger: Where started containers are noted.
         log_dir: Where the logs of containers that failed are kept.
     """
 
     image: str
     boot_seconds = COLD_SECONDS
+    knobs: Mapping[str, Any] = {}
 
     def __init__(
         self,
@@ -89,13 +96,17 @@ class ContainerProvider(Provider):
         *,
         image: str = "",
         spares: int = 0,
+        knobs: Mapping[str, Any] | None = None,
         ledger: Ledger | None = None,
         log_dir: Path | None = None,
     ) -> None:
         super().__init__()
         self.image = image or self.image
+        self.knobs = {name: value for name, value in (knobs or {}).items() if value is not None}
+        guest.check(self.knobs, self.name)
+        self.boot_seconds = max(self.boot_seconds, guest.boot_seconds(self.knobs))
         spec = self.spec()
-        self._fleet = Fleet(run, ledger=ledger, log_dir=log_dir)
+        self._fleet = Fleet(run, ledger=ledger, log_dir=log_dir, starts=STARTS)
         self._pool = SparePool(self._fleet, spec, self._missing, size=spares, boot_timeout=self.boot_seconds)
         self._pool.fill()
         self._idle: deque[Device] = deque()
@@ -196,12 +207,12 @@ class OurProvider(ContainerProvider):
             image=self.image,
             mend="Build it: `agentlab fetch androidworld`.",
             ports=(PORT,),
-            memory=MEMORY,
+            environment=guest.environment(self.knobs),
+            memory=guest.memory(self.knobs),
             hostname="android",
             shm="1g",
             init=True,
-            devices=(require_kvm(),),
-            groups=(KVM.stat().st_gid,),
+            **_kvm(self.knobs, groups=True),
             volumes={prepared_volume(): "/prepared"},
         )
 
@@ -220,16 +231,25 @@ class UpstreamProvider(ContainerProvider):
             image=self.image,
             mend="Build it from upstream's repository as its README says, and tag it so or give --set androidworld.image=TAG.",
             ports=(PORT,),
+            environment=guest.upstream_environment(self.knobs),
             memory=MEMORY,
             hostname="android",
             shm="1g",
             init=True,
             cap_drop=(),  # its entry point runs everything as root, with files of several users
-            devices=(require_kvm(),),
+            **_kvm(self.knobs, groups=False),
         )
 
     def connect(self, container: Container) -> Device:
         return UpstreamDevice(LOOPBACK, container.ports[PORT], SideDoor(container))
+
+
+def _kvm(knobs: Mapping[str, Any], *, groups: bool) -> dict[str, Any]:
+    """The part of a :class:`ContainerSpec` that gives the emulator its acceleration."""
+    if guest.value_of(knobs, "accel") == "off":
+        return {}
+    device = require_kvm()
+    return {"devices": (device,), "groups": (KVM.stat().st_gid,)} if groups else {"devices": (device,)}
 
 
 def prepared_volume() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 
 from envs.androidworld import tasks
 from envs.androidworld.addresses import parse_address
+from envs.androidworld.knobs import KNOBS
 from envs.androidworld.options import check
 from envs.androidworld.providers import OUR_DOCKERFILE, OUR_IMAGE, UPSTREAM_IMAGE, OurProvider, require_kvm
 from envs.containers import build_image, connect, engine_errors, require_image
-from envs.errors import SetupError
+from envs.errors import SetupError, UsageError, did_you_mean
 
 DISK_GB = 40
 """For upstream's image (Google's SDK, system image and a compiled Python), ours upon it, and the prepared device."""
@@ -24,6 +26,7 @@ def lacking(options: Mapping[str, Any]) -> Iterator[SetupError]:
     Raises:
         UsageError: a bad value among the options.
     """
+    check_names(options)
     check(options)
     provider, image = options.get("provider", "ours"), str(options.get("image", ""))
     if provider not in ("ours", "upstream"):
@@ -34,11 +37,26 @@ def lacking(options: Mapping[str, Any]) -> Iterator[SetupError]:
         "ours": (image or OUR_IMAGE, "Build it: `agentlab fetch androidworld`."),
         "upstream": (image or UPSTREAM_IMAGE, _how_to_base(image or UPSTREAM_IMAGE)),
     }[provider]
-    for needed in (require_kvm, lambda: require_image(connect(), *spec)):
+    software = options.get("accel") == "off"
+    for needed in (*(() if software else (require_kvm,)), lambda: require_image(connect(), *spec)):
         try:
             needed()
         except SetupError as error:
             yield error
+
+
+def check_names(options: Mapping[str, Any]) -> None:
+    """Refuse options that neither the environment nor its emulator has.
+
+    Raises:
+        UsageError: the nearest ones are offered.
+    """
+    from envs.androidworld.env import AndroidWorldEnv
+
+    known = [name for name in inspect.signature(AndroidWorldEnv).parameters if name != "emulator_settings"] + list(KNOBS)
+    for name in options:
+        if name not in known:
+            raise UsageError(f"AndroidWorld has no option {name!r}.", did_you_mean(name, known, what="option"))
 
 
 def image_found() -> str:
@@ -66,20 +84,36 @@ def free_gb() -> float:
         return shutil.disk_usage("/").free / 2**30
 
 
-def fetch(base: str, say: Callable[[str], None], *, prepare: bool) -> None:
+def enough_disk() -> str:
+    """How much is free, where our image is here or would fit.
+
+    Raises:
+        SetupError: it is not, and would not.
+    """
+    free = free_gb()
+    try:
+        image_found()
+    except SetupError as error:
+        if free < DISK_GB:
+            raise SetupError(f"{free:.0f} GB free, {DISK_GB} GB needed for its images") from error
+    return f"{free:.0f} GB free"
+
+
+def fetch(base: str, say: Callable[[str], None], *, prepare: bool, knobs: Mapping[str, Any] | None = None) -> None:
     """Build our image on upstream's, and install the benchmark's applications once.
 
     Args:
         base: Tag of the image that upstream's own Dockerfile makes.
         say: Gets a line for people.
         prepare: Start an emulator and keep it, prepared, in a Docker volume.
+        knobs: Settings of that emulator (:mod:`envs.androidworld.knobs`).
 
     Raises:
         SetupError: something is missing here; the hint says how to get it.
         InfrastructureError: the engine, the build or the emulator failed.
     """
     client = connect()
-    if prepare:
+    if prepare and (knobs or {}).get("accel") != "off":
         require_kvm()
     require_image(client, base, _how_to_base(base))
     free = free_gb()
@@ -91,7 +125,7 @@ def fetch(base: str, say: Callable[[str], None], *, prepare: bool) -> None:
     build_image(OUR_DOCKERFILE, OUR_IMAGE, say, arguments={"BASE": base})
     if prepare:
         say("Starting an emulator and installing the benchmark's applications, once (5-10 minutes) ...")
-        provider = OurProvider("prepare")
+        provider = OurProvider("prepare", knobs=knobs)
         try:
             provider.release(provider.acquire())
         finally:

@@ -3,6 +3,7 @@
 No fixed ports, no lock between processes, and nothing that somebody else started is ever touched.
 """
 
+from envs.containers.checks import engine_check
 from envs.containers.container import Container, Probe, wait_ready
 from envs.containers.engine import await_engine, build_image, connect, engine_errors, require_image
 from envs.containers.fleet import ContainerSpec, Fleet
@@ -13,6 +14,6 @@ from envs.containers.pool import SparePool
 
 __all__ = [
     "Container", "ContainerSpec", "Fleet", "Ledger", "Owner", "Probe", "Row", "SparePool",
-    "await_engine", "build_image", "connect", "engine_errors", "find", "gc", "ls", "require_image",
+    "await_engine", "build_image", "connect", "engine_check", "engine_errors", "find", "gc", "ls", "require_image",
     "run_once", "state_dir", "stop", "wait_ready",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 
 from envs import containers
 from envs.base import TaskSpec
+from envs.benchmark import Workload
 from envs.errors import InfrastructureError, SetupError, UsageError
 from envs.osworld import official, upstream
 from envs.osworld.address import require_ports, resolved
@@ -52,15 +53,10 @@ def provider_of(options: Mapping[str, Any]) -> str:
     return kind_of(str(options.get("provider", "light")))
 
 
-def subset_of(suite: str) -> str:
-    """``light`` of ``osworld-light``."""
-    return suite.removeprefix("osworld").lstrip("-:") or "test_all"
-
-
 # -- what is missing -----------------------------------------------------------------------------------------------------------------
-def lacking(suite: str, options: Mapping[str, Any]) -> Iterator[SetupError]:
+def lacking(part: str, options: Mapping[str, Any]) -> Iterator[SetupError]:
     """What this machine lacks, each with the command that brings it."""
-    checks: list[Check] = [upstream.tasks_folder] if subset_of(suite) in UPSTREAM else []
+    checks: list[Check] = [upstream.tasks_folder] if (part or "test_all") in UPSTREAM else []
     checks += [upstream.grader_python, lambda: _check_provider(options)]
     if provider_of(options) == "official":
         checks.append(lambda: _check_disk(options))
@@ -130,7 +126,21 @@ def remarks(options: Mapping[str, Any], tasks: Sequence[TaskSpec]) -> Iterator[s
 
 
 # -- figures -------------------------------------------------------------------------------------------------------------------------
-def disk_parts(suite: str, options: Mapping[str, Any]) -> list[Part]:
+def estimates(part: str, options: Mapping[str, Any], work: Workload) -> Iterator[str]:
+    """Disk, memory and time of a run, as lines for a person."""
+    for kept in disk_parts(part, options):
+        size = f"{kept.gigabytes:.3g} GB" if kept.gigabytes is not None else "size unknown"
+        yield f"Disk: {kept.what}, {size} ({'here' if kept.here else 'not here'})"
+    yield f"Memory: about {memory_gb(options, work.workers):.1f} GB for {work.workers} desktops and their graders"
+    seconds = attempt_seconds(options, work.steps, work.reply_seconds)
+    hours = work.sessions * work.attempts * seconds / work.workers / 3600
+    yield (
+        f"Time: at most about {hours:.1f} h: {work.sessions} sessions x {work.attempts} attempts x {seconds / 60:.1f} min "
+        f"({work.steps} steps, {work.reply_seconds:g} s per reply assumed), {work.workers} at a time"
+    )
+
+
+def disk_parts(part: str, options: Mapping[str, Any]) -> list[Part]:
     """What lies on the disk for such a run."""
     name = provider_of(options)
     parts = []
@@ -140,7 +150,7 @@ def disk_parts(suite: str, options: Mapping[str, Any]) -> list[Part]:
     if name == "official":
         parts.append(Part("virtual machine Ubuntu.qcow2", upstream.DISK_BYTES / GB, _succeeds(lambda: _check_disk(options))))
     parts.append(Part("grader (virtual environment)", GRADER_GB, _succeeds(upstream.grader_python)))
-    if subset_of(suite) in UPSTREAM:
+    if (part or "test_all") in UPSTREAM:
         here = _succeeds(upstream.tasks_folder)
         parts.append(Part("task set and evaluators", SOURCE_GB, here))
         parts.append(Part("files that the tasks use", None, here and (upstream.cache_folder() / "files").is_dir()))

@@ -1,4 +1,4 @@
-"""ROSA's target (Eq. 3) and what is observed of an attempt: per token, or per reply; as probabilities or as log-odds."""
+"""ROSA's target (Eq. 3): which tokens of an attempt enter, and where each should go; as probabilities or as log-odds."""
 
 from __future__ import annotations
 
@@ -8,55 +8,69 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from policies.methods.episode import Episode, Replayed, chosen_tokens
+from policies.rosa.config import RosaConfig
+
 
 @dataclass(frozen=True)
-class Equations:
-    """What is observed of an attempt, and where it should go.  S equations over T' of the attempt's T tokens.
+class Target:
+    """Where T' of the attempt's T tokens should go.
 
     Attributes:
-        keep: The T' tokens that enter, indices [T'].
-        shift: x_k = r_k/β [S] float64, 0 for anchors.
-        member: 1 where token i belongs to equation k, [S, T'] float64; None: one equation per token, in order.
+        keep: The tokens that enter, indices [T'].
+        shift: x_i = logit π̃_i − logit p_i [T'] float64; 0 for those that are to stay.
         linearization: "probability" or "log_odds".
         fallback: No rewarded token was undecided, so the least certain ones were taken.
     """
 
     keep: Tensor
     shift: Tensor
-    member: Tensor | None
     linearization: str
     fallback: bool = False
 
-    def logit(self, margin: Tensor) -> Tensor:
-        """ℓ_k = logit of the probability of equation k's tokens together [S], from their margins [T']."""
-        if self.member is None:
-            return margin
-        log_p = self.member @ -F.softplus(-margin)  # [S]
-        return torch.where(self.member.sum(1) == 1, self.member @ margin, log_p - torch.log(-torch.expm1(log_p)))
+    @property
+    def moving(self) -> Tensor:
+        """The tokens that are not to stay, [T'] bool."""
+        return self.shift != 0
 
     def value(self, margin: Tensor) -> Tensor:
-        """The observable that is taken to be linear in θ [S]."""
-        logit = self.logit(margin)
-        return logit if self.linearization == "log_odds" else logit.sigmoid()
+        """The observable that is taken to be linear in θ (Eq. 4), of log-odds ``margin`` [T'] -> [T']."""
+        return margin if self.linearization == "log_odds" else margin.sigmoid()
 
-    def gap(self, margin0: Tensor, margin: Tensor) -> Tensor:
-        """R [S]: the target of Eq. 3, set at ``margin0``, minus the value at ``margin``."""
-        left = self.logit(margin0) + self.shift - self.logit(margin)  # still to go, in log-odds
-        return left if self.linearization == "log_odds" else probability_gap(self.logit(margin), left)
+    def log_slope(self, margin: Tensor) -> Tensor:
+        """log P_ii, P_ii = ∂value_i/∂m_i [T']: log p(1 − p), or 0."""
+        return torch.zeros_like(margin) if self.linearization == "log_odds" else -F.softplus(-margin) - F.softplus(margin)
 
-    def rows(self, margin: Tensor) -> Tensor | None:
-        """∂ℓ_k/∂m_i [S, T'] (None: the identity)."""
-        if self.member is None:
-            return None
-        log_p = self.member @ -F.softplus(-margin)
-        log_rest = torch.log(-torch.expm1(log_p))  # log(1 − P_k)
-        slope = torch.exp(-F.softplus(margin)[None, :] - log_rest[:, None])  # (1 − p_i)/(1 − P_k)
-        return self.member * torch.where(self.member.sum(1, keepdim=True) == 1, torch.ones_like(slope), slope)
+    def gap(self, before: Tensor, margin: Tensor) -> Tensor:
+        """R [T'] (Eq. 5): the target set at log-odds ``before``, minus the value at ``margin``."""
+        left = before + self.shift - margin  # [T'] still to go, in log-odds
+        return left if self.linearization == "log_odds" else probability_gap(margin, left)
 
-    def log_weights(self, margin: Tensor) -> Tensor:
-        """log ∂value_k/∂ℓ_k [S]: log P_k(1 − P_k) for probabilities, 0 for log-odds."""
-        logit = self.logit(margin)
-        return torch.zeros_like(logit) if self.linearization == "log_odds" else -F.softplus(-logit) - F.softplus(logit)
+
+def target_of(episode: Episode, margin: Tensor, config: RosaConfig) -> Target:
+    """Eq. 3 for an attempt.  ``margin`` [T]: log-odds of its tokens before the update.
+
+    Raises:
+        AdaptationError: ``tokens=coordinates``, but the policy did not say which tokens are coordinates.
+    """
+    chosen, fallback = chosen_tokens(episode, margin, config)  # [T]
+    r = episode.rewards.to(margin.device, torch.float64)  # [T]
+    x = torch.where(chosen, r / config.beta, 0.0)  # [T] logit π̃_i − logit p_i
+    enters = torch.ones_like(chosen) if config.anchor else chosen
+    if episode.replayed is not None:
+        new = len(margin) - episode.older
+        x[new:] = episode.replayed.shift(margin[new:])
+        enters = enters.index_fill(0, torch.arange(new, len(margin), device=margin.device), True)
+    keep = enters.nonzero()[:, 0]
+    return Target(keep, x[keep], config.linearization, fallback)
+
+
+def replayed_from(episode: Episode, target: Target, after: Tensor) -> Replayed:
+    """What an accepted update leaves to be replayed: log-odds ``after`` it [T], and by how much each token was to move."""
+    moved = torch.zeros_like(after).index_copy(0, target.keep, target.shift)
+    if episode.replayed is not None:
+        moved[len(moved) - episode.older :] = episode.replayed.moved.to(moved.device)
+    return Replayed(after.double().cpu(), moved.cpu())
 
 
 def relative_gap(logit: Tensor, shift: Tensor) -> Tensor:

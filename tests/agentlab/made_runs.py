@@ -87,14 +87,14 @@ def make_attempt(session: SessionStore, spec: TaskSpec, number: int, made: Made,
     score = float(made.success)
     writer.end(seen, score, "environment")
     trace = Trace(instruction, steps, {"screenshot": screen(len(steps))}, score, "environment", guidance=guidance, attempt=number)
-    attempt = rows.Attempt(trace, time.perf_counter(), guidance=made.guidance_after, adapter=made.update is not None)
-    attempt.update = UpdateColumns(**{"seconds": 0.0, **made.update}) if made.update is not None else None
-    attempt.words = WordsColumns(**NO_WORDS | made.words) if made.words is not None else None
+    played = rows.Played(trace, time.perf_counter(), guidance=made.guidance_after, adapter=made.update is not None)
+    played.update = UpdateColumns(**{"seconds": 0.0, **made.update}) if made.update is not None else None
+    played.words = WordsColumns(**NO_WORDS | made.words) if made.words is not None else None
     if made.update is not None:
         writer.json("update.json", dict(made.update))
     if made.guidance_after:
         writer.text("guidance.txt", made.guidance_after)
         writer.json("words.json", {"reflection": {"guidance": made.guidance_after, "credit": [-1.0] * len(steps)}, "state": {}})
-    row = rows.graded(spec, attempt, [], success=made.success, over=over)
+    row = rows.graded(spec, played, [], success=made.success, over=over)
     seconds = Seconds(**{part: made.seconds * (1 + place) for place, part in enumerate(SPLIT)})
     session.commit(number, row.model_copy(update={"seconds": seconds, "memory": dict(made.memory)}))

@@ -192,3 +192,9 @@ def test_an_adaptation_that_is_not_one_is_refused(tmp_path, value):
         resolve({}, file=tmp_path / "c.json")
     with pytest.raises(UsageError):
         resolve({}, sets=[f"adapt={json.dumps(value)}"])
+
+
+@pytest.mark.parametrize(("preset", "said", "owner"), [("slot", "adapt.weights.lr=1", "rl"), ("rl", "adapt.beta=0.5", "rosa")])
+def test_a_setting_of_another_method_of_the_weights_is_refused_with_its_name(preset, said, owner):
+    with pytest.raises(UsageError, match=f"setting of {owner}"):
+        resolve({"adapt": {"preset": preset}}, sets=[said])

@@ -23,10 +23,16 @@ OUTPUT = re.compile(r"^    (?!\$ |agentlab ).*$", re.MULTILINE)
 ROOT_COMMAND = typer.main.get_command(cli.app)
 
 
+def commands_of(command) -> dict:
+    """The commands below a command by name; those of benchmarks are found when they are asked for."""
+    names = command.list_commands(None) if hasattr(command, "list_commands") else []
+    return {name: command.get_command(None, name) for name in names}
+
+
 def options_of(command) -> set[str]:
     """Options of a command and of the commands below it."""
     found = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts) if name.startswith("--")}
-    for below in getattr(command, "commands", {}).values():
+    for below in commands_of(command).values():
         found |= options_of(below)
     return found | {"--help"}
 
@@ -35,7 +41,7 @@ def resolve(words: list[str]):
     """The command that these words name, as far as they do."""
     command = ROOT_COMMAND
     for word in words:
-        below = getattr(command, "commands", {}).get(word)
+        below = commands_of(command).get(word)
         if below is None:
             break
         command = below

@@ -107,7 +107,7 @@ def test_view_report_and_compare_read_it_and_say_that_it_is_imported(results, tm
     (line,) = library.index()["runs"]
     assert "imported from osworld" in line["title"] and (line["sessions"], line["ended"], line["solved"]) == (5, 4, 1)
     (shown,) = library.session(line["id"], f"gimp+{TWO}_0")["attempts"]
-    assert (shown["score"], shown["reward"], shown["steps"][0]["screen"], shown["final"]) == (0.5, -1, None, "000.webp")
+    assert (shown["score"], shown["reward"], shown["steps"][0]["screen"], shown["final"]["screen"]) == (0.5, -1, None, "000.webp")
 
     (results / f"pyautogui/screenshot/uitars/gimp/{TWO}/result.txt").write_text("1")
     import_osworld(results, tmp_path / "runs/b")

@@ -18,9 +18,10 @@ from agentlab.replay.targets import find_target, safe_options
 from agentlab.run.config import resolve
 from agentlab.run.session import Session
 from agentlab.run.worker import EnvSlot
-from envs import suites
 from envs.base import TaskSpec, TaskSuite
+from envs.benchmark import Benchmark
 from envs.errors import InfrastructureError, StoreError, UsageError
+from envs.registration import own_benchmarks
 from envs.suites import choices
 
 
@@ -34,10 +35,18 @@ class Doors(TaskSuite):
         return iter([door(n) for n in range(3)])
 
 
+class DoorsBenchmark(Benchmark):
+    name = "doors"
+    environment = DoorEnv
+
+    def suite(self, part=""):
+        return Doors()
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Doors 0, 1 and 2, opened at attempts 1, 2 and 3: six attempts."""
-    monkeypatch.setitem(suites.SUITES, "doors", Doors)
+    monkeypatch.setitem(own_benchmarks(), "doors", DoorsBenchmark())
     monkeypatch.setattr(DoorEnv, "faults", [])
     config = resolve({"suite": "doors", "attempts": 4, "adapt": {"preset": "rosa"}, "env": {}})
     store, envs = RunStore.open(tmp_path / "run", config.to_json()), EnvSlot({})

@@ -203,3 +203,76 @@ def test_stopping_during_a_machinery_failure_is_not_counted_as_one(lab):
 def test_seeds_depend_on_run_and_task_only():
     assert derive_seed(0, "a_1") == derive_seed(0, "a_1")
     assert len({derive_seed(s, t) for s in range(10) for t in ("a_1", "a_2", "b_1")}) == 30
+
+
+# -- adapters on disk --------------------------------------------------------------------------------------------------------------
+KEPT = {"all": [1, 2, 3], "last": [3], "none": []}
+"""Of a session of four attempts, three of which were learned from, once it is over."""
+
+
+def adapters(lab, task):
+    return sorted(int(path.parents[1].name[-2:]) for path in lab.folder(task, 1).parent.glob("attempt_*/adapter/adapter.json"))
+
+
+@pytest.mark.parametrize("keep", KEPT)
+def test_adapters_that_nobody_needs_are_removed(tmp_path, keep):
+    lab, task, seen = Lab(tmp_path / "run", keep_adapters=keep), door(3), []
+    rows = lab.run(task, on_row=lambda row: seen.append(adapters(lab, task)))
+    lab.store.close()
+    assert [r.adapter for r in rows] == [True, True, True, False]
+    expected = [1], [1, 2] if keep == "all" else [2], [1, 2, 3] if keep == "all" else [3], KEPT[keep]
+    assert tuple(seen) == expected
+
+
+@pytest.mark.parametrize("keep", KEPT)
+@pytest.mark.parametrize("after", [1, 2, 3])
+@pytest.mark.parametrize("pruned", [False, True])
+def test_a_session_killed_at_any_point_goes_on_from_the_adapter_in_force(tmp_path, monkeypatch, keep, after, pruned):
+    """Killed before or after the older adapters are removed."""
+    lab, task = Lab(tmp_path / "run", keep_adapters=keep), door(3)
+
+    class Killed(BaseException):
+        pass
+
+    real = type(lab.store.session("x")).prune_adapters
+
+    def prune(session, how):
+        if pruned:
+            real(session, how)
+        if len(session.rows()) == after:
+            raise Killed
+
+    monkeypatch.setattr("agentlab.disk.store.SessionStore.prune_adapters", prune)
+    with pytest.raises(Killed):
+        lab.run(task)
+    monkeypatch.undo()
+    policy = DoorPolicy()
+    rows = lab.run(task, policy)
+    assert [(r.attempt, r.success) for r in rows] == [(1, False), (2, False), (3, False), (4, True)]
+    assert len(policy.sessions[0].rewards) == 3 - after  # nothing was learned twice
+    assert adapters(lab, task) == KEPT[keep]
+    lab.store.close()
+
+
+def test_what_a_killed_run_left_of_a_session_that_was_over_is_removed_when_it_is_continued(tmp_path):
+    lab, task = Lab(tmp_path / "run", keep_adapters="all"), door(3)
+    lab.run(task)
+    session = lab.store.session(task.id)
+    session.prune_adapters("last")
+    assert adapters(lab, task) == [3]
+    session.prune_adapters("none")
+    assert adapters(lab, task) == []
+    session.prune_adapters("none")
+    lab.store.close()
+
+
+def test_a_session_that_the_machinery_ended_keeps_its_newest_adapter_and_can_be_retried(tmp_path):
+    lab, task = Lab(tmp_path / "run", keep_adapters="none"), door(2)
+    DoorEnv.faults = ["", "", "start", "start", "start"]
+    assert [r.outcome for r in lab.run(task)] == ["graded", "graded", "infrastructure"]
+    assert adapters(lab, task) == [2]
+    lab.store.session(task.id).set_aside(3)  # --retry-infra
+    policy = DoorPolicy()
+    assert [r.success for r in lab.run(task, policy)] == [False, False, True] and policy.sessions[0].theta == 2
+    assert adapters(lab, task) == []
+    lab.store.close()

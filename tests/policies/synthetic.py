@@ -1,7 +1,30 @@
 """Peaked synthetic policies: heads and hidden states for which most tokens are likely, a few are not."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from policies.adaptation import config_of
+from policies.methods.effect import Learned
+from policies.rosa.config import PAPER
+
+SETTINGS = {
+    "rosa": {"method": "rosa"},
+    "rosa-paper": {"method": "rosa", **PAPER},
+    "rl": {"method": "rl"},
+    "slot": {"method": "slot"},
+}
+
+
+def weights_of(name: str, **changes: Any) -> Any:
+    """The settings of a method, or the paper's own of ROSA, with single values changed."""
+    return config_of({**SETTINGS[name], **changes})
+
+
+def parts(learned: Learned) -> tuple[Any, dict[str, Any]]:
+    """The adapter and the numbers of an update."""
+    return learned.adapter, learned.numbers
 
 
 def peaked(

@@ -127,10 +127,10 @@ def test_a_refused_request_is_not_repeated(server):
 
 
 def test_weights_are_out_of_reach(server):
-    from policies.adapt_config import preset
+    from synthetic import weights_of
 
     with pytest.raises(UsageError, match="out of reach"):
-        policy(server).open(TASK, seed=0, adapt=preset("rosa"))
+        policy(server).open(TASK, seed=0, adapt=weights_of("rosa"))
     assert not policy(server).adaptable
 
 

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from envs.errors import PolicyError
+from policies.adapters.lora import LoRAHead
 from policies.base import SamplingConfig
 from policies.engine import Request
 from policies.families.ui_tars.prompt import PromptShape, build_messages
-from policies.head import LoRAHead
 from policies.sampler import Sampler
 from policies.sampling import seed_of
 from policies.vision_cache import VisionCache

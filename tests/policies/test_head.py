@@ -7,7 +7,11 @@ import torch
 from torch import nn
 
 from envs.errors import PolicyError, StoreError
-from policies.head import HeadAdapter, HiddenShift, LoRAHead, head_hooks, load_adapter, save_adapter
+from policies.adapters import load_adapter
+from policies.adapters.base import HeadAdapter
+from policies.adapters.hidden import HiddenShift
+from policies.adapters.lora import LoRAHead
+from policies.head import head_hooks
 
 
 def lora(r: int = 3, d: int = 16, V: int = 40, scale: float = 0.5, seed: int = 1) -> LoRAHead:
@@ -84,7 +88,7 @@ def test_tied_embeddings_keep_their_input_side() -> None:
 
 @pytest.mark.parametrize("adapter", [lora(3, scale=8 / 3), lora(1, scale=8.0), HiddenShift(torch.randn(16))])
 def test_save_and_load_are_exact(tmp_path: Path, adapter: HeadAdapter) -> None:
-    save_adapter(adapter, tmp_path)
+    adapter.save(tmp_path)
     back = load_adapter(tmp_path)
     assert type(back) is type(adapter)
     for name in ("A", "B", "delta", "scale"):
@@ -95,7 +99,7 @@ def test_save_and_load_are_exact(tmp_path: Path, adapter: HeadAdapter) -> None:
 def test_a_missing_or_torn_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no adapter"):
         load_adapter(tmp_path)
-    save_adapter(lora(), tmp_path)
+    lora().save(tmp_path)
     file = tmp_path / "adapter_model.safetensors"
     file.write_bytes(file.read_bytes()[:50])
     with pytest.raises(StoreError, match="cannot be read"):
@@ -116,7 +120,7 @@ def test_peft_loads_the_file_onto_the_plain_model(tmp_path: Path, tied: bool) ->
     config = Qwen2VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=tied)
     model = Qwen2VLForConditionalGeneration(config).eval()
     adapter = lora(5, 32, 64, scale=8 / 5)
-    save_adapter(adapter, tmp_path)
+    adapter.save(tmp_path)
     ids = torch.arange(12)[None] + 4
     with torch.no_grad():
         plain = model(input_ids=ids).logits

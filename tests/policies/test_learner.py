@@ -8,17 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 from pydantic import ValidationError
-from synthetic import peaked
+from synthetic import SETTINGS, peaked, weights_of
 
 from envs.errors import AdaptationError, StoreError, UsageError
-from policies.head import HeadAdapter, HiddenShift, LoRAHead
+from policies.adaptation import config_of
+from policies.adapters.base import HeadAdapter
 from policies.head_pass import HeadPass
-from policies.learner import PRESETS, HeadLearner, WeightAdaptConfig, preset
+from policies.learner import HeadLearner
+from policies.methods import MethodConfig, NoneConfig
 
-METHODS = ["rosa", "rosa-paper", "rl", "slot"]
+METHODS = list(SETTINGS)
 
 
-def learner_with(config: WeightAdaptConfig, *, T: int = 30, seed: int = 0) -> HeadLearner:
+def learner_with(config: MethodConfig, *, T: int = 30, seed: int = 0) -> HeadLearner:
     """A learner that has recorded an attempt of three replies."""
     W, H, y = peaked(T=T, dtype=torch.float32)
     learner = HeadLearner(config, W, seed)
@@ -32,10 +34,8 @@ def act(learner: HeadLearner, H: torch.Tensor, y: torch.Tensor) -> None:
 
 
 def tensors(adapter: HeadAdapter | None) -> list[torch.Tensor]:
-    if isinstance(adapter, LoRAHead):
-        return [adapter.A, adapter.B, torch.tensor(adapter.scale)]
-    assert isinstance(adapter, HiddenShift)
-    return [adapter.delta]
+    assert adapter is not None
+    return [*adapter.theta.values(), torch.tensor(getattr(adapter, "scale", 1.0))]
 
 
 def same(a: HeadAdapter | None, b: HeadAdapter | None) -> bool:
@@ -44,14 +44,13 @@ def same(a: HeadAdapter | None, b: HeadAdapter | None) -> bool:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_an_update_moves_records_and_drops_the_capture(name: str) -> None:
-    learner = learner_with(preset(name))
+    learner = learner_with(weights_of(name))
     assert learner.adapter is None and learner.captured_bytes > 0
     update = learner.update([-1.0] * 3)
     assert update.accepted and update.seconds > 0 and learner.adapter is not None and learner.captured_bytes == 0
-    needed = {"T", "rank", "delta_norm2", "residual_before", "residual_after", "kl_mean", "log_odds_shift", "extra_memory_mb"}
-    assert needed <= set(update.numbers)
+    assert {"T", "rank", "delta_norm2", "kl_mean", "log_odds_shift", "extra_memory_mb"} <= set(update.numbers)
     if name.startswith("rosa"):
-        assert {"lambda", "solver", "halvings", "iterations"} <= set(update.numbers)
+        assert {"residual_before", "residual_after", "lambda", "solver", "halvings", "iterations"} <= set(update.numbers)
     json.dumps(update.numbers, allow_nan=False)
     with pytest.raises(AdaptationError, match="captured"):
         learner.update([-1.0] * 3)
@@ -59,27 +58,27 @@ def test_an_update_moves_records_and_drops_the_capture(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_zero_rewards_move_nothing(name: str) -> None:
-    learner = learner_with(preset(name))
+    learner = learner_with(weights_of(name))
     update = learner.update([0.0, 0.0, 0.0])
     assert not update.accepted and learner.adapter is None and "reason" in update.numbers
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_same_seed_gives_the_same_bits(name: str) -> None:
-    first, second = (learner_with(preset(name), seed=3) for _ in range(2))
+    first, second = (learner_with(weights_of(name), seed=3) for _ in range(2))
     assert first.update([-1.0, -0.5, 0.0]).accepted and second.update([-1.0, -0.5, 0.0]).accepted
     assert same(first.adapter, second.adapter)
 
 
 def test_the_seed_is_what_draws_a_random_A() -> None:
-    first, second = learner_with(preset("rosa-paper"), seed=3), learner_with(preset("rosa-paper"), seed=4)
+    first, second = learner_with(weights_of("rosa-paper"), seed=3), learner_with(weights_of("rosa-paper"), seed=4)
     first.update([-1.0] * 3), second.update([-1.0] * 3)
     assert not same(first.adapter, second.adapter)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_rollback_undoes_exactly_one_update(name: str) -> None:
-    learner = learner_with(preset(name))
+    learner = learner_with(weights_of(name))
     with pytest.raises(UsageError):
         learner.rollback()
     learner.update([-1.0] * 3)
@@ -95,7 +94,7 @@ def test_rollback_undoes_exactly_one_update(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*METHODS, "hidden"])
 def test_a_resumed_session_goes_on_bit_for_bit(name: str, tmp_path: Path) -> None:
-    config = preset("rosa", mode="hidden") if name == "hidden" else preset(name)
+    config = weights_of("rosa", mode="hidden") if name == "hidden" else weights_of(name)
     learner = learner_with(config)
     assert not learner.save(tmp_path) and not list(tmp_path.iterdir())
     learner.update([-1.0] * 3)
@@ -111,19 +110,19 @@ def test_a_resumed_session_goes_on_bit_for_bit(name: str, tmp_path: Path) -> Non
 
 
 def test_adapters_of_other_models_are_refused(tmp_path: Path) -> None:
-    learner = learner_with(preset("rosa"))
+    learner = learner_with(weights_of("rosa"))
     learner.update([-1.0] * 3)
     learner.save(tmp_path)
     with pytest.raises(StoreError, match="another model"):
-        HeadLearner(preset("rosa"), torch.randn(400, 32), 0).load(tmp_path)
+        HeadLearner(weights_of("rosa"), torch.randn(400, 32), 0).load(tmp_path)
     with pytest.raises(StoreError, match="HiddenShift"):
-        HeadLearner(preset("rosa", mode="hidden"), learner.weight, 0).load(tmp_path)
+        HeadLearner(weights_of("rosa", mode="hidden"), learner.weight, 0).load(tmp_path)
 
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("bad", ["H", "W"])
 def test_nan_leaves_the_adapter_alone(name: str, bad: str) -> None:
-    learner = learner_with(preset(name))
+    learner = learner_with(weights_of(name))
     learner.update([-1.0] * 3)
     before = learner.adapter
     _, H, y = peaked(T=30, seed=1, dtype=torch.float32)
@@ -140,21 +139,21 @@ def test_nan_leaves_the_adapter_alone(name: str, bad: str) -> None:
 
 @pytest.mark.parametrize("rewards", [[-1.0], [-1.0, float("nan"), -1.0], [-2.0, 0.0, 0.0]])
 def test_impossible_rewards_are_refused(rewards: list[float]) -> None:
-    learner = learner_with(preset("rosa"))
+    learner = learner_with(weights_of("rosa"))
     with pytest.raises(AdaptationError):
         learner.update(rewards)
     assert learner.adapter is None
 
 
 def test_discard_forgets_the_attempt_in_flight() -> None:
-    learner = learner_with(preset("rosa"))
+    learner = learner_with(weights_of("rosa"))
     learner.discard()
     with pytest.raises(AdaptationError):
         learner.update([-1.0] * 3)
 
 
 def test_dense_rewards_move_their_own_step() -> None:
-    learner = learner_with(preset("rosa", tokens="all", beta=0.5, damping=1e-3))
+    learner = learner_with(weights_of("rosa", tokens="all", beta=0.5, damping=1e-3))
     W, H, y = peaked(T=30, dtype=torch.float32)
     learner.update([0.0, -1.0, 1.0])
     shift = HeadPass(W, H, y).moments(learner.adapter).margin - HeadPass(W, H, y).moments().margin
@@ -164,7 +163,7 @@ def test_dense_rewards_move_their_own_step() -> None:
 
 def test_the_capture_stays_within_its_budget() -> None:
     W, H, y = peaked(T=3000, dtype=torch.float32)
-    learner = HeadLearner(preset("rosa", host_mb=0.1), W, 0)
+    learner = HeadLearner(weights_of("rosa", host_mb=0.1), W, 0)
     for step in range(30):
         learner.record(H[step * 100 : step * 100 + 100], y[step * 100 : step * 100 + 100], step)
     assert 0 < learner.captured_bytes <= 0.1 * 2**20
@@ -174,7 +173,7 @@ def test_the_capture_stays_within_its_budget() -> None:
 
 def test_of_a_long_attempt_the_least_confident_tokens_are_taken() -> None:
     W, H, y = peaked(T=60, dtype=torch.float32)
-    learner = HeadLearner(preset("rosa", beta=0.5, max_tokens=20), W, 0)
+    learner = HeadLearner(weights_of("rosa", beta=0.5, max_tokens=20), W, 0)
     learner.record(H, y, 0)
     update = learner.update([-1.0])
     assert update.numbers["T"] == 20 and update.numbers["tokens_dropped"] == 40
@@ -183,7 +182,7 @@ def test_of_a_long_attempt_the_least_confident_tokens_are_taken() -> None:
 
 
 def test_the_residual_under_another_context_moves_nothing() -> None:
-    learner = learner_with(preset("rosa", linearization="probability", tokens="all"))
+    learner = learner_with(weights_of("rosa", linearization="probability", tokens="all"))
     failed = learner.residual([-1.0] * 3)
     W, H, y = peaked(T=30, dtype=torch.float32)
     learner.record(H + 0.5 * W[y], y, 0)  # a context that makes the tokens likelier
@@ -193,25 +192,29 @@ def test_the_residual_under_another_context_moves_nothing() -> None:
 
 
 def test_settings_are_checked_and_named() -> None:
-    assert {*METHODS, "none"} == set(PRESETS)
-    paper = preset("rosa-paper")
+    paper = weights_of("rosa-paper")
     assert (paper.rank, paper.alpha, paper.solver, paper.linearization, paper.a_init) == (1, 8.0, "cg", "probability", "random")
-    with pytest.raises(UsageError, match="rosa-paper"):
-        preset("rosa-papper")
-    for wrong in ({"beta": 0}, {"rank": 0}, {"solver": "newton"}, {"betta": 1.0}, {"damping": float("nan")}):
+    with pytest.raises(UsageError, match="'rosa'"):
+        config_of({"method": "rossa"})
+    with pytest.raises(UsageError, match="setting of rl"):
+        weights_of("rosa", lr=0.1)
+    with pytest.raises(UsageError, match="beta"):
+        weights_of("rosa", betta=1.0)
+    for wrong in ({"beta": 0}, {"rank": 0}, {"solver": "newton"}, {"damping": float("nan")}, {"mode": "loar"}):
         with pytest.raises(ValidationError):
-            preset("rosa", **wrong)
+            weights_of("rosa", **wrong)
     with pytest.raises(UsageError):
-        HeadLearner(preset("none"), torch.randn(4, 3), 0)
+        HeadLearner(NoneConfig(), torch.randn(4, 3), 0)
 
 
 MEMORY = """
 import resource, sys, torch
-from policies.learner import HeadLearner, preset
+from policies.learner import HeadLearner
+from policies.rosa.config import RosaConfig
 T, V, d = 512, 60_000, 64
 torch.manual_seed(0)
 W = torch.randn(V, d)
-learner = HeadLearner(preset(sys.argv[1], tokens="all", rank=1, max_rank=8, memory_mb=16), W, 0)
+learner = HeadLearner(RosaConfig(tokens="all", rank=1, max_rank=8, memory_mb=16), W, 0)
 learner.record(torch.randn(8, d), torch.randint(0, V, (8,)), 0)
 learner.update([-1.0])  # libraries and threads are up before the mark is read
 H = torch.randn(T, d)
@@ -224,5 +227,5 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 def test_an_update_never_holds_the_logits_of_all_tokens() -> None:
     """T×V would be 117 MB here; 16 MB of work and some T×T matrices of 2 MB are what an update may take."""
-    done = subprocess.run([sys.executable, "-c", MEMORY, "rosa"], capture_output=True, text=True, timeout=300, check=True)
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, timeout=300, check=True)
     assert float(done.stdout.strip().splitlines()[-1]) < 16 + 10 * 2 + 20

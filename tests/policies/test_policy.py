@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from synthetic import weights_of
 
 from envs import actions as act
 from envs.base import TaskSpec
@@ -13,7 +14,7 @@ from policies.base import SamplingConfig
 from policies.checkpoint import CheckpointSettings, settings_of
 from policies.families.ui_tars.policy import UITarsPolicy, coordinate_tokens
 from policies.families.ui_tars.session import Draw, ProtocolSession
-from policies.learner import preset
+from policies.methods import NoneConfig
 from policies.registry import load_policy
 
 TASK = TaskSpec("agentlab/miniwob-v0", "click-test", 7, max_steps=3)
@@ -196,7 +197,7 @@ def test_a_resumed_session_knows_what_was_tried(screens):
 
 
 def test_weights_learn_from_a_failed_attempt(policy, screens, tmp_path):
-    session = policy.open(TASK, seed=0, adapt=preset("rosa"))
+    session = policy.open(TASK, seed=0, adapt=weights_of("rosa"))
     before = episode(session, screens)
     assert session.save_adapter(tmp_path) is False
     update = session.adapt([-1.0, -1.0])
@@ -205,7 +206,7 @@ def test_weights_learn_from_a_failed_attempt(policy, screens, tmp_path):
     assert after[0].text != before[0].text or after[0].logprob < before[0].logprob - 0.1
     assert session.save_adapter(tmp_path) is True
 
-    resumed = policy.open(TASK, seed=0, adapt=preset("rosa"))
+    resumed = policy.open(TASK, seed=0, adapt=weights_of("rosa"))
     resumed.load_adapter(tmp_path)
     again = episode(resumed, screens, attempt=2)
     assert [d.text for d in again] == [d.text for d in after]
@@ -219,25 +220,25 @@ def test_weights_learn_from_a_failed_attempt(policy, screens, tmp_path):
 def test_sessions_do_not_touch_each_other(policy, screens):
     bystander = policy.open(TASK, seed=0)
     before = [d.text for d in episode(bystander, screens)]
-    learner = policy.open(TASK, seed=0, adapt=preset("rosa"))
+    learner = policy.open(TASK, seed=0, adapt=weights_of("rosa"))
     episode(learner, screens)
     learner.adapt([-1.0, -1.0])
     assert [d.text for d in episode(bystander, screens)] == before
 
 
 def test_the_residual_under_refined_guidance_is_recorded(policy, screens):
-    session = policy.open(TASK, seed=0, adapt=preset("rosa"))
+    session = policy.open(TASK, seed=0, adapt=weights_of("rosa"))
     episode(session, screens)
     update = session.adapt([-1.0, -1.0], refined="Do otherwise.")
     assert json.dumps(update.numbers["refined"])
-    plain = policy.open(TASK, seed=0, adapt=preset("rosa"))
+    plain = policy.open(TASK, seed=0, adapt=weights_of("rosa"))
     episode(plain, screens)
     assert plain.adapt([-1.0, -1.0]).numbers["T"] == update.numbers["T"]  # the extra pass leaves the attempt's capture alone
 
 
 @pytest.mark.parametrize("error", [AdaptationError("Out of memory."), PolicyError("The guidance holds a control token.")])
 def test_a_refined_residual_that_cannot_be_had_costs_no_update(policy, screens, monkeypatch, error):
-    session = policy.open(TASK, seed=0, adapt=preset("rosa"))
+    session = policy.open(TASK, seed=0, adapt=weights_of("rosa"))
     episode(session, screens)
 
     def broken(*args, **more):
@@ -250,7 +251,7 @@ def test_a_refined_residual_that_cannot_be_had_costs_no_update(policy, screens, 
 
 
 def test_a_session_goes_on_from_what_another_captured(policy, screens):
-    acted, resumed = (policy.open(TASK, seed=0, adapt=preset("rosa")) for _ in range(2))
+    acted, resumed = (policy.open(TASK, seed=0, adapt=weights_of("rosa")) for _ in range(2))
     decisions = episode(acted, screens)
     capture = acted.learner.capture()
     resumed.begin("Click the button")
@@ -261,7 +262,7 @@ def test_a_session_goes_on_from_what_another_captured(policy, screens):
 
 
 def test_a_session_without_weight_adaptation(policy, screens):
-    for adapt in (None, preset("none")):
+    for adapt in (None, NoneConfig()):
         session = policy.open(TASK, seed=0, adapt=adapt)
         episode(session, screens)
         assert session.adapt([-1.0, -1.0]) is None

@@ -2,15 +2,14 @@
 
 import pytest
 import torch
-from synthetic import peaked
+from synthetic import parts, peaked, weights_of
 
-from policies.adapt_config import preset
-from policies.head import HiddenShift, LoRAHead
+from policies.adapters.hidden import HiddenShift
+from policies.adapters.lora import LoRAHead
 from policies.head_pass import HeadPass
-from policies.policy_gradient import policy_gradient_step
-from policies.rosa import Episode
-from policies.rosa.basis import random_head
-from policies.slot import slot_step
+from policies.methods.episode import Episode
+from policies.rl.step import policy_gradient_step
+from policies.slot.step import slot_step
 
 F64 = torch.float64
 
@@ -22,14 +21,14 @@ def rewards_of(T: int) -> Episode:
 @pytest.mark.parametrize("start", ["zero", "trained"])
 def test_the_step_is_the_autograd_gradient(start: str) -> None:
     W, H, y = peaked(T=20)
-    episode, config = rewards_of(20), preset("rl", rank=3, lr=0.05)
-    old = random_head(*W.shape, 3, config.scale, seed=4, like=W)
+    episode, config = rewards_of(20), weights_of("rl", rank=3, lr=0.05)
+    old = LoRAHead.random(*W.shape, 3, config.scale, seed=4, like=W)
     if start == "trained":
         old = LoRAHead(old.A, 0.1 * torch.randn(len(W), 3, generator=torch.Generator().manual_seed(0), dtype=F64), old.scale)
     A, B = old.A.clone().requires_grad_(), old.B.clone().requires_grad_()
     logits = H @ W.T + old.scale * (H @ A.T) @ B.T
     (episode.rewards * logits.log_softmax(1).gather(1, y[:, None])[:, 0]).sum().backward()
-    new, numbers = policy_gradient_step(HeadPass(W, H, y), old, episode, config, seed=4)
+    new, numbers = parts(policy_gradient_step(HeadPass(W, H, y), old, episode, config, seed=4))
     assert isinstance(new, LoRAHead) and A.grad is not None and B.grad is not None
     torch.testing.assert_close(new.A - old.A, 0.05 * A.grad)
     torch.testing.assert_close(new.B - old.B, 0.05 * B.grad)
@@ -41,7 +40,7 @@ def test_a_penalty_lowers_and_a_reward_raises() -> None:
     for reward in (-1.0, 1.0):
         episode = Episode(torch.full((20,), reward, dtype=F64), torch.zeros(20, dtype=torch.long))
         for mode in ("lora", "hidden"):
-            _, numbers = policy_gradient_step(HeadPass(W, H, y), None, episode, preset("rl", mode=mode, lr=1e-3), seed=0)
+            _, numbers = parts(policy_gradient_step(HeadPass(W, H, y), None, episode, weights_of("rl", mode=mode, lr=1e-3), seed=0))
             assert numbers["log_odds_shift"] * reward > 0
 
 
@@ -53,8 +52,8 @@ def test_slot_is_adamw_on_the_likelihood() -> None:
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy((H + delta) @ W.T, y).backward()
         optimizer.step()
-    config = preset("slot", slot_steps=4, slot_lr=0.02)
-    new, numbers = slot_step(HeadPass(W, H, y), None, rewards_of(20), config, seed=0)
+    config = weights_of("slot", slot_steps=4, slot_lr=0.02)
+    new, numbers = parts(slot_step(HeadPass(W, H, y), None, rewards_of(20), config, seed=0))
     assert isinstance(new, HiddenShift) and numbers["steps"] == 4
     torch.testing.assert_close(new.delta, delta.detach())
     assert float(HeadPass(W, H, y).moments(new).margin.mean()) > float(HeadPass(W, H, y).moments().margin.mean())

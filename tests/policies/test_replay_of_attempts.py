@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import pytest
 import torch
-from synthetic import peaked
+from synthetic import peaked, weights_of
 from test_learner import act, learner_with, same
 
 from policies.head_pass import HeadPass
-from policies.learner import HeadLearner, preset
+from policies.learner import HeadLearner
 
 OLDER = peaked(T=30, seed=0, dtype=torch.float32)
 
@@ -30,7 +29,7 @@ def log_odds_of_the_first(learner: HeadLearner) -> torch.Tensor:
 
 def learned_twice(replay: bool) -> tuple[HeadLearner, torch.Tensor]:
     """The learner after two failed attempts, and the first one's log-odds after the first update."""
-    learner = learner_with(preset("rosa", replay=replay, damping=1e-3))
+    learner = learner_with(weights_of("rosa", replay=replay, damping=1e-3))
     assert learner.update([-1.0] * 3).accepted
     between = log_odds_of_the_first(learner)
     act(learner, *second_attempt())
@@ -49,7 +48,7 @@ def test_what_was_taken_away_is_not_given_back() -> None:
 
 
 def test_the_numbers_are_of_the_new_attempt_alone() -> None:
-    learner = learner_with(preset("rosa", replay=True))
+    learner = learner_with(weights_of("rosa", replay=True))
     learner.update([-1.0] * 3)
     act(learner, *second_attempt())
     update = learner.update([-1.0] * 3)
@@ -57,9 +56,8 @@ def test_the_numbers_are_of_the_new_attempt_alone() -> None:
     assert [len(reply.before) for reply in update.replies] == [10, 10, 10]
 
 
-@pytest.mark.parametrize("granularity", ["token", "sequence"])
-def test_a_resumed_session_replays_bit_for_bit(granularity: str, tmp_path: Path) -> None:
-    config = preset("rosa", replay=True, granularity=granularity)
+def test_a_resumed_session_replays_bit_for_bit(tmp_path: Path) -> None:
+    config = weights_of("rosa", replay=True)
     learner = learner_with(config)
     learner.update([-1.0] * 3)
     learner.save(tmp_path)
@@ -72,7 +70,7 @@ def test_a_resumed_session_replays_bit_for_bit(granularity: str, tmp_path: Path)
 
 
 def test_rollback_forgets_what_would_be_replayed() -> None:
-    learner = learner_with(preset("rosa", replay=True))
+    learner = learner_with(weights_of("rosa", replay=True))
     learner.update([-1.0] * 3)
     learner.rollback()
     act(learner, *second_attempt())
@@ -80,7 +78,7 @@ def test_rollback_forgets_what_would_be_replayed() -> None:
 
 
 def test_old_tokens_make_room_for_new_ones() -> None:
-    learner = learner_with(preset("rosa", replay=True, max_tokens=40))
+    learner = learner_with(weights_of("rosa", replay=True, max_tokens=40))
     learner.update([-1.0] * 3)
     act(learner, *second_attempt())
     assert learner.update([-1.0] * 3).numbers["replayed"] == 10

@@ -6,13 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from synthetic import peaked
+from synthetic import SETTINGS, parts, peaked, weights_of
 from torch import Tensor
 
-from policies.adapt_config import WeightAdaptConfig, preset
-from policies.head import LoRAHead
 from policies.head_pass import HeadPass, working_mb
-from policies.rosa import Episode, rosa_step
+from policies.methods.episode import Episode
+from policies.rosa.step import rosa_step
 
 F64 = torch.float64
 
@@ -33,8 +32,8 @@ def failed(T: int, rewards: Tensor | None = None) -> Episode:
 def test_a_confident_mistake_moves_its_least_certain_tokens(anchor: bool) -> None:
     W, H, y = confident()
     head, before = HeadPass(W, H, y), HeadPass(W, H, y).moments().margin
-    config = preset("rosa", beta=0.5, fallback_tokens=5, damping=1e-4, anchor=anchor)
-    new, numbers = rosa_step(head, None, failed(len(y)), config, seed=0)
+    config = weights_of("rosa", beta=0.5, fallback_tokens=5, damping=1e-4, anchor=anchor)
+    new, numbers = parts(rosa_step(head, None, failed(len(y)), config, seed=0))
     assert new is not None and numbers["fallback"] is True and numbers["moved_tokens"] == 5
     shift = head.moments(new).margin - before
     least = before.argsort()[:5]
@@ -48,7 +47,7 @@ def test_only_rewarded_tokens_stand_in() -> None:
     W, H, y = confident()
     rewards = torch.where(torch.arange(len(y)) < 10, 0.0, -1.0).double()
     before = HeadPass(W, H, y).moments().margin
-    new, numbers = rosa_step(HeadPass(W, H, y), None, failed(len(y), rewards), preset("rosa", fallback_tokens=3), seed=0)
+    new, numbers = parts(rosa_step(HeadPass(W, H, y), None, failed(len(y), rewards), weights_of("rosa", fallback_tokens=3), seed=0))
     assert new is not None and numbers["moved_tokens"] == 3
     shift = HeadPass(W, H, y).moments(new).margin - before
     assert set(shift.argsort()[:3].tolist()) == set((10 + before[10:].argsort()[:3]).tolist())
@@ -56,25 +55,25 @@ def test_only_rewarded_tokens_stand_in() -> None:
 
 def test_without_a_fallback_there_is_no_update_and_with_undecided_tokens_none_is_needed() -> None:
     W, H, y = confident()
-    new, numbers = rosa_step(HeadPass(W, H, y), None, failed(len(y)), preset("rosa", fallback_tokens=0), seed=0)
+    new, numbers = parts(rosa_step(HeadPass(W, H, y), None, failed(len(y)), weights_of("rosa", fallback_tokens=0), seed=0))
     assert new is None and numbers["moved_tokens"] == 0 and "reason" in numbers
     W, H, y = peaked()
-    _, numbers = rosa_step(HeadPass(W, H, y), None, failed(len(y)), preset("rosa"), seed=0)
+    _, numbers = parts(rosa_step(HeadPass(W, H, y), None, failed(len(y)), weights_of("rosa"), seed=0))
     assert numbers["fallback"] is False and numbers["moved_tokens"] > 0
 
 
-@pytest.mark.parametrize("config", [preset("rosa-paper"), preset("rosa"), preset("rl"), preset("slot")], ids=lambda c: c.method)
-def test_sessions_adapt_in_threads_as_they_do_alone(config: WeightAdaptConfig) -> None:
+@pytest.mark.parametrize("name", list(SETTINGS))
+def test_sessions_adapt_in_threads_as_they_do_alone(name: str) -> None:
     """Forward differentiation counts its levels per process: two solvers at once must not take each other's."""
     from policies.learner import HeadLearner
 
     def adapted(seed: int) -> Tensor:
         W, H, y = peaked(seed=seed, V=2000, dtype=torch.float32)
-        learner = HeadLearner(config, W, seed)
+        learner = HeadLearner(weights_of(name), W, seed)
         learner.record(H, y, 0)
         assert learner.update([-1.0]).accepted
-        adapter = learner.adapter
-        return adapter.B if isinstance(adapter, LoRAHead) else adapter.delta  # type: ignore[union-attr]
+        assert learner.adapter is not None
+        return list(learner.adapter.theta.values())[-1]
 
     alone = [adapted(seed) for seed in range(8)]
     with ThreadPoolExecutor(4) as pool:
@@ -85,37 +84,38 @@ def test_sessions_adapt_in_threads_as_they_do_alone(config: WeightAdaptConfig) -
 
 RATIO = """
 import time, torch
-from policies.adapt_config import preset
+from policies.adapters.lora import LoRAHead
 from policies.head_pass import HeadPass
-from policies.rosa import Episode
-from policies.rosa.cg import cg, cg_needs
-from policies.rosa.solve import Problem, dual, needs
-from policies.rosa.step import equations, free_parameters, initial
+from policies.methods.episode import Episode
+from policies.rosa.cg import cg
+from policies.rosa.config import PAPER, RosaConfig
+from policies.rosa.solve import Problem, dual
+from policies.rosa.target import target_of
 
 T, V, d = 512, 32_000, 384
 g = torch.Generator().manual_seed(0)
 W = torch.randn(V, d, generator=g) * 0.06
 y = torch.randint(0, V, (T,), generator=g)
 H = torch.randn(T, d, generator=g) * 0.3 + 2 * W[y]
-config = preset("rosa-paper", cg_iterations=10, cg_tolerance=0.0)
+config = RosaConfig(**PAPER, cg_iterations=10)
 
-def problem(wanted, rows):
+def problem(kernel, rows):
     head = HeadPass(W, H[:rows], y[:rows])
-    base, free = initial(config, head, 0), free_parameters(config)
-    moments = head.moments(None, **wanted(free, base))
+    base, free = LoRAHead.zero(config, head, 0), LoRAHead.free(config)
+    moments = head.moments(None, **LoRAHead.needs(base, free, kernel))
     episode = Episode(torch.full((rows,), -1.0, dtype=torch.float64), torch.zeros(rows, dtype=torch.long))
-    return Problem(head, base, free, moments, equations(episode, moments.margin, config), config)
+    return Problem(head, base, free, moments, target_of(episode, moments.margin, config), config)
 
-exact = lambda rows: dual(problem(lambda free, base: needs(True, free, base), rows))
-exact(8), cg(problem(lambda free, base: cg_needs(True, True), 8))  # libraries and threads are up
+exact = lambda rows: dual(problem("full", rows))
+exact(8), cg(problem("diagonal", 8))  # libraries and threads are up
 seconds = []
 for _ in range(4):  # the least of them: noise only adds
     start = time.process_time()
     exact(T)  # charged with its pass over the head
     seconds.append(time.process_time() - start)
-prepared = problem(lambda free, base: cg_needs(True, True), T)
+prepared = problem("diagonal", T)
 start = time.process_time()
-assert cg(prepared).iterations == 10
+assert cg(prepared, converged=0.0).iterations == 10
 print((time.process_time() - start) / min(seconds))
 """
 
@@ -129,14 +129,15 @@ def test_the_exact_solution_costs_a_twentieth_of_ten_cg_iterations() -> None:
 PEAK = """
 import os, sys, threading, torch
 from pathlib import Path
-from policies.learner import HeadLearner, preset
+from policies.learner import HeadLearner
+from policies.rosa.config import RosaConfig
 
 T, V, d, rank, budget = map(int, sys.argv[1:])
 page = os.sysconf("SC_PAGE_SIZE")
 resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * page / 2**20
 torch.manual_seed(0)
 W = torch.randn(V, d)
-learner = HeadLearner(preset("rosa", tokens="all", max_rank=rank, memory_mb=budget), W, 0)
+learner = HeadLearner(RosaConfig(tokens="all", max_rank=rank, memory_mb=budget), W, 0)
 learner.record(torch.randn(rank, d), torch.randint(0, V, (rank,)), 0)
 assert learner.update([-1.0]).accepted  # libraries are up, and this is a second update: its directions come on top
 learner.record(torch.randn(T, d), torch.randint(0, V, (T,)), 0)

@@ -51,9 +51,9 @@ def test_scripted_follows_the_oracle():
 
 def test_there_is_nothing_to_adapt():
     with pytest.raises(UsageError, match="no weights"):
-        from policies.adapt_config import preset
+        from synthetic import weights_of
 
-        load_policy("random").open(TASK, seed=0, adapt=preset("rosa"))
+        load_policy("random").open(TASK, seed=0, adapt=weights_of("rosa"))
 
 
 def test_model_free_policies_do_not_import_torch():

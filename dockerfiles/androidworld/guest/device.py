@@ -1,7 +1,8 @@
 """The phone: what it shows and what is done to it, over upstream's environment interface.
 
-Screens come from the environment below upstream's wrappers and need no accessibility service; UI elements come from upstream's
-own state.  Nothing here is safe to call from two threads: :mod:`guest.worker` sees to it.
+Screens come from the environment below upstream's wrappers and need no accessibility service: a policy that sees pictures waits for
+none, and a screen comes to rest by its pictures.  UI elements are read from the service only where they are asked for.  Nothing here is
+safe to call from two threads: :mod:`guest.worker` sees to it.
 """
 
 from __future__ import annotations
@@ -14,14 +15,19 @@ from typing import Any
 import numpy as np
 from android_env.components import action_type
 from android_env.proto import adb_pb2
-from android_world.env import adb_utils, interface, json_action
+from android_world.env import adb_utils, interface, json_action, representation_utils
 
 from guest import actions as act
 from guest import apps, screens, typing_text
 from guest.errors import GuestError
+from guest.sight import GLANCE_MARK_S, Sight
 
 STABLE_READS, STABLE_PAUSE_S, STABLE_TIMEOUT_S = 3, 0.5, 6.0
 """Upstream's notion of a screen at rest: this many equal reads, this far apart, at most this long."""
+STABLE_SHARE = 0.001
+"""Two pictures of which at most this share of the pixels differs are equal: a cursor blinks, a clock moves on."""
+TREE_S, TREE_POLL_S = 0.4, 0.1
+"""How long one look waits for a silent accessibility service.  (Upstream: five times a second, then it connects anew, 10-23 s.)"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,13 +46,15 @@ class Device:
         env: Upstream's environment.
         clipboard: For text that is not ASCII.
         ui_tree: "none" where there are no UI elements to be had.
+        patience: Factor of every bound.
     """
 
-    def __init__(self, env: interface.AsyncEnv, clipboard: typing_text.Clipboard, ui_tree: str) -> None:
+    def __init__(self, env: interface.AsyncEnv, clipboard: typing_text.Clipboard, ui_tree: str, patience: float = 1.0) -> None:
         self.env = env
         self.clipboard = clipboard
         self._ui_tree = ui_tree
         self._installed: set[str] | None = None
+        self.sight = Sight(self, patience)
         self.frame: Any = None
         self.frame_at = float("-inf")
 
@@ -57,20 +65,32 @@ class Device:
             "action_type": np.array(action_type.ActionType.LIFT, dtype=np.int32),
             "touch_position": np.array((0.0, 0.0), dtype=np.float32),
         }
-        timestep = self.env.controller.env.step(lift)
+        timestep = self.env.controller._original_env.step(lift)  # the wrapper above it fetches UI elements too
         if timestep.last():  # android_env gives its last picture again when it gets none
             raise GuestError("action_failed", "The phone gave no new picture.")
-        return self._remember(timestep.observation["pixels"])
+        self.frame, self.frame_at = timestep.observation["pixels"], time.monotonic()
+        return self.frame
 
-    def _remember(self, pixels: Any) -> Any:
-        self.frame, self.frame_at = pixels, time.monotonic()
-        return pixels
+    def look(self, stable: bool) -> Any:
+        """The picture for a client: at rest, if ``stable``, and certainly the phone's own.
+
+        Raises:
+            GuestError: screen_blank, screen_frozen.
+        """
+        return self.sight.vouch(self.at_rest(with_tree=False)[0] if stable else self.pixels())
+
+    def glance(self) -> bool:
+        """Whether the screen is drawn, found out within a second or two."""
+        if not screens.is_drawn(self.pixels()):
+            self.sight.prove(GLANCE_MARK_S)
+        return True
 
     def observe(self, look: Look) -> dict[str, Any]:
         """The reply of /observation: picture (base64, as bytes), size, foreground and, when asked for, UI elements."""
         started = time.monotonic()
         with_tree = look.tree and self._ui_tree != "none"
         pixels, elements, stable = self.at_rest(with_tree) if look.stable else (*self._read(with_tree), None)
+        pixels = self.sight.vouch(pixels)
         height, width = pixels.shape[:2]
         screenshot = None
         if look.image_format != "none":
@@ -85,30 +105,37 @@ class Device:
         }
 
     def _read(self, with_tree: bool) -> tuple[Any, list[Any] | None]:
-        if not with_tree:
-            return self.pixels(), None
-        try:
-            state = self.env.get_state(wait_to_stabilize=False)
-        except RuntimeError as error:
-            raise GuestError("tree_failed", f"The phone's accessibility service gives no UI elements: {error}") from error
-        return self._remember(state.pixels), state.ui_elements
+        return self.pixels(), self._elements() if with_tree else None
+
+    def _elements(self) -> list[Any]:
+        """Upstream's UI elements now.
+
+        Raises:
+            GuestError: tree_failed, after :data:`TREE_S` of silence.
+        """
+        if self._ui_tree == "uiautomator":
+            return self.env.controller.get_ui_elements()
+        deadline = time.monotonic() + TREE_S
+        while True:
+            try:
+                forest = self.env.controller.env.accumulate_new_extras()["accessibility_tree"][-1]
+            except (KeyError, IndexError):
+                if time.monotonic() + TREE_POLL_S > deadline:
+                    raise GuestError("tree_failed", f"The accessibility service gave no UI elements in {TREE_S:g} s.") from None
+                time.sleep(TREE_POLL_S)
+                continue
+            return representation_utils.forest_to_ui_elements(forest, exclude_invisible_elements=True)
 
     def at_rest(self, with_tree: bool) -> tuple[Any, list[Any] | None, bool]:
         """(pixels, elements or None, whether the screen came to rest): reads until several in a row are equal."""
         deadline = time.monotonic() + STABLE_TIMEOUT_S
-        by_tree = self._ui_tree != "none"
         equal, before, pixels, elements = 0, None, None, None
         while True:
             started = time.monotonic()
-            try:
-                pixels, elements = self._read(by_tree)
-            except GuestError:
-                if with_tree or not by_tree:  # without the tree it was the picture that failed
-                    raise
-                by_tree, before = False, None  # a picture is all that is asked for: compare pictures
-                continue
-            now: Any = elements if by_tree else np.asarray(pixels)[::4, ::4].tobytes()
-            equal = equal + 1 if before is not None and now == before else 1
+            pixels, elements = self._read(with_tree)
+            now: Any = elements if with_tree else pixels
+            alike = now == before if with_tree else screens.same(now, before, STABLE_SHARE)
+            equal = equal + 1 if before is not None and alike else 1
             before = now
             if equal >= STABLE_READS or time.monotonic() >= deadline:
                 return pixels, elements, equal >= STABLE_READS
@@ -170,6 +197,8 @@ class Device:
         Raises:
             GuestError: action_failed; bad_action for an element index that upstream does not have.
         """
+        if not isinstance(action, act.Answer):
+            self.sight.acted()
         if isinstance(action, act.Scroll):
             action = action.stroke(*self.size())
         command = _command(action)
@@ -211,8 +240,12 @@ class Device:
             raise GuestError("action_failed", f"The phone did not start {activity}: {reply.error_message}")
 
     def reset(self, home: bool) -> None:
-        """Upstream's reset: the home key, if ``home``, and no answer."""
-        self.env.reset(go_home=home)
+        """As upstream's reset: the home key, if ``home``, and no answer; without upstream's wait for UI elements, which may be silent."""
+        if home:
+            self.shell("input keyevent KEYCODE_HOME")
+        self.env.interaction_cache = ""
+        self.env.controller.env.reset()
+        self.sight.begin()
 
 
 def _command(action: Any) -> str | None:

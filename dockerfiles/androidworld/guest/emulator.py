@@ -49,7 +49,7 @@ class Emulator:
             raise GuestError(
                 "boot_failed",
                 f"KVM cannot be used here ({error}): start the container with --device /dev/kvm --group-add $(stat -c %g /dev/kvm), "
-                "or set GUEST_ACCEL=off for an emulator that takes tens of minutes to boot.",
+                "or set GUEST_ACCEL=off (a run: --set androidworld.accel=off) for an emulator that takes tens of minutes to boot.",
                 reason="no_kvm",
             ) from error
         return "on"
@@ -100,7 +100,11 @@ class Emulator:
             if self.exit_code() is not None:
                 raise GuestError("boot_failed", f"The emulator ended while it booted (exit code {self.exit_code()}).")
             if time.monotonic() > deadline:
-                raise GuestError("boot_failed", f"Android did not boot within {timeout_s:g} s (GUEST_BOOT_TIMEOUT_S).")
+                raise GuestError(
+                    "boot_failed",
+                    f"Android did not boot within {timeout_s:g} s. Give it more: `--set androidworld.boot_timeout_s=SECONDS` of a run or "
+                    "of `agentlab fetch androidworld`, or GUEST_BOOT_TIMEOUT_S.",
+                )
             time.sleep(1.0)
         self.adb("root", timeout_s=30)
         self.adb("wait-for-device", timeout_s=60)

@@ -29,6 +29,7 @@ STATUS = {
     "device_stalled": 503,
     "busy": 503,
     "screen_blank": 503,
+    "screen_frozen": 503,
     "tree_failed": 503,
     "closed": 503,
 }

@@ -21,7 +21,7 @@ from guest.worker import Worker
 Result = TypeVar("Result")
 
 LIMITS_S = {
-    "look": 3,
+    "look": 2.5,
     "screen": 20,
     "screenshot": 30,
     "observation": 30,
@@ -36,7 +36,8 @@ LIMITS_S = {
 """Bound of every operation, seconds, before GUEST_PATIENCE."""
 
 VERIFIED = ("initialize", "score")
-"""Operations whose result counts only if the phone answers afterwards: upstream's tasks take silence for "not done"."""
+"""Operations whose result counts only if the phone answers and draws afterwards: upstream's tasks take silence for "not done", and an
+agent before a black or frozen screen fails through no fault of its own."""
 
 FRESH_S = 10.0
 """Age at which health takes a new look at the screen, seconds."""
@@ -86,6 +87,7 @@ class Machine:
         self.attempts = Attempts()
         self.phase, self.warm, self.closed = "booting", False, False
         self.booted = threading.Event()
+        self._boot_s: float | None = None
 
     # -- boot ------------------------------------------------------------------------------------------------------------------
     def start(self) -> None:
@@ -96,6 +98,7 @@ class Machine:
         try:
             self._device, self.warm = self._parts.boot(lambda phase: setattr(self, "phase", phase))
             self.phase = "ready"
+            self._boot_s = round(time.monotonic() - self._started, 2)
         except GuestError as error:
             self._failure = error
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told by /health and ends the container
@@ -145,6 +148,8 @@ class Machine:
             result = function(device)
             if name in VERIFIED and not self._answers():
                 raise GuestError("device_dead", f"The phone does not answer after {name!r}: its result says nothing.")
+            if name in VERIFIED:
+                self.device.sight.prove()  # a snapshot that was restored has made another device
             return result
 
         try:
@@ -202,9 +207,8 @@ class Machine:
                 raise GuestError("device_dead", "The phone does not answer.")
             if operation is not None and operation.overdue:
                 raise GuestError("device_stalled", f"{operation.name!r} runs for {operation.seconds:.0f} s.")
-            facts["screen_drawn"] = self._screen_is_drawn(device)
-            if not facts["screen_drawn"]:
-                raise GuestError("screen_blank", "The screen shows a single colour.")
+            self._look(device)
+            facts["screen_drawn"] = screens.is_drawn(device.frame)
         except GuestError as error:
             code, detail, state = error.code, error.message, _STATES.get(error.code, "dead")
         active = self.attempts.active
@@ -219,20 +223,25 @@ class Machine:
             "warm": self.warm,
             "uptime_s": round(time.monotonic() - self._started, 1),
             "boot": BOOT,
+            "boot_s": self._boot_s,
+            "patience": self._patience,
         }
 
-    def _screen_is_drawn(self, device: Device) -> bool:
-        """Looks at a frame that is fresh or, while the phone is busy, at the last one."""
-        stale = time.monotonic() - device.frame_at > FRESH_S
-        if stale or not screens.is_drawn(device.frame):
-            try:
-                self._worker.run("look", device.pixels, limit_s=LIMITS_S["look"] - 1, wait_s=0.05)
-            except GuestError as error:
-                if error.code != "busy":
-                    raise
-            except Exception as error:
-                raise GuestError("device_dead", f"The phone gives no picture: {error}") from error
-        return device.frame is not None and screens.is_drawn(device.frame)
+    def _look(self, device: Device) -> None:
+        """Looks at a frame that is fresh or, while the phone is busy, at the last one.
+
+        Raises:
+            GuestError: screen_blank, screen_frozen, device_stalled, device_dead.
+        """
+        if screens.is_drawn(device.frame) and time.monotonic() - device.frame_at < FRESH_S:
+            return
+        try:
+            self._worker.run("look", device.glance, limit_s=LIMITS_S["look"] * max(self._patience, 1.0), wait_s=0.05)
+        except GuestError as error:
+            if error.code != "busy":  # the operation that is going on sees for itself
+                raise
+        except Exception as error:
+            raise GuestError("device_dead", f"The phone gives no picture: {error}") from error
 
 
 _STATES = {
@@ -242,4 +251,5 @@ _STATES = {
     "device_dead": "dead",
     "device_stalled": "stalled",
     "screen_blank": "blank",
+    "screen_frozen": "frozen",
 }

@@ -22,6 +22,7 @@ from guest.errors import GuestError
 from guest.settings import Settings
 
 MARK = "agentlab-prepared.json"
+LOCK_POLL_S = 0.5
 
 
 class Prepared:
@@ -62,33 +63,47 @@ class Prepared:
         """Whether there is a volume that can be written to."""
         return self._volume.is_dir() and os.access(self._volume, os.W_OK) and os.path.ismount(self._volume)
 
-    def fetch(self) -> bool:
-        """Take the AVD from the volume; False if it has none for these settings."""
-        if not self._marked(self._kept / self.avd.name):
-            return False
-        copy_tree(self._kept / self.avd.name, self.avd)
-        return True
+    def kept(self) -> bool:
+        """Whether the volume has a prepared phone for these settings."""
+        return self._marked(self._kept / self.avd.name)
+
+    def fetch(self, timeout_s: float, waiting: Callable[[], None]) -> bool:
+        """Take the AVD from the volume; False if it has none for these settings.
+
+        The volume is held for the copy alone, and together with others that copy: they boot side by side.
+
+        Raises:
+            GuestError: boot_failed, if another container holds the volume for longer than ``timeout_s``.
+        """
+        with self._locked(fcntl.LOCK_SH, timeout_s, waiting):
+            if not self.kept():
+                return False
+            copy_tree(self._kept / self.avd.name, self.avd)
+            return True
 
     def keep(self) -> None:
-        """Copy this container's AVD, whose emulator must not be running, to the volume."""
+        """Copy this container's AVD, whose emulator must not be running, to the volume, whose lock is held."""
         copy_tree(self.avd, self._kept / self.avd.name)
 
-    @contextlib.contextmanager
-    def alone(self, timeout_s: float, waiting: Callable[[], None]) -> Iterator[None]:
-        """Hold the volume's lock, so that of many containers one installs and the others wait for it.
+    def alone(self, timeout_s: float, waiting: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
+        """Hold the volume alone, so that of many containers one installs and the others wait for it.
 
         Raises:
             GuestError: boot_failed, if the lock is not free in time.
         """
+        return self._locked(fcntl.LOCK_EX, timeout_s, waiting)
+
+    @contextlib.contextmanager
+    def _locked(self, kind: int, timeout_s: float, waiting: Callable[[], None]) -> Iterator[None]:
         with (self._volume / ".lock").open("w") as lock:
             deadline = time.monotonic() + timeout_s
             while True:
                 try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    fcntl.flock(lock, kind | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
                     waiting()
                     if time.monotonic() > deadline:
                         raise GuestError("boot_failed", f"Another container installs for more than {timeout_s:g} s.") from None
-                    time.sleep(1.0)
+                    time.sleep(LOCK_POLL_S)
             yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 
 from android_env import loader
@@ -59,7 +58,7 @@ class RealPhone:
             loader.load(config), a11y_method=METHODS[s.ui_tree], install_a11y_forwarding_app=install_forwarder
         )
         self._env = interface.AsyncAndroidEnv(controller)
-        return Device(self._env, EmulatorClipboard(s.grpc_port), s.ui_tree)
+        return Device(self._env, EmulatorClipboard(s.grpc_port), s.ui_tree, s.patience)
 
     def boot(self, tell: Callable[[str], None]) -> tuple[Device, bool]:
         """Boot, warm where there is a prepared phone; otherwise install, save and keep.
@@ -69,14 +68,24 @@ class RealPhone:
         """
         tell("booting")
         self._emulator.acceleration()  # refuse before gigabytes are copied
-        keeping = contextlib.nullcontext()
-        if self._prepared.has_volume and not self._prepared.is_here():
-            keeping = self._prepared.alone(self._settings.install_timeout_s, lambda: tell("waiting"))  # type: ignore[assignment]
-        with keeping:
-            warm = self._prepared.is_here() or (self._prepared.has_volume and self._prepared.fetch())
-            device = self._boot_warm(tell) if warm else self._install(tell)
+        device, warm = self._boot(tell)
         device.pixels()
         return device, warm
+
+    def _boot(self, tell: Callable[[str], None]) -> tuple[Device, bool]:
+        if self._prepared.is_here():
+            return self._boot_warm(tell), True
+        if not self._prepared.has_volume:
+            return self._install(tell), False
+        patience = self._settings.install_timeout_s, lambda: tell("waiting")
+        warm = self._prepared.fetch(*patience)
+        if not warm:
+            with self._prepared.alone(*patience):
+                installs = not self._prepared.kept()  # or somebody else was quicker
+                if installs:
+                    self._install_and_keep(tell)
+            warm = not installs and self._prepared.fetch(*patience)
+        return self._boot_warm(tell), warm
 
     def _boot_warm(self, tell: Callable[[str], None]) -> Device:
         tell("booting")
@@ -88,6 +97,10 @@ class RealPhone:
         return device
 
     def _install(self, tell: Callable[[str], None]) -> Device:
+        self._install_and_keep(tell)
+        return self._boot_warm(tell)
+
+    def _install_and_keep(self, tell: Callable[[str], None]) -> None:
         tell("booting")
         self._emulator.start()
         self._emulator.wait_until_booted(self._settings.boot_timeout_s)
@@ -105,4 +118,3 @@ class RealPhone:
         self._prepared.mark()
         if self._prepared.has_volume:
             self._prepared.keep()
-        return self._boot_warm(tell)

@@ -173,7 +173,7 @@ def _add_screen_routes(app: fastapi.FastAPI, machine: Machine) -> None:
 
     @app.get("/screenshot")
     def screenshot(format: Literal["png", "webp", "raw"] = "png", stable: bool = False) -> Response:
-        pixels = machine.run("screenshot", lambda device: device.at_rest(with_tree=False)[0] if stable else device.pixels())
+        pixels = machine.run("screenshot", lambda device: device.look(stable))
         size = {"X-Screen-Width": str(pixels.shape[1]), "X-Screen-Height": str(pixels.shape[0])}
         return Response(screens.encode(pixels, format), media_type=screens.MEDIA_TYPES[format], headers=size)
 

@@ -8,7 +8,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-CHOICES = {"ui_tree": ("forwarder", "uiautomator", "none"), "accel": ("auto", "on", "off")}
+CHOICES = {
+    "ui_tree": ("forwarder", "uiautomator", "none"),
+    "accel": ("auto", "on", "off"),
+    "gpu": ("off", "auto", "host", "swiftshader", "swiftshader_indirect", "angle_indirect", "guest"),
+}
 LIMITS = {
     "port": (1, 65535),
     "console_port": (5554, 5680),
@@ -39,7 +43,7 @@ class Settings:
     cores: int = 4
     patience: float = 1.0  # factor of every operation's bound, for machines that are slow
     grace_s: float = 10.0  # how long a guest whose phone is gone still says so over HTTP
-    boot_timeout_s: float = 300.0
+    boot_timeout_s: float = 900.0
     install_timeout_s: float = 1800.0
     prepared: Path = Path("/prepared")  # volume in which a prepared phone outlives its container
     avd: str = "Pixel_6_API_33"

@@ -184,7 +184,7 @@ class UITarsSession(ProtocolSession):
         return dataclasses.replace(update, replies=tuple(replies))
 
     def _coordinates(self, tokens: Tensor) -> Tensor | None:
-        wanted = self.learner is not None and self.learner.config.tokens == "coordinates"
+        wanted = self.learner is not None and self.learner.wants_coordinates
         return coordinate_tokens(self.engine.pieces(tokens)) if wanted else None
 
     def discard(self) -> None:

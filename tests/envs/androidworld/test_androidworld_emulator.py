@@ -142,7 +142,7 @@ def test_a_prepared_phone_outlives_its_container(guest):
     first = guest(f"""
         {mounted}
         prepared = Prepared(settings)
-        print(prepared.has_volume, prepared.is_here(), prepared.fetch())
+        print(prepared.has_volume, prepared.is_here(), prepared.fetch(5, print))
         (avd / "userdata.img").write_text("24 applications"); (avd / "snapshots" / CLEAN).mkdir(parents=True)
         prepared.mark(); prepared.keep()
         print(prepared.is_here(), Prepared(settings).is_here())
@@ -153,9 +153,9 @@ def test_a_prepared_phone_outlives_its_container(guest):
         {mounted}
         (avd / "userdata.img").write_text("nothing")
         prepared = Prepared(settings)
-        print(prepared.is_here(), prepared.fetch(), prepared.is_here(), (avd / "userdata.img").read_text())
+        print(prepared.is_here(), prepared.fetch(5, print), prepared.is_here(), (avd / "userdata.img").read_text())
         larger = Prepared(dataclasses.replace(settings, memory_mb=8192))
-        print(larger.is_here(), larger.fetch())
+        print(larger.is_here(), larger.fetch(5, print))
         phone.start(snapshot=CLEAN); phone.wait_until_booted(30)
         print(phone.snapshots())
         phone.stop()
@@ -172,9 +172,9 @@ def test_a_copy_that_was_broken_off_is_not_taken(guest):
         (avd / "userdata.img").write_text("half")
         broken = prepared._kept / (avd.name + ".partial")
         broken.mkdir(parents=True); (broken / "agentlab-prepared.json").write_text("{}")
-        print(prepared.fetch())
+        print(prepared.fetch(5, print))
         (prepared._kept / avd.name).mkdir(); (prepared._kept / avd.name / "agentlab-prepared.json").write_text("{torn")
-        print(prepared.fetch(), (avd / "userdata.img").read_text())
+        print(prepared.fetch(5, print), (avd / "userdata.img").read_text())
     """)
     assert out == ["False", "False half"]
 
@@ -190,5 +190,7 @@ def test_one_installs_and_the_others_wait(guest):
             print(code(wait), told[:1])
         with other.alone(0.5, lambda: None):
             print("free")
+        with prepared._locked(1, 1, print), other._locked(1, 1, print):
+            print("copied side by side", code(lambda: other.alone(0.2, lambda: None).__enter__()))
     """)
-    assert out == ["boot_failed ['waiting']", "free"]
+    assert out == ["boot_failed ['waiting']", "free", "copied side by side boot_failed"]

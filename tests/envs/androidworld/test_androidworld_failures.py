@@ -58,7 +58,9 @@ def test_no_score_of_a_dead_phone_not_even_of_a_task_that_does_not_look(guest, o
 
 def test_a_black_screen_is_not_healthy(guest, ours):
     ours.control(blank=True)
-    assert guest.get("/screenshot").status_code == 200
+    for path in ("/screenshot", "/observation"):
+        error = guest.get(path, params={"stable": False}).json()["error"]
+        assert error["code"] == "screen_blank" and "draw a mark" in error["message"]
     health = guest.get("/health")
     assert (health.status_code, health.json()["state"], health.json()["device"]["screen_drawn"]) == (503, "blank", False)
     ours.control()

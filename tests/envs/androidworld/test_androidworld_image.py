@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,9 @@ import tomllib
 
 import pytest
 import servers
+
+from envs.androidworld import knobs, providers, setup
+from envs.errors import UsageError
 
 ROOT = servers.GUEST
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -93,3 +97,69 @@ def test_without_kvm_the_guest_says_what_is_missing(tmp_path):
     }  # fmt: skip
     done = subprocess.run([servers.python(), "-m", "guest"], env=env, capture_output=True, text=True, timeout=240)
     assert done.returncode == 3 and "--device /dev/kvm" in done.stderr and "Traceback" not in done.stderr
+
+
+def settings_of_the_guest():
+    """name -> (default, type) of ``guest/settings.py``, read in a process of its own."""
+    script = (
+        "import json, dataclasses\nfrom guest import settings as s\n"
+        "print(json.dumps({'fields': {f.name: str(f.default) for f in dataclasses.fields(s.Settings)}, 'choices': s.CHOICES, "
+        "'limits': s.LIMITS}))"
+    )
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    return json.loads(subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True).stdout)
+
+
+def test_every_setting_of_the_guest_is_an_option_of_a_run_or_belongs_to_the_container():
+    guest = settings_of_the_guest()
+    assert set(guest["fields"]) == set(knobs.KNOBS) | set(knobs.FIXED) and not set(knobs.KNOBS) & set(knobs.FIXED)
+    for name, knob in knobs.KNOBS.items():
+        assert str(knob.default) == guest["fields"][name], name
+        assert list(knob.choices) == guest["choices"].get(name, []), name
+        if name in guest["limits"]:
+            assert [knob.low, knob.high] == guest["limits"][name], name
+    assert set(guest["limits"]) <= set(knobs.KNOBS) | {"port"}
+
+
+def test_settings_reach_the_container(monkeypatch, tmp_path):
+    (tmp_path / "kvm").touch()
+    monkeypatch.setattr(providers, "KVM", tmp_path / "kvm")
+    made = providers.OurProvider.__new__(providers.OurProvider)
+    made.knobs = {"boot_timeout_s": 1200, "memory_mb": 6144, "gpu": "swiftshader_indirect", "ui_tree": "none"}
+    spec = made.spec()
+    assert spec.environment == {
+        "GUEST_BOOT_TIMEOUT_S": "1200", "GUEST_MEMORY_MB": "6144", "GUEST_GPU": "swiftshader_indirect", "GUEST_UI_TREE": "none",
+    }  # fmt: skip
+    assert spec.memory == "10240m" and spec.devices
+    done = run_guest("dance", **spec.environment)
+    assert "unknown verb" in done.stderr, "the guest takes the values"
+    assert knobs.boot_seconds(made.knobs) >= 1800 + 2400, "whoever waits for the container waits as long"
+    made.knobs = {"accel": "off"}
+    assert not made.spec().devices
+    other = providers.UpstreamProvider.__new__(providers.UpstreamProvider)
+    other.knobs = {"boot_timeout_s": 900.0, "accel": "on"}
+    assert other.spec().environment == {"EMULATOR_TIMEOUT": "900", "HW_ACCEL_OVERRIDE": "-accel on"}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "provider", "word"),
+    [
+        ("boot_timeout_s", "long", "ours", "above 0"), ("boot_timeout_s", 0, "ours", "above 0"),
+        ("boot_timeout_s", float("nan"), "ours", "above 0"),
+        ("memory_mb", 10, "ours", "1536"), ("cores", 2.5, "ours", "whole"), ("gpu", "fast", "ours", "swiftshader"),
+        ("ui_tree", "magic", "ours", "forwarder"), ("emulator", "/bin/x; rm", "ours", "path"),
+        ("memory_mb", 4096, "upstream", "boot_timeout_s"),
+        ("boot_timeout_s", 900, "h:5000", "runs already"), ("boot_timeout", 900, "ours", "boot_timeout_s"),
+    ],
+)  # fmt: skip
+def test_a_bad_setting_of_the_emulator_is_told_before_anything_is_started(option, value, provider, word):
+    with pytest.raises(UsageError) as caught:
+        list(setup.lacking({"provider": provider, option: value}))
+    assert word in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_settings_for_fetch():
+    assert knobs.parse_sets(["boot_timeout_s=1200", "androidworld.cores=2"]) == {"boot_timeout_s": 1200.0, "cores": 2}
+    for wrong in ("boot_timeout_s", "boots=1", "cores=two"):
+        with pytest.raises(UsageError):
+            knobs.parse_sets([wrong])

@@ -148,7 +148,9 @@ def test_a_side_door_that_does_not_open_is_a_failure_of_the_machinery():
 
 def png() -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", (4, 8)).save(buffer, "PNG")
+    image = Image.new("RGB", (4, 8))
+    image.putpixel((1, 1), (255, 255, 255))
+    image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -212,4 +214,4 @@ def test_containers_get_kvm_and_no_privilege(monkeypatch, tmp_path):
         made.image = kind.image
         spec = made.spec()
         assert spec.devices == (str(tmp_path / "kvm"),) and spec.ports == (5000,) and not spec.cap_add
-    assert providers.OurProvider.spec(type("P", (), {"image": "x"})()).cap_drop == ("ALL",)
+    assert providers.OurProvider.spec(type("P", (), {"image": "x", "knobs": {}})()).cap_drop == ("ALL",)

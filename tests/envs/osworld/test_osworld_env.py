@@ -175,7 +175,7 @@ def test_options_that_cannot_be_are_refused():
     with pytest.raises(UsageError, match="Did you mean 'light'"):
         make_provider("ligth")
     with pytest.raises(UsageError, match="Did you mean 'official'"):
-        list(lacking("osworld-light", {"provider": "oficial"}))
+        list(lacking("light", {"provider": "oficial"}))
 
 
 # -- suites --------------------------------------------------------------------------------------------------------------------------
@@ -303,10 +303,10 @@ def test_max_steps_is_a_setting(folder, guest, tmp_path):
 def test_what_is_missing_is_said_with_the_command_that_mends_it(tmp_path, monkeypatch):
     monkeypatch.setenv("AGENTLAB_CACHE", str(tmp_path))
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
-    hints = [error.hint for error in lacking("osworld", {"provider": "official"})]
+    hints = [error.hint for error in lacking("", {"provider": "official"})]
     assert len(hints) == 4 and all("`" in hint for hint in hints)
     assert any("agentlab fetch osworld --vm" in hint for hint in hints)
-    missing = list(lacking("osworld-light", {"provider": "address:127.0.0.1:1"}))
+    missing = list(lacking("light", {"provider": "address:127.0.0.1:1"}))
     assert any("not usable" in error.message for error in missing)
 
 

@@ -143,5 +143,5 @@ def test_without_its_disk_or_image_the_official_machine_says_how_to_get_them(tmp
         OfficialProvider(tmp_path / "Ubuntu.qcow2")
     assert "agentlab fetch osworld --vm" in caught.value.hint
     monkeypatch.setenv("AGENTLAB_CACHE", str(tmp_path))
-    hints = [error.hint for error in lacking("osworld", {"provider": "official", "disk": str(tmp_path / "none")})]
+    hints = [error.hint for error in lacking("", {"provider": "official", "disk": str(tmp_path / "none")})]
     assert any("agentlab fetch osworld --vm" in hint for hint in hints)

@@ -10,8 +10,6 @@ import unicodedata
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-from standin import picture
 from standin.state import APPS, Node
 from standin.world import CommandError, World
 
@@ -28,6 +26,9 @@ TYPES = (
 )  # fmt: skip
 
 
+SILENT_READS = 5
+
+
 class AdbControllerError(Exception):
     """Called like the error of android_env that upstream's tasks raise."""
 
@@ -37,17 +38,25 @@ class Controller:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.env = self
+        self.env = self._original_env = self
         self._picture: Any = None
+
+    def reset(self) -> None:
+        """android_env's: a new episode on the same phone."""
+
+    def accumulate_new_extras(self) -> dict[str, Any]:
+        """What the accessibility service has sent: nothing, where it is silent."""
+        self.world.misbehave()
+        return {} if self.world.control().get("no_tree") else {"accessibility_tree": [self.world.phone]}
+
+    def get_ui_elements(self) -> list[Element]:
+        """As `uiautomator dump`, which needs no service."""
+        return elements_of(self.world.phone)
 
     def step(self, action: Any) -> Any:
         """android_env's: a picture, or the last one again in a step that calls itself the last."""
         try:
-            self.world.misbehave()
-            phone = self.world.phone
-            blank = self.world.control().get("blank")
-            self._picture = np.zeros((phone.height, phone.width, 3), np.uint8) if blank else picture.draw(phone)
-            ended = False
+            self._picture, ended = self.world.picture(), False
         except CommandError:
             ended = True
         return SimpleNamespace(last=lambda: ended, observation={"pixels": self._picture})
@@ -78,6 +87,11 @@ class Element:
         box = SimpleNamespace(x_min=left, x_max=right, y_min=top, y_max=bottom)
         clickable, editable = node.tap is not None, node.kind == "field"
         return cls(node.text or None, node.desc or None, node.hint or None, clickable, editable, node.checked, box)
+
+
+def elements_of(phone: Any, exclude_invisible_elements: bool = True) -> list[Element]:
+    """Upstream's ``forest_to_ui_elements``, with the phone for a forest."""
+    return [Element.of(node) for node in phone.nodes()]
 
 
 @dataclasses.dataclass
@@ -136,10 +150,14 @@ class AsyncAndroidEnv(AsyncEnv):
 
     def get_state(self, wait_to_stabilize: bool = False) -> Any:
         timestep = self.controller.step(None)
-        if timestep.last() or self.controller.world.control().get("no_tree"):
-            raise RuntimeError("no picture, or no accessibility tree")
-        elements = [Element.of(node) for node in self.controller.world.phone.nodes()]
-        return SimpleNamespace(pixels=timestep.observation["pixels"], ui_elements=elements)
+        if timestep.last():
+            raise RuntimeError("no picture")
+        for _ in range(SILENT_READS):
+            if not self.controller.world.control().get("no_tree"):
+                elements = elements_of(self.controller.world.phone)
+                return SimpleNamespace(pixels=timestep.observation["pixels"], ui_elements=elements)
+            time.sleep(1.0)  # as upstream waits for a silent service
+        raise RuntimeError("no accessibility tree")
 
     def close(self) -> None: ...
 

@@ -76,6 +76,7 @@ def _tasks() -> None:
     module("android_world.registry", TaskRegistry=tasks.Registry, get_families=lambda: tasks.FAMILIES)
     module("android_world.suite_utils", create_suite=tasks.create_suite)
     module("android_world.env.device_constants", DT=datetime.datetime(2023, 10, 15, 15, 34, tzinfo=datetime.UTC))
+    module("android_world.env.representation_utils", forest_to_ui_elements=environment.elements_of)
     module("android_world.env.json_action", JSONAction=environment.JSONAction, ANSWER="answer")
     module(f"{evals}.information_retrieval.information_retrieval", InformationRetrieval=tasks.InformationRetrieval)
     module(f"{evals}.miniwob.miniwob_base", MiniWoBTask=tasks.MiniWoBTask, is_episode_terminated=tasks.is_episode_terminated)

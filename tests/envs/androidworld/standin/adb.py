@@ -140,7 +140,9 @@ class Adb:
     def _service(self, _: list[str]) -> str:
         return "Result: Parcel(00000000    '....')\n"
 
-    def _wm(self, _: list[str]) -> str:
+    def _wm(self, words: list[str]) -> str:
+        if words == ["dismiss-keyguard"]:
+            return ""
         return f"Physical size: {self.phone.width}x{self.phone.height}\n"
 
     def _dumpsys(self, text: str) -> str:
@@ -151,6 +153,8 @@ class Adb:
             return "    mCurrentRotation=ROTATION_0\n"
         if "mCurrentFocus" in text:
             return f"  mCurrentFocus=Window{{1234 u0 {self.phone.activity}}}\n"
+        if "mWakefulness" in text:
+            return f"  mWakefulness={'Asleep' if self.phone.state.dark else 'Awake'}\n"
         if text.endswith("input"):
             return "  Viewport INTERNAL: displayId=0\n    SurfaceOrientation: 0\n"
         return ""

@@ -23,6 +23,7 @@ class Phone:
     def __init__(self, width: int, height: int, root: Path) -> None:
         self.width, self.height, self.root = width, height, root
         self.state = State()
+        self.kept_in = root.with_name("snapshots")
         (root / "storage/emulated/0").mkdir(parents=True, exist_ok=True)
         for activity in APPS.values():
             (root / "data/data" / activity.split("/")[0]).mkdir(parents=True, exist_ok=True)
@@ -54,10 +55,10 @@ class Phone:
         shutil.copytree(self._kept(name), self.root)
 
     def snapshots(self) -> list[str]:
-        return sorted(path.stem for path in self.root.with_name("snapshots").glob("*.json"))
+        return sorted(path.stem for path in self.kept_in.glob("*.json"))
 
     def _kept(self, name: str) -> Path:
-        return self.root.with_name("snapshots") / name
+        return self.kept_in / name
 
     # -- what it shows ---------------------------------------------------------------------------------------------------------
     @property
@@ -258,6 +259,7 @@ class Phone:
         keys = list(FIELDS.values())
         actions: dict[str, Callable[[], Any]] = {
             "HOME": self.home,
+            "WAKEUP": lambda: setattr(self.state, "dark", False),
             "BACK": self.back,
             "PASTE": lambda: self.type(self.state.clipboard),
             "ENTER": lambda: setattr(self.state, "focus", keys[min(keys.index(focus) + 1, len(keys) - 1)] if focus in keys else ""),

@@ -31,12 +31,22 @@ def wallpaper(width: int, height: int) -> Any:
 _last: dict[str, Any] = {}
 
 
-def draw(phone: Phone) -> Any:
-    """The screen now, uint8 RGB, shape [height, width, 3]; drawn again only when something on it has changed."""
+def draw(phone: Phone, plain: Any = None) -> Any:
+    """The screen now, uint8 RGB, shape [height, width, 3]; drawn again only when something on it has changed.
+
+    Args:
+        phone: What is drawn.
+        plain: A colour that the application in front fills the whole screen with.
+    """
     seen = repr([dataclasses.replace(node, tap=None, hold=None) for node in phone.nodes()]) + phone.page
     if _last.get("seen") != seen:
         _last.update(seen=seen, frame=_draw(phone))
-    return _last["frame"].copy()
+    frame = _last["frame"].copy() if plain is None else np.full((phone.height, phone.width, 3), plain, dtype=np.uint8)
+    if phone.state.settings["system"].get("pointer_location") == "1":
+        # The system's own line of coordinates, above every application.
+        frame[: max(2, phone.height // 50)] = (230, 230, 230)
+        frame[max(1, phone.height // 100), ::3] = (10, 10, 10)
+    return frame
 
 
 def _draw(phone: Phone) -> Any:

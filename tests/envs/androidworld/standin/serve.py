@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,12 @@ def run_guest(world: World, arguments: argparse.Namespace, grpc_port: int) -> in
         Settings.from_environment(), port=arguments.port, grpc_port=grpc_port,
         avd_home=world.directory / "avd", prepared=world.directory / "prepared",
     )  # fmt: skip
-    (settings.avd_home / f"{settings.avd}.avd").mkdir(parents=True, exist_ok=True)
+    avd = settings.avd_home / f"{settings.avd}.avd"
+    avd.mkdir(parents=True, exist_ok=True)
+    world.phone.kept_in = avd / "snapshots"  # they go where the phone's disk goes
+    if os.environ.get("STANDIN_VOLUME"):
+        settings = dataclasses.replace(settings, prepared=Path(os.environ["STANDIN_VOLUME"]))
+        os.path.ismount = lambda path: str(path) == os.environ["STANDIN_VOLUME"]
     machine = Machine(RealPhone(settings, StandinEmulator(world)).parts(), settings.patience)
     return serve(machine, settings, only_prepare=arguments.server == "prepare")
 

@@ -8,7 +8,6 @@ from concurrent import futures
 from typing import Any
 
 import grpc
-import numpy as np
 from android_env.components import adb_controller, config_classes, errors, log_stream
 from android_env.components.simulators import base_simulator
 from android_env.proto import emulator_controller_pb2, emulator_controller_pb2_grpc
@@ -16,7 +15,6 @@ from android_env.proto.a11y import android_accessibility_forest_pb2
 from android_env.wrappers import a11y_grpc_wrapper
 from google.protobuf import empty_pb2
 
-from standin import picture
 from standin.phone import Phone
 from standin.world import CommandError, World
 
@@ -83,12 +81,9 @@ class StandinSimulator(base_simulator.BaseSimulator):
 
     def _get_screenshot_impl(self) -> Any:
         try:
-            self._world.misbehave()
+            return self._world.picture()
         except CommandError as error:
             raise errors.ReadObservationError("stand-in: no picture") from error
-        if self._world.control().get("blank"):
-            return np.zeros((self._world.phone.height, self._world.phone.width, 3), dtype=np.uint8)
-        return picture.draw(self._world.phone)
 
 
 class StandinForwarder(a11y_grpc_wrapper.A11yGrpcWrapper):

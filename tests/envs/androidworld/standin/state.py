@@ -69,6 +69,7 @@ class State:
     form: dict[str, str] = field(default_factory=dict)
     focus: str = ""
     selected: bool = False
+    dark: bool = False
     offset: int = 0
     icons: list[str] = field(default_factory=lambda: list(APPS))
     clipboard: str = ""

@@ -2,20 +2,27 @@
 
 ``control.json`` in the stand-in's directory makes it misbehave while it runs:
 ``{"dead": true}`` nothing answers any more; ``{"stall_s": 40}`` every command and picture takes that long; ``{"blank": true}`` a black
-screen; ``{"fail": "<regular expression>"}`` adb commands that match fail; ``{"no_tree": true}`` the accessibility service is silent;
-``{"gone": true}`` the emulator's process has ended.
+screen, whatever is drawn; ``{"frozen": true}`` the picture stays as it is; ``{"asleep": true}`` the display has timed out, until it is
+woken; ``{"colour": [r, g, b]}`` the application in front is a plain page of that colour over the whole screen; ``{"no_tree": true}`` the
+accessibility service is silent; ``{"fail": "<regular expression>"}`` adb commands that match fail; ``{"gone": true}`` the emulator's
+process has ended.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from standin import picture
 from standin.adb import Adb, UnknownCommandError
 from standin.phone import Phone
+from standin.state import LAUNCHER
 
 
 class CommandError(Exception):
@@ -29,6 +36,8 @@ class World:
         self.directory = directory
         self.phone = Phone(width, height, directory / "files")
         self.adb = Adb(self.phone)
+        self._frozen: Any = None
+        self._slept: Any = None
 
     def control(self) -> dict[str, Any]:
         try:
@@ -52,6 +61,26 @@ class World:
             time.sleep(0.05)
         if self.control().get("dead"):
             raise CommandError("stand-in: device 'emulator-5554' not found")
+
+    def picture(self) -> Any:
+        """The screen now, uint8 RGB, shape [height, width, 3].
+
+        Raises:
+            CommandError: the phone is dead.
+        """
+        self.misbehave()
+        control = self.control()
+        if control.get("asleep") != self._slept:  # once: a display that was woken stays on
+            self._slept = control.get("asleep")
+            self.phone.state.dark = bool(self._slept)
+        now = np.zeros((self.phone.height, self.phone.width, 3), np.uint8)
+        if not control.get("blank") and not self.phone.state.dark:
+            now = picture.draw(self.phone, control.get("colour") if self.phone.page != LAUNCHER else None)
+        if not control.get("frozen"):
+            self._frozen = None
+        elif self._frozen is None:
+            self._frozen = now
+        return now if self._frozen is None else self._frozen.copy()
 
     def execute(self, arguments: list[str]) -> str:
         """What adb prints.
@@ -86,7 +115,8 @@ class StandinEmulator:
         if snapshot is not None:
             self._world.phone.load(snapshot)
 
-    def wait_until_booted(self, timeout_s: float) -> None: ...
+    def wait_until_booted(self, timeout_s: float) -> None:
+        time.sleep(float(os.environ.get("STANDIN_BOOT_S", "0")))
 
     def exit_code(self) -> int | None:
         return 1 if self._world.control().get("gone") else None

@@ -22,6 +22,7 @@ from typing import BinaryIO
 
 import httpx
 
+from envs.benchmark import OnBytes, nothing
 from envs.errors import SetupError
 
 CHUNK = 1 << 20
@@ -34,9 +35,6 @@ PARALLEL = 4
 SPARE_BYTES = 1 << 30
 """Left free on the disk."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
-
-OnBytes = Callable[[int], None]
-"""Gets the number of bytes that are there more than at the last call; negative when a file has to be begun anew."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +68,6 @@ class Broken(Exception):
     def __init__(self, reason: str, *, final: bool = False) -> None:
         super().__init__(reason)
         self.final = final
-
-
-def nothing(_: int) -> None:
-    """No progress is shown."""
 
 
 def download(item: Download, on_bytes: OnBytes = nothing, *, stop: threading.Event | None = None) -> Path:

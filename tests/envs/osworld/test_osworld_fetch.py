@@ -9,10 +9,11 @@ import zipfile
 import pytest
 from fileserver import serve
 
-from agentlab import fetch, fetch_osworld
-from agentlab.fetch_osworld import Watcher, fetch_disk, fetch_files, fetch_tasks, files_of
+from envs import download as downloads
+from envs.benchmark import Watcher
 from envs.errors import SetupError
-from envs.osworld import upstream
+from envs.osworld import fetch, upstream
+from envs.osworld.fetch import fetch_disk, fetch_files, fetch_tasks, files_of
 from envs.osworld.jobs import NeededFile
 from envs.osworld.suite import OSWorldSuite
 
@@ -32,7 +33,7 @@ INDEX = json.dumps({"os": ["t-1"]})
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("AGENTLAB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(fetch, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(downloads, "PAUSE_SECONDS", 0.0)
     digest = hashlib.sha256(INDEX.encode()).hexdigest()
     monkeypatch.setattr(upstream, "INDEX_SHA256", {"test_all": digest, "test_nogdrive": digest})
     return tmp_path / "cache" / "osworld"
@@ -117,7 +118,7 @@ def test_addresses_are_pinned_and_mirrored(monkeypatch):
 
 
 def test_the_disk_is_unpacked_checked_and_its_archive_removed(cache, monkeypatch):
-    monkeypatch.setattr(fetch_osworld, "require_space", lambda folder, needed: None)
+    monkeypatch.setattr(fetch, "require_space", lambda folder, needed: None)
     disk = bytes(100_000)
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as made:
@@ -135,7 +136,7 @@ def test_the_disk_is_unpacked_checked_and_its_archive_removed(cache, monkeypatch
 
 
 def test_a_disk_that_does_not_fit_is_not_begun(monkeypatch):
-    monkeypatch.setattr(fetch, "SPARE_BYTES", 10**18)
+    monkeypatch.setattr(downloads, "SPARE_BYTES", 10**18)
     with pytest.raises(SetupError, match="GB are needed"):
         fetch_disk(Watcher(), url="http://127.0.0.1:1/nothing")
 
@@ -146,6 +147,6 @@ def test_pip_that_fails_is_an_error_of_one_line(cache, monkeypatch, tmp_path):
     monkeypatch.setattr(upstream, "REQUIREMENTS", requirements)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(SetupError, match="pip could not install"):
-        fetch_osworld.build_grader(Watcher())
+        fetch.build_grader(Watcher())
     with pytest.raises(SetupError, match="grader is not on this machine"):
         upstream.grader_python()

@@ -15,12 +15,11 @@ import tempfile
 import venv
 import zipfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from agentlab.disk.files import write_atomic
-from agentlab.fetch import CHUNK, Download, OnBytes, download, download_all, nothing, require_space
+from envs.benchmark import OnBytes, Watcher
+from envs.download import CHUNK, Download, download, download_all, require_space
 from envs.errors import LabError, SetupError
 from envs.osworld import upstream
 from envs.osworld.grading import OfficialGrader
@@ -33,21 +32,6 @@ GRADER_BYTES = 1_600_000_000
 PIP_SECONDS = 3600
 EASYOCR = "easyocr==1.7.2"
 OCR_BYTES = 6_000_000_000
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Watcher:
-    """Who is told how it goes.
-
-    Attributes:
-        say: Gets a line per part.
-        begin: Gets what is under way and its size in bytes (None if unknown), and returns what then gets the bytes that came in.
-    """
-
-    say: Say = lambda line: None
-    begin: Callable[[str, int | None], OnBytes] = lambda what, size: nothing
 
 
 # -- task set ----------------------------------------------------------------------------------------------------------------------
@@ -213,7 +197,9 @@ def build_grader(watch: Watcher, *, ocr: bool = False) -> Path:
         _pip(folder, ["--no-deps", "-r", str(upstream.REQUIREMENTS)])
         grader = OfficialGrader(python=folder / "bin" / "python")
         try:
-            write_atomic(ready, json.dumps(grader.versions()) + "\n")
+            proven = ready.with_suffix(".tmp")
+            proven.write_text(json.dumps(grader.versions()) + "\n", encoding="utf-8")
+            proven.replace(ready)  # there is either all of it or none
         finally:
             grader.close()
     watch.say(f"Grader: {folder} is ready.")

@@ -6,8 +6,8 @@ import threading
 import pytest
 from fileserver import serve
 
-from agentlab import fetch
-from agentlab.fetch import Download, download, download_all
+from envs import download as downloads
+from envs.download import Download, download, download_all
 from envs.errors import SetupError
 
 BODY = bytes(range(256)) * 4000
@@ -15,7 +15,7 @@ BODY = bytes(range(256)) * 4000
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    monkeypatch.setattr(fetch, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(downloads, "PAUSE_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_a_torn_transfer_goes_on_where_it_broke_off(files, tmp_path):
 
 
 def test_what_a_killed_process_left_is_continued(files, tmp_path, monkeypatch):
-    monkeypatch.setattr(fetch, "TRIES", 1)
+    monkeypatch.setattr(downloads, "TRIES", 1)
     files.cut["/a"] = [500_000]
     item = Download(files.url + "/a", tmp_path / "a", size=len(BODY))
     with pytest.raises(SetupError, match="could not be fetched"):
@@ -55,7 +55,7 @@ def test_what_a_killed_process_left_is_continued(files, tmp_path, monkeypatch):
 
 
 def test_the_parts_of_two_versions_are_never_put_together(files, tmp_path, monkeypatch):
-    monkeypatch.setattr(fetch, "TRIES", 1)
+    monkeypatch.setattr(downloads, "TRIES", 1)
     files.cut["/a"] = [500_000]
     item = Download(files.url + "/a", tmp_path / "a")
     with pytest.raises(SetupError):
@@ -122,4 +122,4 @@ def test_two_at_a_time_fetch_one_file_once(files, tmp_path):
 
 def test_a_full_disk_is_said_beforehand(tmp_path):
     with pytest.raises(SetupError, match="AGENTLAB_CACHE"):
-        fetch.require_space(tmp_path, 10**18)
+        downloads.require_space(tmp_path, 10**18)

@@ -1,0 +1,28 @@
+"""What every benchmark in containers wants of a machine, for ``agentlab doctor``."""
+
+from __future__ import annotations
+
+import docker
+from docker.errors import DockerException
+
+from envs.benchmark import Check
+from envs.errors import SetupError
+
+SECONDS = 5
+"""How long the engine may take to answer."""
+
+
+def engine_check() -> Check:
+    """A Docker Engine that answers."""
+    return Check("Docker", _engine, "install Docker Engine and start it")
+
+
+def _engine() -> str:
+    try:
+        client = docker.from_env(timeout=SECONDS)
+        try:
+            return f"Engine {client.version()['Version']}"
+        finally:
+            client.close()
+    except DockerException as error:
+        raise SetupError(f"no Docker Engine answers ({error})") from error

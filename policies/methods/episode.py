@@ -1,0 +1,75 @@
+"""What is known of a failed attempt's T tokens besides H and y, and which of them an update moves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from envs.errors import AdaptationError
+from policies.methods.config import TokensConfig
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One attempt.
+
+    Attributes:
+        rewards: r_i of the token's step, [T] float64 in [-1, 1].
+        steps: The step (reply) a token belongs to, [T] int64.
+        coordinates: True where the token is part of a coordinate, [T] bool; None if the policy did not say.
+        replayed: Tokens of earlier attempts, the last n of the T; their rewards are 0, their coordinates False.
+    """
+
+    rewards: Tensor
+    steps: Tensor
+    coordinates: Tensor | None = None
+    replayed: Replayed | None = None
+
+    @property
+    def older(self) -> int:
+        """n, how many of the T tokens are replayed."""
+        return 0 if self.replayed is None else len(self.replayed.margin)
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """Where earlier updates put the tokens of earlier attempts.
+
+    Attributes:
+        margin: The log-odds that they were to get, [n] float64.
+        moved: By how much their own update was to move them, in log-odds, [n] float64; 0 for those that were to stay.
+    """
+
+    margin: Tensor
+    moved: Tensor
+
+    def shift(self, margin: Tensor) -> Tensor:
+        """What is to be made up for at log-odds ``margin`` [n]: of a token that was moved, only a move back."""
+        left = self.margin.to(margin.device) - margin
+        back = left * self.moved.to(margin.device).sign() > 0
+        return torch.where(back | (self.moved.to(margin.device) == 0), left, 0.0)
+
+
+def chosen_tokens(episode: Episode, margin: Tensor, config: TokensConfig) -> tuple[Tensor, bool]:
+    """Which tokens may be moved, [T] bool, and whether these are the least certain ones for want of undecided ones.
+
+    ``margin`` [T]: log-odds of the tokens before the update.
+
+    Raises:
+        AdaptationError: ``tokens=coordinates``, but the policy did not say which tokens are coordinates.
+    """
+    rewarded = episode.rewards.to(margin.device) != 0
+    if config.tokens == "all":
+        return torch.ones_like(rewarded), False
+    if config.tokens == "coordinates":
+        if episode.coordinates is None:
+            raise AdaptationError("This policy does not mark coordinate tokens.", "Use tokens=all or tokens=undecided.")
+        return episode.coordinates.to(margin.device), False
+    undecided = margin.sigmoid() < config.p_max
+    if config.fallback_tokens == 0 or bool((undecided & rewarded).any()):
+        return undecided, False
+    candidates = rewarded.nonzero()[:, 0]
+    least = candidates[margin[candidates].argsort(stable=True)[: config.fallback_tokens]]
+    return torch.zeros_like(rewarded).index_fill(0, least, True), bool(len(least))

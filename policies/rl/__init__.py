@@ -1,0 +1,1 @@
+"""The paper's reinforcement-learning baseline (ROSA App. E.4.1)."""

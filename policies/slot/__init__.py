@@ -1,0 +1,1 @@
+"""A control without reward, after SLOT (arXiv 2505.12392)."""
