@@ -268,7 +268,9 @@ def creation(spec: ContainerSpec, name: str, owner: Owner) -> dict[str, Any]:
         "security_opt": ["no-new-privileges"],
         "mem_limit": spec.memory,
         "memswap_limit": spec.memory,
-        "nano_cpus": round(spec.cpus * 1e9) if spec.cpus else None,
+        "nano_cpus": round(min(spec.cpus, os.cpu_count() or 1) * 1e9)
+        if spec.cpus
+        else None,  # an engine refuses more than there are
         "shm_size": spec.shm,
         "pids_limit": spec.pids,
         "devices": [f"{device}:{device}" for device in spec.devices],
