@@ -190,7 +190,7 @@ class Bench:
             while sum(self.injected.values()) < self.options.faults:
                 number = self.runs + 1
                 self.random.seed(f"{self.options.seed}/{number}")
-                folder = self.folder / f"run-{number:03d}"
+                folder = self.folder / f"faults-{self.options.seed}-{number:03d}"
                 shutil.rmtree(folder, ignore_errors=True)  # of a bench that was stopped in the middle of it
                 folder.with_suffix(".log").unlink(missing_ok=True)
                 self.one_run(folder, ORDER[number % len(ORDER)])
