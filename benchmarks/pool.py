@@ -26,15 +26,15 @@ from safetensors.torch import load_file, save_file
 from agentlab.disk.record import AttemptWriter, load_trace
 from agentlab.disk.row import Row
 from agentlab.disk.rows import Played, session_over
-from agentlab.disk.store import RunStore, SessionStore
-from agentlab.run.config import CHANGES_NO_RESULT, RunConfig
+from agentlab.disk.store import CHANGES_NO_RESULT, RunStore, SessionStore
+from agentlab.run.config import RunConfig
 from agentlab.run.runner import load_policy_of, open_words, prepare, stop_on_signals
 from agentlab.run.session import History, Interrupted, Session
 from agentlab.run.worker import EnvSlot
 from envs.base import TaskSpec
 from envs.errors import LabError, UsageError
 from policies.base import Policy, PolicySession, SamplingConfig
-from policies.families.ui_tars.policy import UITarsPolicy, UITarsSession
+from policies.families.policy import ModelPolicy, ModelSession
 
 CAPTURE = "capture.safetensors"
 
@@ -88,7 +88,7 @@ class TransferSession(Session):
 
 def save_capture(theta: PolicySession, folder: Path) -> None:
     """Write H and y of the attempt just made."""
-    assert isinstance(theta, UITarsSession) and theta.learner is not None
+    assert isinstance(theta, ModelSession) and theta.learner is not None
     tensors = {}
     for number, (hidden, tokens) in enumerate(theta.learner.capture()):
         tensors |= {f"{number:03d}.hidden": hidden.cpu().contiguous(), f"{number:03d}.tokens": tokens}
@@ -97,7 +97,7 @@ def save_capture(theta: PolicySession, folder: Path) -> None:
 
 def resume(theta: PolicySession, first: Path) -> None:
     """Put ``theta`` where it would be had it just made the attempt recorded in ``first``."""
-    assert isinstance(theta, UITarsSession)
+    assert isinstance(theta, ModelSession)
     tensors = load_file(first / CAPTURE)
     capture = [(tensors[f"{n:03d}.hidden"], tensors[f"{n:03d}.tokens"]) for n in range(len(tensors) // 2)]
     theta.resume([(step.observation, step.text) for step in load_trace(first).steps], capture)
@@ -144,7 +144,7 @@ class Pool:
         torch.set_num_threads(self._threads)
         prepare(self._config, console.print)
         self._policy = self._exit.enter_context(load_policy_of(self._config))
-        if not isinstance(self._policy, UITarsPolicy):
+        if not isinstance(self._policy, ModelPolicy):
             self._exit.close()
             raise UsageError(f"The policy {self._config.policy!r} has no weights here.", "Benchmarks need a UI-TARS checkpoint.")
         return self
@@ -166,11 +166,11 @@ class Pool:
 
     def _policy_for(self, sampling: SamplingConfig) -> Policy:
         """The backbone, drawn from as ``sampling`` says."""
-        assert isinstance(self._policy, UITarsPolicy)
+        assert isinstance(self._policy, ModelPolicy)
         with self._guard:
             if sampling not in self._policies:
                 p = self._policy
-                self._policies[sampling] = UITarsPolicy(p.name, p.engine, p.settings, sampling, p.platform)
+                self._policies[sampling] = ModelPolicy(p.name, p.engine, p.settings, sampling, p.platform)
             return self._policies[sampling]
 
     def run(self, title: str, jobs: Sequence[Job], *, deadline: float | None = None, keep: bool = False) -> None:

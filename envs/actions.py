@@ -43,8 +43,22 @@ class DoubleClick(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class TripleClick(Action):
+    kind: ClassVar[str] = "triple_click"
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, slots=True)
 class RightClick(Action):
     kind: ClassVar[str] = "right_click"
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, slots=True)
+class MiddleClick(Action):
+    kind: ClassVar[str] = "middle_click"
     x: float
     y: float
 
@@ -60,9 +74,12 @@ class Hover(Action):
 
 @dataclass(frozen=True, slots=True)
 class LongPress(Action):
+    """Press at a point and hold, for ``seconds`` or as long as the environment takes for long."""
+
     kind: ClassVar[str] = "long_press"
     x: float
     y: float
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +91,24 @@ class Drag(Action):
     y: float
     end_x: float
     end_y: float
+
+
+@dataclass(frozen=True, slots=True)
+class MouseDown(Action):
+    """Press the left button at a point and keep it down."""
+
+    kind: ClassVar[str] = "mouse_down"
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, slots=True)
+class MouseUp(Action):
+    """Move to a point and let the left button go."""
+
+    kind: ClassVar[str] = "mouse_up"
+    x: float
+    y: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +129,22 @@ class Hotkey(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class KeyDown(Action):
+    """Press ``keys`` in order and keep them down, until a KeyUp lets them go or the episode ends."""
+
+    kind: ClassVar[str] = "key_down"
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUp(Action):
+    """Let ``keys`` go."""
+
+    kind: ClassVar[str] = "key_up"
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Scroll(Action):
     """Scroll at (x, y) so that content lying in ``direction`` comes into view (down = show what is below).
 
@@ -110,7 +161,10 @@ class Scroll(Action):
 
 @dataclass(frozen=True, slots=True)
 class Wait(Action):
+    """Do nothing, for ``seconds`` or as long as the environment waits."""
+
     kind: ClassVar[str] = "wait"
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +221,13 @@ class Invalid(Action):
 VOCABULARY: dict[str, type[Action]] = {
     cls.kind: cls
     for cls in (
-        Click, DoubleClick, RightClick, Hover, LongPress, Drag, Type, Hotkey, Scroll, Wait,
-        PressHome, PressBack, OpenApp, Answer, Finished, Fail, Invalid,
+        Click, DoubleClick, TripleClick, RightClick, MiddleClick, Hover, LongPress, Drag, MouseDown, MouseUp, Type, Hotkey,
+        KeyDown, KeyUp, Scroll, Wait, PressHome, PressBack, OpenApp, Answer, Finished, Fail, Invalid,
     )
 }  # fmt: skip
 
-Pointed = Click | DoubleClick | RightClick | Hover | LongPress | Scroll | Drag
-POINTED = (Click, DoubleClick, RightClick, Hover, LongPress, Scroll, Drag)
+Pointed = Click | DoubleClick | TripleClick | RightClick | MiddleClick | Hover | LongPress | Scroll | Drag | MouseDown | MouseUp
+POINTED = (Click, DoubleClick, TripleClick, RightClick, MiddleClick, Hover, LongPress, Scroll, Drag, MouseDown, MouseUp)
 """Actions that have a place on the screen (``x``, ``y``)."""
 
 TERMINAL = (Finished, Fail)
@@ -183,7 +237,7 @@ TERMINAL = (Finished, Fail)
 def to_json(action: Action) -> dict[str, Any]:
     """``{"kind": ..., field: value}``, JSON-serialisable; optional fields only where they are given."""
     fields = {f.name: value for f in dataclasses.fields(action) if (value := getattr(action, f.name)) is not None}
-    if isinstance(action, Hotkey):
+    if isinstance(action, Hotkey | KeyDown | KeyUp):
         fields["keys"] = list(action.keys)
     return {"kind": action.kind, **fields}
 
@@ -206,7 +260,7 @@ def from_json(data: Mapping[str, Any]) -> Action:
 
 
 def _coerce(name: str, value: Any) -> Any:
-    if name in {"x", "y", "end_x", "end_y"}:
+    if name in {"x", "y", "end_x", "end_y", "seconds"}:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"{name} must be a number, got {value!r}")
         return float(value)

@@ -46,6 +46,8 @@ class ActionSpace(gym.Space[Any]):
         samples: dict[type[act.Action], act.Action] = {
             act.Type: act.Type("abc"),
             act.Hotkey: act.Hotkey(("tab",)),
+            act.KeyDown: act.KeyDown(("shift",)),
+            act.KeyUp: act.KeyUp(("shift",)),
             act.OpenApp: act.OpenApp("Settings"),
             act.Answer: act.Answer(""),
             act.Invalid: act.Invalid("sampled"),

@@ -1,4 +1,4 @@
-"""Any vision model behind an OpenAI-compatible endpoint, asked in UI-TARS's protocol: no weights to adapt, but words work."""
+"""A model behind an OpenAI-compatible endpoint, asked as its family is asked: no weights to adapt, but words work."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from envs.base import TaskSpec
 from envs.errors import InfrastructureError, PolicyError, SetupError, UsageError
 from policies.base import Policy, SamplingConfig
-from policies.checkpoint import FAMILIES, CheckpointSettings
-from policies.families.ui_tars.prompt import Message, Platform, wording
-from policies.families.ui_tars.session import Draw, ProtocolSession
-
-FACTOR = 28
-"""Sides of a screenshot are made multiples of this before it is sent, so that pixel coordinates refer to what the model saw."""
+from policies.checkpoint import settings_of
+from policies.families.base import Family
+from policies.families.messages import Message, Platform, images
+from policies.families.registry import choose
+from policies.families.session import Draw, ProtocolSession, description
+from policies.families.settings import FamilySettings, seen_size
+from policies.registry import CHOICES, checked_platform
 
 
 class ChatOptions(BaseModel):
@@ -54,20 +55,16 @@ def load_chat_policy(model: str, sampling: SamplingConfig, options: Mapping[str,
     """
     if not model:
         raise UsageError("openai: needs the name of a model.", "For example openai:ui-tars-1.5-7b with OPENAI_BASE_URL set.")
+    platform = checked_platform(options)
+    family = choose(model, asked=options.get("family"))
     own = {k: v for k, v in options.items() if k in ChatOptions.model_fields}
-    rest = {k: v for k, v in options.items() if k not in own and k != "platform"}
-    family = FAMILIES["qwen2_vl" if rest.get("prompt") == "v1" else "qwen2_5_vl"]
     try:
         chat = ChatOptions.model_validate(own)
-        settings = CheckpointSettings.model_validate(family.model_dump() | rest)
     except ValidationError as error:
         details = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        known = (*ChatOptions.model_fields, *CheckpointSettings.model_fields, "platform")
-        raise UsageError(f"Bad policy option: {details}.", f"Options: {', '.join(known)}.") from error
-    platform = options.get("platform")
-    if platform not in (None, "computer", "mobile"):
-        raise UsageError(f"Unknown platform {platform!r}.", "Use computer or mobile, or leave it out.")
-    return ChatPolicy(model, chat, settings, sampling, platform)
+        raise UsageError(f"Bad policy option: {details}.", f"Options: {', '.join(ChatOptions.model_fields)}.") from error
+    settings = settings_of(family, None, {k: v for k, v in options.items() if k not in (*own, *CHOICES)}, ChatOptions.model_fields)
+    return ChatPolicy(model, chat, family, settings, sampling, platform)
 
 
 class ChatPolicy(Policy):
@@ -79,12 +76,14 @@ class ChatPolicy(Policy):
         self,
         model: str,
         chat: ChatOptions,
-        settings: CheckpointSettings,
+        family: Family,
+        settings: FamilySettings,
         sampling: SamplingConfig,
         platform: Platform | None = None,
     ) -> None:
         self.name = f"openai:{model}"
-        self.model, self.chat, self.settings, self.sampling, self.platform = model, chat, settings, sampling, platform
+        self.model, self.chat, self.family, self.settings, self.sampling = model, chat, family, settings, sampling
+        self.platform = platform
         base_url = chat.base_url or os.environ.get("OPENAI_BASE_URL")
         key = os.environ.get(chat.api_key_env)
         if not key and not base_url:
@@ -103,8 +102,7 @@ class ChatPolicy(Policy):
         return ChatSession(self, task, seed=seed)
 
     def describe(self) -> dict[str, Any]:
-        _, source = wording(self.settings.prompt, self.platform or "computer")
-        return {**self.settings.model_dump(), "prompt_wording": source, "endpoint": str(self.client.base_url)}
+        return {**description(self.family, self.settings, self.platform), "endpoint": str(self.client.base_url)}
 
     def close(self) -> None:
         self.client.close()
@@ -114,11 +112,19 @@ class ChatSession(ProtocolSession):
     """One task."""
 
     def __init__(self, policy: ChatPolicy, task: TaskSpec, *, seed: int) -> None:
-        super().__init__(task, seed=seed, settings=policy.settings, sampling=policy.sampling, platform=policy.platform)
+        super().__init__(
+            task,
+            seed=seed,
+            family=policy.family,
+            settings=policy.settings,
+            sampling=policy.sampling,
+            factor=policy.family.factor,
+            platform=policy.platform,
+        )
         self.policy = policy
 
     def _draw(self, messages: list[Message], sampling: SamplingConfig, seed: int) -> Draw:
-        sized = [_sized(message, self.settings) for message in messages]
+        sized = [self._sized(message) for message in messages]
         request: dict[str, Any] = {
             "model": self.policy.model,
             "messages": [_openai_message(message) for message in sized],
@@ -129,7 +135,15 @@ class ChatSession(ProtocolSession):
             "seed": seed % 2**31,
         }
         text, tokens = self._request(request)
-        return Draw(text, tokens, None, sized[-1]["content"][0]["image"].size)
+        return Draw(text, tokens, None, images(sized)[-1].size)
+
+    def _sized(self, message: Message) -> Message:
+        """Every picture at the size that the model sees, so that pixel coordinates refer to what it was sent."""
+        parts = [{**p, "image": self._resized(p["image"])} if p["type"] == "image" else p for p in message["content"]]
+        return {**message, "content": parts}
+
+    def _resized(self, image: Image.Image) -> Image.Image:
+        return image.resize(seen_size(image.size, self.settings, self.factor))
 
     def _ask(self, request: dict[str, Any]) -> tuple[str, int]:
         """The reply and its length in tokens (0 where the endpoint does not say)."""
@@ -178,25 +192,13 @@ def _is_transient(error: BaseException) -> bool:
     return isinstance(error, openai.APIError | _Malformed)
 
 
-def _sized(message: Message, settings: CheckpointSettings) -> Message:
-    parts = message["content"]
-    return {**message, "content": [{**p, "image": _resize(p["image"], settings)} if p["type"] == "image" else p for p in parts]}
-
-
-def _resize(image: Image.Image, settings: CheckpointSettings) -> Image.Image:
-    from qwen_vl_utils import smart_resize
-
-    height, width = smart_resize(image.height, image.width, FACTOR, settings.min_pixels, settings.max_pixels)
-    return image.resize((width, height))
-
-
 def _openai_message(message: Message) -> dict[str, Any]:
-    if message["content"][0]["type"] == "text":
-        return {"role": message["role"], "content": message["content"][0]["text"]}
-    return {
-        "role": message["role"],
-        "content": [{"type": "image_url", "image_url": {"url": _data_url(message["content"][0]["image"])}}],
-    }
+    """In OpenAI's form: a message of one text is that text, every other a list of parts."""
+    parts = message["content"]
+    if len(parts) == 1 and parts[0]["type"] == "text":
+        return {"role": message["role"], "content": parts[0]["text"]}
+    content = [p if p["type"] == "text" else {"type": "image_url", "image_url": {"url": _data_url(p["image"])}} for p in parts]
+    return {"role": message["role"], "content": content}
 
 
 def _data_url(image: Image.Image) -> str:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
-from envs.errors import PolicyError, UsageError
+from envs.errors import PolicyError, UsageError, did_you_mean
+from policies.families.base import Family
+from policies.families.registry import choose
+from policies.families.settings import FamilySettings
 
 if TYPE_CHECKING:
     from policies.engine import Engine
@@ -17,93 +22,127 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SETTINGS_FILE = "agentlab.json"
-V1_MAX_PIXELS = 2_116_800  # a 1920 x 1080 screen is not resized
+ARCHITECTURES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
+"""``model_type`` of the models that the engine runs, by transformers' own classes."""
+
+ELSEWHERE: Mapping[str, str] = {
+    "opencua": "OpenCUA's architecture is no part of transformers: serve it with vLLM, and ask it as openai:opencua-7b.",
+}
+IMAGE_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+"""Older and newer versions of transformers keep the image processor's settings in the one or the other."""
+
+_PROMPTS = {"plain": "plain", "v1": "ui-tars-1", "1.5": "ui-tars-1.5"}
+"""What ``agentlab.json`` called the families before they had names."""
 
 
-class CheckpointSettings(BaseModel):
-    """How a checkpoint wants to be asked: its ``agentlab.json``, or the defaults of its family.
+@dataclass(frozen=True)
+class Described:
+    """What a checkpoint says of itself, read without its weights.
 
     Attributes:
-        prompt: ``v1``, ``1.5`` or ``plain`` (see ``policies.families.ui_tars.prompt``).
-        coordinates: ``relative-1000``, or ``absolute-resized``: pixels of the resized screenshot.
-        language: Of the thoughts.
-        history_images: Screenshots in the prompt, the current one included.
-        history_replies: Earlier replies kept as text; null keeps all.
-        max_new_tokens: Upper bound of a reply; a smaller sampling limit wins.
-        min_pixels, max_pixels: Pixel budget of a screenshot.
+        source: Folder or hub id.
+        config: Its ``config.json``.
+        names: What it calls itself: where it was made from or downloaded to.
+        declared: Its ``agentlab.json``; empty without one.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    source: str
+    config: Mapping[str, Any]
+    names: tuple[str, ...] = ()
+    declared: Mapping[str, Any] = field(default_factory=dict)
 
-    prompt: Literal["v1", "1.5", "plain"] = "v1"
-    coordinates: Literal["relative-1000", "absolute-resized"] = "relative-1000"
-    language: str = "Chinese"
-    history_images: int = Field(default=5, ge=1)
-    history_replies: int | None = Field(default=None, ge=0)
-    max_new_tokens: int = Field(default=1500, ge=1)
-    min_pixels: int = Field(default=3136, ge=1)
-    max_pixels: int = Field(default=V1_MAX_PIXELS, ge=1)
+    @property
+    def model_type(self) -> str:
+        return str(self.config.get("model_type"))
 
 
-FAMILIES: dict[str, CheckpointSettings] = {
-    "qwen2_vl": CheckpointSettings(),
-    "qwen2_5_vl": CheckpointSettings(
-        prompt="1.5", coordinates="absolute-resized", min_pixels=100 * 28**2, max_pixels=16384 * 28**2
-    ),
-}
-"""Defaults by ``model_type``: UI-TARS 2B/7B/72B, and UI-TARS-1.5."""
+def family_of(name: str, checkpoint: Described, asked: str | None) -> Family:
+    """The family of a checkpoint: what ``asked`` says, what it declares, its name, what it says of itself.
+
+    Raises:
+        UsageError: none can be told, or it is another architecture's.
+        PolicyError: the engine does not run its architecture.
+    """
+    declared = checkpoint.declared.get("family")
+    family = choose(name, said=checkpoint.names, declared=declared if isinstance(declared, str) else None, asked=asked)
+    if checkpoint.model_type in ELSEWHERE:
+        raise PolicyError(f"{name} cannot run in this process.", ELSEWHERE[checkpoint.model_type])
+    if not family.architectures:
+        raise UsageError(f"{family.title} runs elsewhere: its weights are not for this process.", f"Ask it as openai:{name}.")
+    if checkpoint.model_type not in family.architectures:
+        raise UsageError(
+            f"{name} is a {checkpoint.model_type!r} model, but those of {family.title} are {' or '.join(sorted(family.architectures))}.",
+            "Choose another model.family.",
+        )
+    return family
 
 
-def settings_of(folder: Path | None, model_type: str, overrides: dict[str, Any]) -> CheckpointSettings:
-    """Family defaults < ``agentlab.json`` < ``overrides``.
+def settings_of(
+    family: Family, checkpoint: Described | None, overrides: Mapping[str, Any], also: Iterable[str] = ()
+) -> FamilySettings:
+    """Family defaults < ``agentlab.json`` < ``overrides``.  ``also``: options that a user may have meant besides.
 
     Raises:
         PolicyError: ``agentlab.json`` cannot be understood.
         UsageError: an override is not a setting, or has a bad value.
     """
-    declared = FAMILIES[model_type].model_dump()
-    path = folder / SETTINGS_FILE if folder else None
-    if path and path.is_file():
-        try:
-            declared = CheckpointSettings.model_validate_json(path.read_text(encoding="utf-8")).model_dump()
-        except (ValidationError, UnicodeDecodeError) as error:
-            raise PolicyError(f"{path} is not understood: {error}.", "See policies/checkpoint.py for its fields.") from error
+    settings = family.defaults.model_dump()
+    declared = {key: value for key, value in checkpoint.declared.items() if key != "family"} if checkpoint else {}
     try:
-        return CheckpointSettings.model_validate(declared | overrides)
+        settings = FamilySettings.model_validate(settings | declared).model_dump()
+    except ValidationError as error:
+        where = f"{checkpoint.source}/{SETTINGS_FILE}" if checkpoint else SETTINGS_FILE
+        raise PolicyError(f"{where} is not understood: {error}.", f"Its fields: family, {', '.join(settings)}.") from error
+    try:
+        chosen = FamilySettings.model_validate(settings | dict(overrides))
     except ValidationError as error:
         details = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise UsageError(f"Bad policy option: {details}.", f"Settings: {', '.join(CheckpointSettings.model_fields)}.") from error
+        known = ("family", "platform", *FamilySettings.model_fields, *also)
+        unknown = next((str(e["loc"][0]) for e in error.errors() if e["type"] == "extra_forbidden"), None)
+        hint = did_you_mean(unknown, known, what="setting") if unknown else f"Settings: {', '.join(known)}."
+        raise UsageError(f"Bad policy option: {details}.", hint) from error
+    if chosen.variant and chosen.variant not in family.variants:
+        given = ", ".join(family.variants) or "it has one prompt only"
+        raise UsageError(f"{family.title} has no prompt {chosen.variant!r}.", f"model.variant: {given}.")
+    if chosen.max_pixels < chosen.min_pixels:
+        raise UsageError(f"max_pixels {chosen.max_pixels} is below min_pixels {chosen.min_pixels}.")
+    return chosen
 
 
-def check_folder(folder: Path) -> str:
-    """The model type of a local checkpoint.
+def describe_folder(folder: Path) -> Described:
+    """What a local checkpoint says of itself.
 
     Raises:
-        PolicyError: not a checkpoint; the message names what is missing.
+        PolicyError: not a checkpoint (the message names what is missing), or not one that the engine runs.
     """
     if not folder.is_dir():
         raise PolicyError(f"{folder} is not a folder.", "Give the folder that holds config.json and the weights.")
-    missing = [
-        name for name in ("config.json", "tokenizer_config.json", "preprocessor_config.json") if not (folder / name).is_file()
-    ]
+    missing = [name for name in ("config.json", "tokenizer_config.json") if not (folder / name).is_file()]
+    if not any((folder / name).is_file() for name in IMAGE_PROCESSORS):
+        missing.append(" or ".join(IMAGE_PROCESSORS))
     if not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
         missing.append("*.safetensors")
     if missing:
         raise PolicyError(f"{folder} is no model checkpoint: {', '.join(missing)} missing.")
-    try:
-        model_type = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (ValueError, AttributeError) as error:
-        raise PolicyError(f"{folder / 'config.json'} cannot be read: {error}.") from error
-    if model_type not in FAMILIES:
-        raise PolicyError(f"{folder} holds a {model_type!r} model.", f"Supported: {', '.join(FAMILIES)}.")
-    return str(model_type)
+    config = _json_object(folder / "config.json")
+    declared = _json_object(folder / SETTINGS_FILE) if (folder / SETTINGS_FILE).is_file() else {}
+    if "family" not in declared and declared.get("prompt") in _PROMPTS:
+        declared = {"family": _PROMPTS[declared.pop("prompt")], **declared}
+    checkpoint = _checked(Described(str(folder), config, _names(folder, config), declared))
+    unknown = [key for key in declared if key not in ("family", *FamilySettings.model_fields)]
+    if unknown:
+        fields = ("family", *FamilySettings.model_fields)
+        raise PolicyError(
+            f"{folder / SETTINGS_FILE} has an unknown field: {unknown[0]}.", did_you_mean(unknown[0], fields, what="field")
+        )
+    return checkpoint
 
 
-def remote_model_type(source: str) -> str:
-    """The model type of a checkpoint on the hub (or in its local cache).
+def describe_remote(source: str) -> Described:
+    """What a checkpoint on the hub (or in its local cache) says of itself.
 
     Raises:
-        PolicyError: it cannot be had, or is not supported.
+        PolicyError: it cannot be had, or the engine does not run it.
     """
     from transformers import PreTrainedConfig
 
@@ -111,10 +150,39 @@ def remote_model_type(source: str) -> str:
         config, _ = PreTrainedConfig.get_config_dict(source)
     except (OSError, ValueError) as error:
         raise _load_error(source, error) from error
-    model_type = config.get("model_type")
-    if model_type not in FAMILIES:
-        raise PolicyError(f"{source} is a {model_type!r} model.", f"Supported: {', '.join(FAMILIES)}.")
-    return str(model_type)
+    return _checked(Described(source, config))
+
+
+def _names(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of a folder in the hub's cache, the hub id; then where the checkpoint says that it comes from."""
+    cached = next((part for part in reversed(folder.absolute().parts) if part.startswith("models--")), None)
+    origin = config.get("_name_or_path")
+    return (
+        *([cached.removeprefix("models--").replace("--", "/")] if cached else []),
+        folder.resolve().name,
+        *([origin] if isinstance(origin, str) and origin else []),
+    )
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise PolicyError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(found, dict):
+        raise PolicyError(f"{path} is not understood: a JSON object is expected.")
+    return found
+
+
+def _checked(checkpoint: Described) -> Described:
+    if checkpoint.model_type not in (*ARCHITECTURES, *ELSEWHERE):
+        raise PolicyError(
+            f"{checkpoint.source} holds a {checkpoint.model_type!r} model.", f"Supported: {', '.join(ARCHITECTURES)}."
+        )
+    return checkpoint
+
+
+# -- the weights ---------------------------------------------------------------------------------------------------------------
 
 
 def load_engine(

@@ -1,4 +1,4 @@
-"""Generation with Qwen2-VL and Qwen2.5-VL: batched, with an adapter, a temperature and a random stream of its own for every row.
+"""Generation with the vision-language models of Qwen's line, batched: an adapter, a temperature and a random stream for every row.
 
 The decode loop is our own because every row needs its own adapter, sampler, limit, log-probabilities and hidden states, for which
 ``generate`` of transformers would need four plug-ins.  Both give the same tokens (a test holds them together) at the same speed.
@@ -19,8 +19,8 @@ from transformers import DynamicCache
 
 from envs.errors import AdaptationError, PolicyError
 from policies.batching import Batcher
-from policies.families.ui_tars.prompt import Message
-from policies.generation import Generation, Prompt, Request, Row, Score
+from policies.families.messages import Message
+from policies.generation import BatchRow, FirstPass, Generation, Prompt, Request, Score
 from policies.head import HeadAdapter, head_hooks
 from policies.sampler import Sampler
 from policies.vision_cache import VisionCache
@@ -38,7 +38,8 @@ class Engine:
     """One frozen backbone shared by all sessions.
 
     Args:
-        model: A ``Qwen2VLForConditionalGeneration`` or ``Qwen2_5_VLForConditionalGeneration`` in eval mode.
+        model: A ``ForConditionalGeneration`` of Qwen2-VL, Qwen2.5-VL, Qwen3-VL or Qwen3.5 (dense or MoE), in eval mode, on one device
+            or spread over several.
         processor: Its processor; the tokenizer pads on the left.
         max_batch: Rows generated together at most.
         window_s: How long a batch waits for sessions that are known to be acting.
@@ -48,20 +49,30 @@ class Engine:
     def __init__(
         self, model: Any, processor: Any, *, max_batch: int = 16, window_s: float = 0.02, vision_cache_mb: float = 1024.0
     ) -> None:
-        self.model, self.processor = model, processor
+        self.processor = processor
         self.vision = VisionCache(model, vision_cache_mb)
+        self.patch_size: int = processor.image_processor.patch_size
+        self.factor: int = self.patch_size * processor.image_processor.merge_size
+        self._share(model, processor.tokenizer, max_batch, window_s)
+
+    def _share(self, model: Any, tokenizer: Any, max_batch: int, window_s: float) -> None:
+        """What engines of all kinds have."""
+        self.model, self.tokenizer = model, tokenizer
         # Newer versions of transformers renamed the argument, and warn of the old name.
         self._cache_argument = "cache" if "cache" in inspect.signature(type(model).forward).parameters else "past_key_values"
-        processor.tokenizer.padding_side = "left"
-        self.patch_size: int = processor.image_processor.patch_size
-        self.stop_ids = _stop_ids(model, processor)
+        tokenizer.padding_side = "left"
+        keep_head_resident(model)
+        self._input_device = execution_device(model.get_input_embeddings())
+        self.stop_ids = _stop_ids(model, tokenizer)
         self._lock = threading.Lock()  # one pass at a time: the hooks sit on the shared head
         self._tokenizer_lock = threading.Lock()  # fast tokenizers refuse concurrent use ("Already borrowed")
         self.batcher: Batcher[Request, Generation] = Batcher(self.generate, max_batch=max_batch, window_s=window_s)
 
     @property
     def device(self) -> torch.device:
-        return self.model.device
+        """Where the head is: where H, the logits' adapters and the updates belong."""
+        device: torch.device = self.model.lm_head.weight.device
+        return device
 
     # -- prompts -----------------------------------------------------------------------------------------------------------------
     def prompt(self, messages: Sequence[Message], min_pixels: int, max_pixels: int) -> Prompt:
@@ -89,17 +100,14 @@ class Engine:
                 return_tensors="pt",
                 images_kwargs={"do_resize": False},  # resized in prompt(), to the size that the coordinates refer to
             )
-        return {name: value.to(self.device) for name, value in encoded.items()}
+        return {name: value.to(self._input_device) for name, value in encoded.items()}
 
-    def _embedded(self, prompts: Sequence[Prompt], encoded: dict[str, Tensor]) -> Tensor:
-        """Input embeddings [b, L, d], the visual tokens in their places."""
-        embeds: Tensor = self.model.get_input_embeddings()(encoded["input_ids"])
+    def _seen(self, prompts: Sequence[Prompt], encoded: dict[str, Tensor]) -> dict[str, Any]:
+        """What the model is given of the pictures: the vision tower's features, computed or remembered."""
         images = [image for prompt in prompts for image in prompt.images]
         if not images:
-            return embeds
-        seen = self.vision.features(images, encoded["pixel_values"], encoded["image_grid_thw"])
-        places = (encoded["input_ids"] == self.model.config.image_token_id)[..., None].expand_as(embeds)
-        return embeds.masked_scatter(places, seen.to(embeds.device, embeds.dtype))
+            return {}
+        return {"mm_encoder_outputs": self.vision.features(images, encoded["pixel_values"], encoded["image_grid_thw"]).as_outputs()}
 
     def _positions(self, encoded: dict[str, Tensor]) -> Tensor:
         """Rotary positions [3, b, L] (time, height, width); of padding, 0."""
@@ -136,23 +144,24 @@ class Engine:
                     f"Out of memory on {self.device} while generating.",
                     "Lower model.max_pixels or model.history_images, or use model.dtype=bfloat16 or a smaller policy.",
                 ) from error
-        self.vision.clear()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        self._make_room()
         half = len(requests) // 2
         return self.generate(requests[:half]) + self.generate(requests[half:])
 
+    def _make_room(self) -> None:
+        """Forget what can be computed again."""
+        self.vision.clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
     @torch.no_grad()
     def _generate(self, requests: Sequence[Request]) -> list[Generation]:
-        encoded = self._encode([r.prompt for r in requests])
-        positions = self._positions(encoded)  # [3, b, L]
-        mask = encoded["attention_mask"]  # [b, L]
+        pass_ = self._first_pass(requests)
+        mask, cache = pass_.mask, pass_.cache
         padded = not bool(mask.all())
         sampler = Sampler([r.sampling for r in requests], [r.seed for r in requests])
-        rows = [Row(r.sampling.max_new_tokens, self.stop_ids) for r in requests]
-        cache = DynamicCache(config=self.model.config.get_text_config())
-        step_inputs = {"inputs_embeds": self._embedded([r.prompt for r in requests], encoded)}
-        next_position = positions.amax(dim=(0, 2)) + 1  # [b]: after an image it is not the number of tokens
+        rows = [BatchRow(r.sampling.max_new_tokens, self.stop_ids) for r in requests]
+        step_inputs, positions, next_position = pass_.inputs, pass_.positions, pass_.next_position
         live = list(range(len(rows)))  # the rows that are still in the batch
         hidden: list[list[Tensor]] = [[] for _ in rows]
         with head_hooks(self.model.lm_head, [r.adapter for r in requests], capture=any(r.capture for r in requests)) as tap:
@@ -175,26 +184,47 @@ class Engine:
                     for i, h in zip(live, tap.hidden.pop(), strict=True):
                         if requests[i].capture and not rows[i].finish:
                             hidden[i].append(h)
+                if pass_.after is not None:
+                    pass_.after()
+                    pass_.after = None
                 for i, token, logprob in zip(live, tokens.tolist(), chosen.tolist(), strict=True):
                     rows[i].add(token, logprob)
                 going = [at for at, i in enumerate(live) if not rows[i].finish]
                 if not going:
                     break
                 if len(going) <= KEEP_SHARE * len(live):  # what is written already need not be carried along
-                    index = torch.tensor(going, device=self.device)
-                    cache.batch_select_indices(index)
+                    index = torch.tensor(going, device=tokens.device)
+                    cache.reorder_cache(index)  # type: ignore[arg-type]  # linear attention has states of its own, which only this selects from
                     sampler.keep(going)
                     tap.keep(going)
-                    tokens, next_position, mask = tokens[index], next_position[index], mask[index]
+                    tokens = tokens[index]
+                    next_position, mask = next_position[index.to(mask.device)], mask[index.to(mask.device)]
                     live = [live[at] for at in going]
-                step_inputs = {"input_ids": tokens[:, None].to(self.device)}
-                positions = next_position.view(1, -1, 1).expand(3, -1, -1)  # [3, b, 1]
+                step_inputs = {"input_ids": tokens[:, None].to(self._input_device)}
+                positions = self._step_positions(next_position)
                 next_position = next_position + 1
                 mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
-        prompt_tokens = encoded["attention_mask"].sum(dim=1).tolist()
-        return [self._generation(row, hidden[i] if requests[i].capture else None, prompt_tokens[i]) for i, row in enumerate(rows)]
+        sizes = pass_.prompt_tokens
+        return [self._generation(row, hidden[i] if requests[i].capture else None, sizes[i]) for i, row in enumerate(rows)]
 
-    def _generation(self, row: Row, hidden: list[Tensor] | None, prompt_tokens: int) -> Generation:
+    def _first_pass(self, requests: Sequence[Request]) -> FirstPass:
+        """What the model is called with to read the prompts."""
+        encoded = self._encode([r.prompt for r in requests])
+        positions = self._positions(encoded)  # [3, b, L]
+        return FirstPass(
+            inputs={"input_ids": encoded["input_ids"], **self._seen([r.prompt for r in requests], encoded)},
+            positions=positions,
+            next_position=positions.amax(dim=(0, 2)) + 1,  # [b]: after an image it is not the number of tokens
+            mask=encoded["attention_mask"],  # [b, L]
+            cache=DynamicCache(config=self.model.config.get_text_config()),
+            prompt_tokens=encoded["attention_mask"].sum(dim=1).tolist(),
+        )
+
+    def _step_positions(self, next_position: Tensor) -> Tensor:
+        """Rotary positions of one more token per row, [b] -> [3, b, 1]."""
+        return next_position.view(1, -1, 1).expand(3, -1, -1)
+
+    def _generation(self, row: BatchRow, hidden: list[Tensor] | None, prompt_tokens: int) -> Generation:
         return Generation(
             text=self._decode(row.tokens, skip_special_tokens=True),
             tokens=torch.tensor(row.tokens),
@@ -206,9 +236,8 @@ class Engine:
 
     def tokens(self, text: str) -> Tensor:
         """A reply's tokens [T] as the tokenizer writes its text, the end of the turn included."""
-        tokenizer = self.processor.tokenizer
         with self._tokenizer_lock:
-            return torch.tensor([*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id])
+            return torch.tensor([*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id])
 
     def known(self, ids: Sequence[int]) -> Tensor:
         """Recorded token ids of a reply as y [T].
@@ -227,9 +256,7 @@ class Engine:
 
     def _decode(self, tokens: list[int], *, skip_special_tokens: bool = False) -> str:
         with self._tokenizer_lock:
-            text: str = self.processor.tokenizer.decode(
-                tokens, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
-            )
+            text: str = self.tokenizer.decode(tokens, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False)
         return text
 
     # -- teacher forcing -----------------------------------------------------------------------------------------------------------
@@ -241,7 +268,7 @@ class Engine:
         """
         try:
             with self._lock:
-                return self._score(prompt, tokens.to(self.device), adapter)
+                return self._score(prompt, tokens.to(self._input_device), adapter)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -249,21 +276,60 @@ class Engine:
 
     @torch.no_grad()
     def _score(self, prompt: Prompt, tokens: Tensor, adapter: HeadAdapter | None) -> Score:
-        encoded = self._encode([prompt])
-        prompt_positions = self._positions(encoded)  # [3, 1, L]
-        new = prompt_positions.amax() + 1 + torch.arange(len(tokens), device=self.device)  # [T]
-        written = self.model.get_input_embeddings()(tokens[None])
-        hidden = self.model.model(
-            inputs_embeds=torch.cat([self._embedded([prompt], encoded), written], dim=1),  # [1, L + T, d]: no padding, no mask
-            position_ids=torch.cat([prompt_positions, new.expand(3, 1, -1)], dim=2),
-            use_cache=False,
-        ).last_hidden_state[0, -len(tokens) - 1 : -1]  # [T, d]: position i predicts token i + 1
+        hidden = self._hidden_of(prompt, tokens).to(self.device)  # [T, d]
+        tokens = tokens.to(self.device)
         logprobs = []
         with head_hooks(self.model.lm_head, [adapter], capture=False):
             for rows, chosen in zip(hidden.split(SCORE_ROWS), tokens.split(SCORE_ROWS), strict=True):
                 logits = self.model.lm_head(rows[None])[0].float()  # [n, V]
                 logprobs.append(logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1))
         return Score(hidden, torch.cat(logprobs).cpu())
+
+    def _hidden_of(self, prompt: Prompt, tokens: Tensor) -> Tensor:
+        """What the head receives where it predicts each of ``tokens`` [T] after ``prompt``: [T, d]."""
+        encoded = self._encode([prompt])
+        prompt_positions = self._positions(encoded)  # [3, 1, L]
+        new = prompt_positions.amax() + 1 + torch.arange(len(tokens), device=tokens.device)  # [T]
+        hidden: Tensor = self.model.model(
+            input_ids=torch.cat([encoded["input_ids"], tokens[None]], dim=1),  # [1, L + T]: no padding, no mask
+            position_ids=torch.cat([prompt_positions, new.expand(3, 1, -1)], dim=2),
+            use_cache=False,
+            **self._seen([prompt], encoded),
+        ).last_hidden_state[0, -len(tokens) - 1 : -1]  # [T, d]: position i predicts token i + 1
+        return hidden
+
+
+def execution_device(module: Any) -> torch.device:
+    """Where ``module`` computes: under accelerate its weights may lie elsewhere, or nowhere, between two calls."""
+    hook = getattr(module, "_hf_hook", None)
+    for one in (hook, *getattr(hook, "hooks", ())):
+        if getattr(one, "execution_device", None) is not None:
+            return torch.device(one.execution_device)
+    device: torch.device = next(module.parameters()).device
+    return device
+
+
+def keep_head_resident(model: Any) -> None:
+    """Load the head for good where accelerate offloaded it: its weight is what adapters and updates are computed with.
+
+    Raises:
+        PolicyError: it is no plain linear layer of floating-point weights.
+    """
+    head = model.lm_head
+    if head.weight.is_meta:
+        from accelerate.hooks import AlignDevicesHook, add_hook_to_module, remove_hook_from_module
+
+        hook = next(h for h in (head._hf_hook, *getattr(head._hf_hook, "hooks", ())) if getattr(h, "weights_map", None) is not None)
+        device = torch.device(hook.execution_device)
+        weight = hook.weights_map["weight"].to(device)
+        remove_hook_from_module(head)
+        head.weight = torch.nn.Parameter(weight, requires_grad=False)
+        add_hook_to_module(head, AlignDevicesHook(execution_device=device))
+    if type(head) is not torch.nn.Linear or not head.weight.is_floating_point():
+        raise PolicyError(
+            "This checkpoint's head (lm_head) is quantised: adapters and log-probabilities need its weights.",
+            "Use a checkpoint whose quantisation leaves lm_head out.",
+        )
 
 
 def _with_budget(message: Message, min_pixels: int, max_pixels: int) -> Message:
@@ -274,9 +340,9 @@ def _with_budget(message: Message, min_pixels: int, max_pixels: int) -> Message:
     return {**message, "content": content}
 
 
-def _stop_ids(model: Any, processor: Any) -> frozenset[int]:
+def _stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     configured = model.generation_config.eos_token_id
-    ids = set(configured if isinstance(configured, list) else [configured]) | {processor.tokenizer.eos_token_id}
+    ids = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
     return frozenset(i for i in ids if i is not None)
 
 

@@ -51,8 +51,9 @@ def _add_deltas(weight: Tensor, x: Tensor, logits: Tensor, groups: Sequence[tupl
     wide = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits.clone()
     for adapter, rows in groups:
         index = torch.tensor(rows, device=x.device)
-        hidden = x.index_select(0, index)  # [k, ..., d]
-        delta = adapter.logits_delta(hidden.reshape(-1, x.shape[-1]), weight).to(wide.dtype)  # [k·…, V] or [1, V]
+        hidden = x.index_select(0, index).to(weight.device)  # [k, ..., d]; spread over devices, x may come from another
+        delta = adapter.logits_delta(hidden.reshape(-1, x.shape[-1]), weight).to(wide)  # [k·…, V] or [1, V]
+        index = index.to(wide.device)
         delta = delta.expand(hidden.shape[:-1].numel(), -1).reshape(*hidden.shape[:-1], -1)
         wide[index] = wide[index] + delta
     return wide

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,20 +11,17 @@ from typing import Any
 from envs.base import Modality
 from envs.errors import PolicyError, SetupError, UsageError, did_you_mean
 from policies.base import Policy, SamplingConfig
+from policies.causal.load import is_text_model
+from policies.causal.settings import MODELS as TEXT_MODELS
+from policies.families.messages import PLATFORMS
+from policies.families.registry import checkpoints
 from policies.sampling import PRESETS
-
-CHECKPOINTS: dict[str, str] = {
-    "ui-tars-2b-sft": "ByteDance-Seed/UI-TARS-2B-SFT",
-    "ui-tars-7b-sft": "ByteDance-Seed/UI-TARS-7B-SFT",
-    "ui-tars-7b-dpo": "ByteDance-Seed/UI-TARS-7B-DPO",
-    "ui-tars-72b-dpo": "ByteDance-Seed/UI-TARS-72B-DPO",
-    "ui-tars-1.5-7b": "ByteDance-Seed/UI-TARS-1.5-7B",
-}
-"""Named checkpoints on the Hugging Face hub."""
 
 BUNDLED = "ui-tars-nano"
 MODEL_FREE = ("noop", "random", "scripted")
-NAMES = (BUNDLED, *CHECKPOINTS, *MODEL_FREE)
+CHECKPOINTS = checkpoints()
+"""Named checkpoints on the Hugging Face hub."""
+NAMES = (BUNDLED, *CHECKPOINTS, *TEXT_MODELS, *MODEL_FREE)
 
 ENGINE_OPTIONS = ("device", "dtype", "attn_implementation", "max_batch", "window_s", "vision_cache_mb")
 
@@ -41,14 +39,17 @@ def bundled_checkpoint() -> Path:
 
 
 def load_policy(name: str, *, sampling: SamplingConfig | str | None = None, **options: Any) -> Policy:
-    """The policy ``name``: one of ``NAMES``, a checkpoint folder, a hub id ``owner/name``, or ``openai:<model>``.
+    """The policy ``name``: one of ``NAMES``, a checkpoint folder, a hub id ``owner/name``, ``openai:<model>``,
+    or one that others bring (:mod:`policies.plugged`): ``my.module:MyPolicy``.
 
     Args:
         name: Which policy.
         sampling: How replies are drawn: settings, or the name of a preset (``official``, ``zerogui``, ``greedy``); default greedy.
-        options: For models ``device``, ``dtype``, ``attn_implementation``, ``max_batch``, ``window_s``, ``vision_cache_mb``,
-            ``platform`` and every field of :class:`~policies.checkpoint.CheckpointSettings`; for ``openai:`` the fields of
-            :class:`~policies.chat.ChatOptions`, ``platform`` and the same settings.
+        options: For text-only chat models see :func:`policies.causal.load.load_engine` and
+            :class:`~policies.causal.settings.CausalSettings`.  For models that see: ``device``, ``dtype``, ``attn_implementation``,
+            ``max_batch``, ``window_s``, ``vision_cache_mb``, ``family``, ``platform`` and every field of
+            :class:`~policies.families.settings.FamilySettings`; for ``openai:`` the fields of
+            :class:`~policies.chat.ChatOptions` and the same.
 
     Raises:
         UsageError: unknown name or option.
@@ -66,14 +67,55 @@ def load_policy(name: str, *, sampling: SamplingConfig | str | None = None, **op
         from policies.chat import load_chat_policy
 
         return load_chat_policy(name.removeprefix("openai:"), chosen, options)
+    if _is_plugged(name):
+        from policies.plugged import load_plugged
+
+        return load_plugged(name, chosen, options)
+    if is_text_model(name):
+        from policies.causal.load import load_text_policy
+
+        return load_text_policy(name, chosen, options)
     return _load_model(name, chosen, options)
+
+
+def _is_plugged(name: str) -> bool:
+    """Whether others bring the policy ``name``: an installed package, or ``my.module:MyPolicy``."""
+    from policies.plugged import is_plugged
+
+    return name not in NAMES and not name.startswith("openai:") and is_plugged(name)
 
 
 def needs(name: str) -> frozenset[Modality]:
     """What an observation must have for the policy ``name``, before it is loaded: nothing for those without a model."""
-    from policies.base import Policy
+    if _is_plugged(name):
+        from policies.plugged import needs_of
 
-    return frozenset() if name in MODEL_FREE else Policy.needs
+        return needs_of(name)
+    if name in MODEL_FREE:
+        return frozenset()
+    return frozenset({"text"}) if is_text_model(name) else Policy.needs
+
+
+def writes_text(name: str) -> bool:
+    """Whether the policy ``name`` can write text of its own (:meth:`policies.base.Policy.complete`), before it is loaded.
+
+    Not those without a model, nor the bundled one, which knows nothing but its screens; of endpoints and of a user's own classes it is
+    not known here.
+    """
+    if name in (*MODEL_FREE, BUNDLED) or name.startswith("openai:") or re.match(r"[\w.]+:", name):
+        return False
+    folder = Path(name).expanduser()
+    if folder.is_dir():  # a checkpoint of our own making (`agentlab pretrain`) knows no more than the bundled one
+        return _image_processor(folder) != "NanoImageProcessor"
+    return name in CHECKPOINTS or name in TEXT_MODELS or "/" in name
+
+
+def _image_processor(folder: Path) -> str:
+    try:
+        found = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+        return str(found.get("image_processor_type", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
 
 
 def _sampling(sampling: SamplingConfig | str | None) -> SamplingConfig:
@@ -87,18 +129,34 @@ def _sampling(sampling: SamplingConfig | str | None) -> SamplingConfig:
 
 def _load_model(name: str, sampling: SamplingConfig, options: Mapping[str, Any]) -> Policy:
     source, folder = _locate(name)
-    from policies.checkpoint import check_folder, load_engine, remote_model_type, settings_of
-    from policies.families.ui_tars.policy import UITarsPolicy
+    from policies.checkpoint import describe_folder, describe_remote, family_of, load_engine, settings_of
+    from policies.families.policy import ModelPolicy
 
-    model_type = check_folder(folder) if folder else remote_model_type(source)
+    platform = checked_platform(options)
+    checkpoint = describe_folder(folder) if folder else describe_remote(source)
+    family = family_of(BUNDLED if name == BUNDLED else name, checkpoint, options.get("family"))
     engine_options = {k: v for k, v in options.items() if k in ENGINE_OPTIONS}
-    overrides = {k: v for k, v in options.items() if k not in (*ENGINE_OPTIONS, "platform")}
-    platform = options.get("platform")
-    if platform not in (None, "computer", "mobile"):
-        raise UsageError(f"Unknown platform {platform!r}.", "Use computer or mobile, or leave it out.")
-    settings = settings_of(folder, model_type, overrides)
+    settings = settings_of(
+        family, checkpoint, {k: v for k, v in options.items() if k not in (*ENGINE_OPTIONS, *CHOICES)}, ENGINE_OPTIONS
+    )
     engine = load_engine(source, **engine_options)
-    return UITarsPolicy(name, engine, settings, sampling, platform)
+    return ModelPolicy(name, engine, family, settings, sampling, platform)
+
+
+CHOICES = ("family", "platform")
+"""Options that are no settings of a family."""
+
+
+def checked_platform(options: Mapping[str, Any]) -> Any:
+    """``options["platform"]``.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    platform = options.get("platform")
+    if platform not in (None, *PLATFORMS):
+        raise UsageError(f"Unknown platform {platform!r}.", "Use computer or mobile, or leave it out.")
+    return platform
 
 
 def hub_repository(name: str) -> str | None:
@@ -107,7 +165,9 @@ def hub_repository(name: str) -> str | None:
     Raises:
         PolicyError, UsageError: there is no such policy.
     """
-    if name in (*MODEL_FREE, BUNDLED) or name.startswith("openai:"):
+    if name in (*MODEL_FREE, BUNDLED) or name.startswith("openai:") or _is_plugged(name):
+        return None
+    if name in TEXT_MODELS and TEXT_MODELS[name].source.startswith("package:"):
         return None
     source, folder = _locate(name)
     return None if folder else source
@@ -120,6 +180,8 @@ def _locate(name: str) -> tuple[str, Path | None]:
         return str(folder), folder
     if name in CHECKPOINTS:
         return CHECKPOINTS[name], None
+    if name in TEXT_MODELS:
+        return TEXT_MODELS[name].source, None
     path = Path(name).expanduser()
     if path.exists():
         return str(path), path
@@ -128,5 +190,6 @@ def _locate(name: str) -> tuple[str, Path | None]:
     if "/" in name or name.startswith((".", "~")):
         raise PolicyError(f"There is no checkpoint at {name}.", "Give the folder that holds config.json and the weights.")
     raise UsageError(
-        f"Unknown policy {name!r}.", did_you_mean(name, NAMES, what="policy") + " Or openai:MODEL, or a checkpoint folder."
+        f"Unknown policy {name!r}.",
+        f"{did_you_mean(name, NAMES, what='policy')} Or openai:MODEL, my.module:MyPolicy, or a checkpoint folder.",
     )

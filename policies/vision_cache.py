@@ -3,26 +3,53 @@
 With five screenshots per prompt, four were there at the step before; and every attempt at a task begins with the same screen.
 The tower is never adapted, so what it made stays true.
 
-n visual tokens of an image · d hidden size
+n visual tokens of an image · d hidden size · a layers of the tower that also feed the language model (DeepStack; 0 but for Qwen3-VL)
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.utils.generic import ModelOutput
 
 MB = 2**20
+
+
+@dataclass
+class ImageOutputs(ModelOutput):
+    """The tower's output as the models take it: per image [n, d], and the same of each layer that feeds the language model."""
+
+    pooler_output: tuple[Tensor, ...] | None = None
+    deepstack_features: list[tuple[Tensor, ...]] | None = None
+
+
+@dataclass(frozen=True)
+class Features:
+    """Of several images, one [1 + a, n, d] each."""
+
+    images: tuple[Tensor, ...]
+
+    def as_outputs(self) -> dict[str, Any]:
+        """What the model's ``forward`` takes as ``mm_encoder_outputs``."""
+        layers = range(1, self.images[0].shape[0])
+        return {
+            "image": ImageOutputs(
+                pooler_output=tuple(image[0] for image in self.images),
+                deepstack_features=[tuple(image[layer] for image in self.images) for layer in layers],
+            )
+        }
 
 
 class VisionCache:
     """Features by picture, the least recently used dropped first.  Not safe for concurrent use.
 
     Args:
-        model: A ``Qwen2VLForConditionalGeneration`` or ``Qwen2_5_VLForConditionalGeneration``.
+        model: A vision-language model of Qwen's in transformers.
         megabytes: Most memory that the features may take, on the model's device; 0 keeps none.
     """
 
@@ -32,8 +59,8 @@ class VisionCache:
         self._bytes = 0
         self.hits = self.misses = 0
 
-    def features(self, images: list[Any], pixel_values: Tensor, grids: Tensor) -> Tensor:
-        """Visual tokens of ``images`` one after the other, [Σ n, d].
+    def features(self, images: list[Any], pixel_values: Tensor, grids: Tensor) -> Features:
+        """Visual tokens of ``images``, in order.
 
         Args:
             images: PIL images as the processor was given them.
@@ -48,16 +75,17 @@ class VisionCache:
                 self.hits += 1
                 continue
             found[key] = self._one(key, part, grid)
-        return torch.cat([found[key] for key in keys])
+        return Features(tuple(found[key] for key in keys))
 
     def _one(self, key: bytes, pixels: Tensor, grid: Tensor) -> Tensor:
+        """[1 + a, n, d]: what stands in the image's place, and what the first layers add to it."""
         if key in self._kept:
             self.hits += 1
             self._kept.move_to_end(key)
             return self._kept[key]
         self.misses += 1
-        made = self._model.model.get_image_features(pixels, grid[None])
-        feature: Tensor = getattr(made, "pooler_output", made)[0]  # [n, d]
+        made = self._model.model.get_image_features(pixels, grid[None], return_dict=True)
+        feature = torch.stack([made.pooler_output[0], *(layer[0] for layer in getattr(made, "deepstack_features", None) or ())])
         if feature.nbytes <= self._budget:
             self._kept[key] = feature
             self._bytes += feature.nbytes

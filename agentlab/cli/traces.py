@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
+from agentlab.cli.terminal import Terminal
+
 app = typer.Typer()
-out = Console()
-err = Console(stderr=True)
+out = Terminal()
+err = Terminal(stderr=True)
 
 
 @app.command()
@@ -23,7 +24,8 @@ def report(
     strips: Annotated[int, typer.Option(help="Also draw this many sessions, those that learned first.", min=0)] = 0,
 ) -> None:
     """Report on a run: tables here; Markdown, a web page and figures in RUN/report."""
-    from agentlab.disk.runs import inside, read_run
+    from agentlab.disk.files import inside
+    from agentlab.disk.runs import read_run
     from agentlab.results import report as reports
     from agentlab.results.pages import markdown as as_markdown
 
@@ -84,12 +86,12 @@ def replay(
         str | None,
         typer.Option(help="Where desktops and devices come from.", show_default="as the run says, if that is no address"),
     ] = None,
-    suite: Annotated[str | None, typer.Option(help="Path to the tasks, for a run over your own.")] = None,
+    suite: Annotated[str | None, typer.Option(help="The tasks, for a run over your own: a path, or module:Name.")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", metavar="ENV.KEY=VALUE", help="Option of the environment.")] = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="Folder to write to.", show_default="RUN/replay")] = None,
 ) -> None:
     """Send recorded actions to a fresh environment, compare the screens and grade again; exit code 1 if anything differs."""
-    from agentlab.disk.runs import inside
+    from agentlab.disk.files import inside
     from agentlab.replay import report as replay_report
     from agentlab.replay.masks import parse_mask
     from agentlab.replay.replay import Options, replay_all
@@ -124,6 +126,8 @@ def replay(
 def rescore(
     target: Annotated[Path, typer.Argument(metavar="RUN[/TASK[/ATTEMPT]]", help="Recorded attempts to learn from again.")],
     adapt: Annotated[str | None, typer.Option(help="Adaptation to try.", show_default="the run's own")] = None,
+    policy: Annotated[str | None, typer.Option(help="The run's policy, where it is not one of ours by name.")] = None,
+    suite: Annotated[str | None, typer.Option(help="The tasks, for a run over your own.")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Any setting; may be repeated.")] = None,
     scores_only: Annotated[
         bool, typer.Option("--scores-only", help="Do not ask what the policy would now do (that costs as much as acting did).")
@@ -131,19 +135,22 @@ def rescore(
     out_dir: Annotated[Path | None, typer.Option("--out", help="Folder to write to.", show_default="RUN/rescore")] = None,
 ) -> None:
     """Compute weight updates again from recorded attempts, without an environment, and what the adapted policy would now do."""
-    from agentlab.disk.runs import inside
+    from agentlab.disk.files import inside
     from agentlab.replay import rescore as rescoring
     from agentlab.replay.targets import find_target
     from agentlab.results.report import terminal_table
 
     found = find_target(target)
-    done = rescoring.rescore(found, rescoring.settings(found.run, adapt, sets or []), propose=not scores_only)
+    config = rescoring.settings(found.run, adapt, sets or [], policy=policy, suite=suite)
+    done = rescoring.rescore(found, config, propose=not scores_only)
     folder = out_dir or inside(found.run.folder / "rescore", found.run.folder)
     rescoring.write(folder, f"Updates of {target} again", done)
     for section in rescoring.sections(done):
         if section.rows:
             out.print(terminal_table(section))
         out.print(section.note, markup=False, highlight=False)
+    for key in rescoring.not_taken(found.run):
+        out.print(f"Not taken from the run, give it with --set if needed: model.{key}.", markup=False, soft_wrap=True)
     out.print(f"Written: {folder / 'rescore.html'}", soft_wrap=True, markup=False)
 
 

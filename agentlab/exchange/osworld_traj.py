@@ -16,7 +16,7 @@ from typing import Any
 from agentlab.exchange.plain import text
 from agentlab.exchange.pyautogui_text import read_actions
 from envs import actions as act
-from policies.families.ui_tars.calls import split_reply
+from policies.families.ui_tars.parse import split_reply
 from retrospect.trace import Step
 
 Entry = Mapping[str, Any]

@@ -22,7 +22,8 @@ from agentlab.pretrain.examples import examples
 from agentlab.pretrain.shards import Episode, Screen
 from envs import actions as act
 from envs.errors import InvalidActionError
-from policies.families.ui_tars.parse import Frame, Reply, parse_reply
+from policies.families.reply import Frame, Reply
+from policies.families.ui_tars.parse import parse_reply
 from policies.nano.data import Example, prompt_ids
 from policies.nano.decode import replies
 from policies.nano.fast import FastForward

@@ -20,8 +20,8 @@ from typing import Any
 from agentlab.disk.files import write_atomic
 from agentlab.disk.row import Row
 from agentlab.disk.rows import session_over
-from agentlab.disk.store import RunStore
-from agentlab.run.config import CHANGES_NO_RESULT, RunConfig
+from agentlab.disk.store import CHANGES_NO_RESULT, RunStore
+from agentlab.run.config import RunConfig
 from agentlab.run.memory import MemoryWatch
 from agentlab.run.needs import policy_lacks
 from agentlab.run.session import Interrupted, Session
@@ -75,12 +75,18 @@ class Runner:
     """
 
     def __init__(
-        self, config: RunConfig, *, on_row: Callable[[Row], None] = lambda row: None, retry_infrastructure: bool = False
+        self,
+        config: RunConfig,
+        *,
+        on_row: Callable[[Row], None] = lambda row: None,
+        retry_infrastructure: bool = False,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.config = config
         self.tasks = plan(config)
         self.on_row = on_row
         self.retry_infrastructure = retry_infrastructure
+        self.say = say
         self.stop = threading.Event()
 
     @property
@@ -98,6 +104,7 @@ class Runner:
             LabError: the run cannot go on.
         """
         store = RunStore.open(self.folder, self.config.to_json(), free=CHANGES_NO_RESULT, grows="limit")
+        store.say = self.say
         try:
             todo = self._todo(store)
             on_start(store.rows())

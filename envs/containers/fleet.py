@@ -41,8 +41,7 @@ class ContainerSpec:
         command: What to run instead of the image's own entry point.
         cap_drop: Capabilities to take away; all of them unless the image needs some.
         cap_add: Capabilities to give.
-        memory: Limit, as Docker writes it (``"4g"``), swap included, or None.
-        cpus: Limit, in processors, or None.
+        memory: Limit, as Docker writes it (``"4g"``), or None.
         hostname: Its own name; by default the same for all, because shells show it.
         shm: Size of /dev/shm; browsers crash with Docker's 64 MB.
         pids: Limit of processes and threads.
@@ -51,6 +50,10 @@ class ContainerSpec:
         volumes: Name of a Docker volume, made when there is none -> path in the container.
         groups: Additional groups of its user, by number (the one that owns a device).
         init: Whether Docker's own init is its first process, for images that bring none and start many.
+        network: Docker's name of the network, ``"none"`` for no network at all; None is the one in which containers do not reach each other.
+        read_only: The file system cannot be written, but for ``small_disks``.
+        cpus: Most cores' worth of time, or None.
+        swap: Whether it may use as much swap as memory (the engine's own default).
     """
 
     image: str
@@ -61,7 +64,6 @@ class ContainerSpec:
     cap_drop: tuple[str, ...] = ("ALL",)
     cap_add: tuple[str, ...] = ()
     memory: str | None = None
-    cpus: float | None = None
     hostname: str = "desktop"
     shm: str = "256m"
     pids: int = 2048
@@ -71,6 +73,10 @@ class ContainerSpec:
     volumes: Mapping[str, str] = field(default_factory=dict)
     groups: tuple[int, ...] = ()
     init: bool = False
+    network: str | None = None
+    read_only: bool = False
+    cpus: float | None = None
+    swap: bool = True
 
 
 class Fleet:
@@ -156,8 +162,8 @@ class Fleet:
             self._mine.add(name)  # before it exists: an engine that dies now may have created it and not have said so
         self.ledger.add(name, self._engine, self._owner)
         with engine_errors(f"start a container of {spec.image}"):
-            network = ensure_network(self._client)
-            created = self._client.containers.create(**creation(spec, name, self._owner), network=network)
+            apart = {} if spec.network else {"network": ensure_network(self._client)}
+            created = self._client.containers.create(**creation(spec, name, self._owner), **apart)
             container = Container(created)
             created.start()
         if self._closed:
@@ -267,10 +273,6 @@ def creation(spec: ContainerSpec, name: str, owner: Owner) -> dict[str, Any]:
         "cap_add": list(spec.cap_add),
         "security_opt": ["no-new-privileges"],
         "mem_limit": spec.memory,
-        "memswap_limit": spec.memory,
-        "nano_cpus": round(min(spec.cpus, os.cpu_count() or 1) * 1e9)
-        if spec.cpus
-        else None,  # an engine refuses more than there are
         "shm_size": spec.shm,
         "pids_limit": spec.pids,
         "devices": [f"{device}:{device}" for device in spec.devices],
@@ -280,6 +282,11 @@ def creation(spec: ContainerSpec, name: str, owner: Owner) -> dict[str, Any]:
         },
         "group_add": [str(group) for group in spec.groups],
         "init": spec.init,
+        "read_only": spec.read_only,
+        **({"network_mode": spec.network} if spec.network else {}),
+        # an engine refuses more processors than there are
+        **({"nano_cpus": round(min(spec.cpus, os.cpu_count() or 1) * 1e9)} if spec.cpus else {}),
+        **({"memswap_limit": spec.memory} if spec.memory and not spec.swap else {}),
         "tmpfs": dict(spec.small_disks),
         "log_config": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "1"}},
         "detach": True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from envs import actions as act
 from envs.errors import InvalidActionError
@@ -12,11 +12,20 @@ if TYPE_CHECKING:
     from playwright.async_api import Page
 
 KINDS = (
-    act.Click, act.DoubleClick, act.RightClick, act.Hover, act.Drag, act.Type, act.Hotkey, act.Scroll, act.Wait,
-    act.Finished, act.Fail,
+    act.Click, act.DoubleClick, act.TripleClick, act.RightClick, act.MiddleClick, act.Hover, act.Drag, act.MouseDown, act.MouseUp,
+    act.Type, act.Hotkey, act.KeyDown, act.KeyUp, act.Scroll, act.Wait, act.Finished, act.Fail,
 )  # fmt: skip
 
+CLICKS = (act.Click, act.DoubleClick, act.TripleClick, act.RightClick, act.MiddleClick)
+CLICKS_OF: dict[type[act.Action], tuple[Literal["left", "middle", "right"], int]] = {
+    act.Click: ("left", 1), act.DoubleClick: ("left", 2), act.TripleClick: ("left", 3), act.RightClick: ("right", 1),
+    act.MiddleClick: ("middle", 1),
+}  # fmt: skip
+HELD = (act.MouseDown, act.MouseUp, act.KeyDown, act.KeyUp)
+
 WAIT_SECONDS = 0.5
+MOST_WAIT_SECONDS = 2.0
+"""Of a wait whose length the agent gives: no page of MiniWoB++ takes longer."""
 SCROLL_PIXELS = 60
 """Per scroll action; the scrollable boxes of the tasks are 90 to 150 pixels high, so nothing is skipped unseen."""
 
@@ -57,7 +66,7 @@ def check(action: act.Action) -> None:
     Raises:
         InvalidActionError: unknown key, no key at all, or too much text.
     """
-    if isinstance(action, act.Hotkey):
+    if isinstance(action, act.Hotkey | act.KeyDown | act.KeyUp):
         if not action.keys:
             raise InvalidActionError("A hotkey needs at least one key.")
         for key in action.keys:
@@ -69,13 +78,14 @@ def check(action: act.Action) -> None:
 async def perform(page: Page, action: act.Action) -> None:
     """Do one action with the page's mouse and keyboard; the page has not settled yet when this returns."""
     mouse = page.mouse
+    if isinstance(action, CLICKS):
+        button, count = CLICKS_OF[type(action)]
+        await mouse.click(action.x, action.y, button=button, click_count=count)
+        return
+    if isinstance(action, HELD):
+        await _hold(page, action)
+        return
     match action:
-        case act.Click(x, y):
-            await mouse.click(x, y)
-        case act.DoubleClick(x, y):
-            await mouse.dblclick(x, y)
-        case act.RightClick(x, y):
-            await mouse.click(x, y, button="right")
         case act.Hover(x, y):
             await mouse.move(x, y, steps=3)  # some menus compare the pointer's last two places
         case act.Drag(x, y, end_x, end_y):
@@ -90,10 +100,34 @@ async def perform(page: Page, action: act.Action) -> None:
             dx, dy = {"up": (0, -1), "down": (0, 1), "left": (-1, 0), "right": (1, 0)}[direction]
             await mouse.move(x, y)
             await mouse.wheel(dx * SCROLL_PIXELS, dy * SCROLL_PIXELS)
-        case act.Wait():
-            await asyncio.sleep(WAIT_SECONDS)
+        case act.Wait(seconds):
+            await asyncio.sleep(WAIT_SECONDS if seconds is None else min(seconds, MOST_WAIT_SECONDS))
         case _:
             raise InvalidActionError(f"MiniWoB++ has no action {action.kind!r}.")
+
+
+async def _hold(page: Page, action: act.Action) -> None:
+    """Press and keep down, or let go."""
+    match action:
+        case act.MouseDown(x, y):
+            await page.mouse.move(x, y)
+            await page.mouse.down()
+        case act.MouseUp(x, y):
+            await page.mouse.move(x, y, steps=DRAG_MOVES)
+            await page.mouse.up()
+        case act.KeyDown(keys):
+            for key in keys:
+                await page.keyboard.down(key_name(key))
+        case act.KeyUp(keys):
+            for key in reversed(keys):
+                await page.keyboard.up(key_name(key))
+
+
+async def let_go(page: Page) -> None:
+    """Release the mouse button and the keys that an episode may have left down."""
+    await page.mouse.up()
+    for key in dict.fromkeys(KEYS.values()):
+        await page.keyboard.up(key)
 
 
 async def _drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:

@@ -80,6 +80,7 @@ class MiniWoBEnv(GUIEnv):
         self._executable = browser
         self._browser: Browser | None = None
         self._page: Page | None = None
+        self._held = False  # a key or button may be down
         self._state: dict[str, Any] = {}
 
     @staticmethod
@@ -102,6 +103,9 @@ class MiniWoBEnv(GUIEnv):
         return self._call(self._load(self._page, url, task.seed))
 
     async def _load(self, page: Page, url: str, seed: int) -> str:
+        if self._held:
+            await actions.let_go(page)
+            self._held = False
         await page.mouse.move(*_NEUTRAL)
         await page.goto(url, wait_until="load")
         goal: str = await page.evaluate("seed => __lab.start(seed)", seed)
@@ -110,6 +114,7 @@ class MiniWoBEnv(GUIEnv):
 
     def _execute(self, action: act.Action) -> None:
         actions.check(action)
+        self._held = self._held or isinstance(action, act.KeyDown | act.MouseDown)
         self._call(self._perform(self._running_page(), action))
 
     async def _perform(self, page: Page, action: act.Action) -> None:

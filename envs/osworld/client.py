@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from envs.base import Screenshot
-from envs.connection import CONNECT_SECONDS, Answer, Connection
+from envs.connection import CONNECT_SECONDS, Connection, Response
 from envs.errors import InfrastructureError
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ class GuestClient:
         """The screen with the pointer, RGB, shape [height, width, 3], uint8."""
         return self._read("GET", "/screenshot", self._picture)
 
-    def _picture(self, answer: Answer) -> Screenshot:
+    def _picture(self, answer: Response) -> Screenshot:
         try:
             return np.asarray(Image.open(io.BytesIO(answer.body)).convert("RGB"))
         except (UnidentifiedImageError, OSError) as error:
@@ -84,7 +84,7 @@ class GuestClient:
         """(width, height) in pixels."""
         return self._read("POST", "/screen_size", self._size)
 
-    def _size(self, answer: Answer) -> tuple[int, int]:
+    def _size(self, answer: Response) -> tuple[int, int]:
         return int(self._field(answer, "/screen_size", "width")), int(self._field(answer, "/screen_size", "height"))
 
     def wait_for_rest(self, seconds: float) -> bool | None:
@@ -107,7 +107,7 @@ class GuestClient:
             raise InfrastructureError(f"The disk of the guest at {self.address} is full.", component="guest")
         return not told["busy"]
 
-    def _rest(self, route: str, seconds: float) -> Answer:
+    def _rest(self, route: str, seconds: float) -> Response:
         answer = self._connection.send(
             "GET", route, params={"seconds": seconds}, seconds=seconds + SCREENSHOT_SECONDS * self._patience
         )
@@ -191,7 +191,7 @@ class GuestClient:
         answer = self._again(lambda: self._file(path))
         return None if answer.status == 404 else bytes(answer.body)
 
-    def _file(self, path: str) -> Answer:
+    def _file(self, path: str) -> Response:
         answer = self._connection.send("POST", "/file", data={"file_path": path}, seconds=TRANSFER_SECONDS * self._patience)
         return answer if answer.status == 404 else self._good(answer, "/file")
 
@@ -202,13 +202,13 @@ class GuestClient:
     def _json(self, method: str, route: str, **request: Any) -> dict[str, Any]:
         return self._connection.json(self._ask(method, route, **request), route)
 
-    def _field(self, answer: Answer, route: str, name: str) -> Any:
+    def _field(self, answer: Response, route: str, name: str) -> Any:
         told = self._connection.json(answer, route)
         if name not in told:
             raise self._connection.failed(route, f"no {name!r} but {answer.text(80)!r}")
         return told[name]
 
-    def _read(self, method: str, route: str, understand: Callable[[Answer], T], *, seconds: float | None = None) -> T:
+    def _read(self, method: str, route: str, understand: Callable[[Response], T], *, seconds: float | None = None) -> T:
         """What the guest answers to a question that changes nothing, and can be asked again."""
         limit = SCREENSHOT_SECONDS if seconds is None else seconds
         return self._again(lambda: understand(self._ask(method, route, seconds=limit)))
@@ -220,11 +220,11 @@ class GuestClient:
             time.sleep(AGAIN_SECONDS)
         return ask()
 
-    def _ask(self, method: str, route: str, *, seconds: float | None = None, **request: Any) -> Answer:
+    def _ask(self, method: str, route: str, *, seconds: float | None = None, **request: Any) -> Response:
         limit = (SCREENSHOT_SECONDS if seconds is None else seconds) * self._patience
         return self._good(self._connection.send(method, route, seconds=limit, **request), route)
 
-    def _good(self, answer: Answer, route: str) -> Answer:
+    def _good(self, answer: Response, route: str) -> Response:
         if answer.status != 200:
             raise self._connection.failed(route, f"HTTP {answer.status}: {answer.text()}")
         return answer

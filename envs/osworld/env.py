@@ -24,10 +24,12 @@ from envs.osworld.suite import ENV_ID, MAX_STEPS, REFUSED
 from envs.spaces import AnyText
 
 KINDS = (
-    act.Click, act.DoubleClick, act.RightClick, act.Hover, act.LongPress, act.Drag, act.Type, act.Hotkey, act.Scroll, act.Wait,
-    act.Finished, act.Fail,
+    act.Click, act.DoubleClick, act.TripleClick, act.RightClick, act.MiddleClick, act.Hover, act.LongPress, act.Drag, act.MouseDown,
+    act.MouseUp, act.Type, act.Hotkey, act.KeyDown, act.KeyUp, act.Scroll, act.Wait, act.Finished, act.Fail,
 )  # fmt: skip
 REST_POLL_SECONDS = 0.2
+MOST_WAIT_SECONDS = 60.0
+"""Of a wait whose length the agent gives."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ class OSWorldEnv(GUIEnv):
     def _execute(self, action: act.Action) -> None:
         with self._blaming() as guest:
             if isinstance(action, act.Wait):
-                time.sleep(self._settling.wait)
+                time.sleep(self._settling.wait if action.seconds is None else min(action.seconds, MOST_WAIT_SECONDS))
             else:
                 operations = compile_action(action)
                 if guest.client.takes_operations():

@@ -16,7 +16,11 @@ from envs.errors import InvalidActionError, did_you_mean
 
 Operation = dict[str, Any]
 
-LEFT, RIGHT = 1, 3
+LEFT, MIDDLE, RIGHT = 1, 2, 3
+CLICKS: dict[type[act.Action], tuple[int, int]] = {
+    act.Click: (LEFT, 1), act.DoubleClick: (LEFT, 2), act.TripleClick: (LEFT, 3), act.RightClick: (RIGHT, 1), act.MiddleClick: (MIDDLE, 1),
+}  # fmt: skip
+"""Button and number of clicks."""
 SCROLL_BUTTONS: dict[act.Direction, int] = {"up": 4, "down": 5, "left": 6, "right": 7}
 SCROLL_CLICKS = 5
 """As the official UI-TARS runner scrolls (osworld.md: ``scroll ±5 clicks``)."""
@@ -56,16 +60,16 @@ def compile_action(action: act.Action) -> list[Operation]:
         InvalidActionError: a desktop has no such action, or there is no such key.
     """
     match action:
-        case act.Click(x, y):
-            return [_move(x, y), _click(LEFT)]
-        case act.DoubleClick(x, y):
-            return [_move(x, y), _click(LEFT, 2)]
-        case act.RightClick(x, y):
-            return [_move(x, y), _click(RIGHT)]
+        case act.Click(x, y) | act.DoubleClick(x, y) | act.TripleClick(x, y) | act.RightClick(x, y) | act.MiddleClick(x, y):
+            return [_move(x, y), _click(*CLICKS[type(action)])]
+        case act.MouseDown(x, y):
+            return [_move(x, y), _press(LEFT), _wait(GRIP_SECONDS)]
+        case act.MouseUp(x, y):
+            return [_move(x, y) | {"op": "glide", "seconds": DRAG_SECONDS}, _wait(GRIP_SECONDS), _release(LEFT)]
         case act.Hover(x, y):
             return [_move(x, y)]
-        case act.LongPress(x, y):
-            return [_move(x, y), _press(LEFT), _wait(LONG_PRESS_SECONDS), _release(LEFT)]
+        case act.LongPress(x, y, seconds):
+            return [_move(x, y), _press(LEFT), _wait(LONG_PRESS_SECONDS if seconds is None else seconds), _release(LEFT)]
         case act.Drag(x, y, end_x, end_y):
             glide = _move(end_x, end_y) | {"op": "glide", "seconds": DRAG_SECONDS}
             return [_move(x, y), _press(LEFT), _wait(GRIP_SECONDS), glide, _wait(GRIP_SECONDS), _release(LEFT)]
@@ -75,6 +79,9 @@ def compile_action(action: act.Action) -> list[Operation]:
             return [{"op": "type", "text": _typeable(text) + ("\n" if submit else "")}]
         case act.Hotkey(keys):
             return [{"op": "keys", "keysyms": [keysym(key) for key in keys]}]
+        case act.KeyDown(keys) | act.KeyUp(keys):
+            name = "hold" if isinstance(action, act.KeyDown) else "free"
+            return [{"op": name, "keysyms": [keysym(key) for key in keys]}]
     raise InvalidActionError(f"A desktop has no action {action.kind!r}.")
 
 

@@ -166,6 +166,7 @@ def light_spec(screen: tuple[int, int] = (1920, 1080), ram: str | None = None, c
         ports=(SERVER, CHROMIUM),
         environment={"SCREEN_SIZE": "{}x{}".format(*screen)},
         memory=(ram or LIGHT_MEMORY).lower(),
+        swap=False,
         cpus=float(cores or LIGHT_CORES),
         pids=LIGHT_PIDS,
     )

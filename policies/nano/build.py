@@ -21,7 +21,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from policies.nano.data import SHAPE
+from policies.nano.data import PLAIN, SETTINGS
 from policies.nano.processor import NanoImageProcessor
 from policies.nano.screen import CELL, COORDINATE_TINT, MERGE, PATCH
 
@@ -138,10 +138,10 @@ def save_checkpoint(model: Qwen2VLForConditionalGeneration, tokenizer: PreTraine
     processor.image_processor.save_pretrained(folder)
     processor.video_processor.save_pretrained(folder)
     settings = {
-        "prompt": SHAPE.kind,
+        "family": PLAIN.name,
         "coordinates": "relative-1000",
-        "history_images": SHAPE.history_images,
-        "history_replies": SHAPE.history_replies,
+        "history_images": SETTINGS.history_images,
+        "history_replies": SETTINGS.history_replies,
         "max_new_tokens": MAX_NEW_TOKENS,
         "min_pixels": CELL * CELL,
         "max_pixels": MAX_PIXELS,

@@ -15,7 +15,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from envs import actions as act
-from policies.families.ui_tars.prompt import PromptShape, build_messages
+from policies.families.base import Turn
+from policies.families.messages import Message
+from policies.families.plain import Plain
 from policies.nano.fast import FastBatch
 from policies.nano.replies import Box, reply_text, to_relative
 from policies.nano.screen import (
@@ -32,7 +34,8 @@ from policies.nano.screen import (
     SCREEN_WIDTH,
 )
 
-SHAPE = PromptShape(kind="plain", history_images=1, history_replies=4)
+PLAIN = Plain()
+SETTINGS = PLAIN.defaults.model_copy(update={"history_images": 1, "history_replies": 4})
 """How the bundled policy is asked, in training and in use."""
 
 CHARACTERS = 95
@@ -85,9 +88,15 @@ class Example:
         return self._encoded
 
 
+def prompt_messages(instruction: str, guidance: str, history: Sequence[str]) -> list[Message]:
+    """The conversation, with None for its one picture."""
+    turn = Turn(instruction, guidance, [(None, reply) for reply in history], None, (SCREEN_WIDTH, SCREEN_HEIGHT), SETTINGS)
+    return PLAIN.messages(turn)
+
+
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, instruction: str, guidance: str, history: Sequence[str]) -> list[int]:
     """Token ids of the prompt, the image's placeholder expanded to one token per cell."""
-    messages = build_messages(SHAPE, instruction, guidance, [(None, reply) for reply in history], None)
+    messages = prompt_messages(instruction, guidance, history)
     text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
     text = text.replace("<|image_pad|>", "<|image_pad|>" * CELLS)
     ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids

@@ -51,7 +51,7 @@ def test_the_same_seed_gives_the_same_table_and_another_seed_another(tmp_path: P
 @pytest.mark.parametrize("method", ["textgrad", "reflexion"])
 def test_a_policy_behind_an_endpoint_learns_in_words(tmp_path: Path, method: str) -> None:
     with ScriptedEndpoint(lambda request, number: Answer("Thought: here\nAction: click(start_box='(10,10)')")) as server:
-        model = ("--policy", "openai:m", "--set", f"model.base_url={server.url}", "--set", "model.prompt=plain")
+        model = ("--policy", "openai:m", "--set", f"model.base_url={server.url}", "--set", "model.family=plain")
         done = run(tmp_path / "run", *model, "--adapt", method, "--tasks", "click-color", "--limit", 1, "--attempts", 2)
     assert done.returncode == 0, done.stderr
     rows = read_rows(tmp_path / "run")

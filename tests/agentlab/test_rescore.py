@@ -53,7 +53,6 @@ def test_the_numbers_are_those_of_scoring_and_solving_by_hand(run, done):
     from dataclasses import replace
 
     from policies.engine import Request
-    from policies.families.ui_tars.prompt import build_messages
     from policies.learner import HeadLearner
     from policies.registry import load_policy
 
@@ -66,7 +65,8 @@ def test_the_numbers_are_those_of_scoring_and_solving_by_hand(run, done):
     history, asked = [], []
     for step, (thought, action) in enumerate(TWO):
         text, image = f"Thought: {thought}\nAction: {act.describe(action)}", Image.fromarray(screen(step))
-        messages = build_messages(session.shape, "Click the red square of click-test.", "", history, image)
+        session.instruction, session.history = "Click the red square of click-test.", history
+        messages = session.messages(image)
         prompt = engine.prompt(messages, policy.settings.min_pixels, policy.settings.max_pixels)
         score = engine.score(prompt, engine.tokens(text))
         assert one.before[step] == pytest.approx(float(score.logprobs.sum()), rel=1e-4)

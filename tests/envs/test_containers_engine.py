@@ -232,7 +232,7 @@ def test_containers_reach_the_outside_and_not_each_other(fleet, engine):
 
 
 def test_memory_processors_and_processes_have_limits(fleet, engine):
-    limited = dataclasses.replace(spec(), memory="64m", cpus=0.5, pids=40)
+    limited = dataclasses.replace(spec(), memory="64m", swap=False, cpus=0.5, pids=40)
     container = fleet.start(limited, answers, START_SECONDS)
     host = engine.containers.get(container.name).attrs["HostConfig"]
     assert (host["Memory"], host["MemorySwap"], host["NanoCpus"], host["PidsLimit"]) == (64 << 20, 64 << 20, 5 * 10**8, 40)

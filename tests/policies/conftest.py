@@ -7,7 +7,7 @@ import pytest
 
 WORDS = ["Click", "the", "button", "and", "type", "a", "word", "into", "field", "Thought", "Action", "next", "second", "first"]
 SETTINGS = {
-    "prompt": "plain",
+    "family": "plain",
     "coordinates": "relative-1000",
     "history_images": 1,
     "history_replies": 4,

@@ -59,7 +59,8 @@ def server(monkeypatch):
 def policy(server, **options):
     base = f"http://127.0.0.1:{server.server_port}/v1"
     defaults = {"base_url": base, "api_key_env": "KEY_OF_THE_TEST", "max_wait_s": 0.0, "tries": 3}
-    return load_policy("openai:tars", sampling=SamplingConfig(temperature=0.5, max_new_tokens=99), **{**defaults, **options})
+    name = options.pop("model", "ui-tars-1.5-7b")
+    return load_policy(f"openai:{name}", sampling=SamplingConfig(temperature=0.5, max_new_tokens=99), **{**defaults, **options})
 
 
 def opened(server, **options):
@@ -69,7 +70,7 @@ def opened(server, **options):
 
 
 def test_requests_and_replies(server):
-    server.answers = [completion("Thought: go\nAction: click(point='<point>966 546</point>')"), completion("Action: finished()")]
+    server.answers = [completion("Thought: go\nAction: click(start_box='(966,546)')"), completion("Action: finished()")]
     session = opened(server)
     decision = session.act(SCREEN)
     assert decision.actions == (act.Click(960.0, 540.0),)  # pixels of the 1932 x 1092 image it was sent, on a 1920 x 1080 screen
@@ -77,16 +78,35 @@ def test_requests_and_replies(server):
     assert session.act(SCREEN).actions == (act.Finished(),)
     path, key, body = server.requests[1]
     assert (path, key) == ("/v1/chat/completions", "Bearer secret")
-    assert (body["model"], body["temperature"], body["max_tokens"]) == ("tars", 0.5, 99)
+    assert (body["model"], body["temperature"], body["max_tokens"]) == ("ui-tars-1.5-7b", 0.5, 99)
     assert [m["role"] for m in body["messages"]] == ["system", "user", "user", "assistant", "user"]
     assert "Do it\n\n```guidance\nCarefully.\n```" in body["messages"][1]["content"]
     url = body["messages"][-1]["content"][0]["image_url"]["url"]
     assert Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/png;base64,")))).size == (1932, 1092)
 
 
-def test_v1_is_an_option(server):
-    server.answers = [completion("Action: click(start_box='(500,500)')")]
-    assert opened(server, prompt="v1").act(SCREEN).actions == (act.Click(960.0, 540.0),)
+@pytest.mark.parametrize(
+    ("model", "options", "reply"),
+    [
+        ("ui-tars-7b-dpo", {}, "Action: click(start_box='(500,500)')"),
+        ("ByteDance-Seed/UI-TARS-1.5-7B", {}, "Action: click(start_box='(966,546)')"),
+        ("doubao-1-5-ui-tars-250428", {}, "Action: click(point='<point>500 500</point>')"),
+        ("my-model", {"family": "ui-tars-1"}, "Action: click(start_box='(500,500)')"),
+        ("EvoCUA-32B-20260105", {}, '<tool_call>{"name": "computer_use", "arguments": {"action": "click", "coordinate": [499.5, 499.5]}}'),
+        ("opencua-7b", {}, "## Code:\n```python\npyautogui.click(x=966, y=546)\n```"),
+        ("Fara-7B", {}, '<tool_call>\n{"name": "computer_use", "arguments": {"action": "left_click", "coordinate": [966, 546]}}'),
+    ],
+)  # fmt: skip
+def test_the_middle_of_the_screen_in_every_familys_own_coordinates(server, model, options, reply):
+    server.answers = [completion(reply)]
+    assert opened(server, model=model, **options).act(SCREEN).actions == (act.Click(960.0, 540.0),)
+
+
+@pytest.mark.parametrize("model", ["gpt-5", "tars", "qwen2.5-vl-7b-instruct", "holo1.5-7b", "holo3-1-35b-a3b", "gta1-7b"])
+def test_a_model_of_no_known_family_is_refused_with_the_list(server, model):
+    with pytest.raises(UsageError, match=model) as caught:
+        policy(server, model=model)
+    assert "ui-tars-1.5" in caught.value.hint and "model.family" in caught.value.hint
 
 
 def test_a_busy_endpoint_is_asked_again(server):
@@ -113,7 +133,9 @@ def test_a_reply_that_is_none_is_the_endpoints_failure(server, answer):
 
 
 def test_nobody_listens():
-    session = load_policy("openai:m", base_url="http://127.0.0.1:9/v1", tries=2, max_wait_s=0.0).open(TASK, seed=0)
+    session = load_policy("openai:m", family="ui-tars-1", base_url="http://127.0.0.1:9/v1", tries=2, max_wait_s=0.0).open(
+        TASK, seed=0
+    )
     session.begin("x")
     with pytest.raises(InfrastructureError):
         session.act(SCREEN)
@@ -138,7 +160,7 @@ def test_bad_options(server, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with pytest.raises(SetupError, match="key"):
-        load_policy("openai:gpt")
+        load_policy("openai:ui-tars-7b-dpo")
     with pytest.raises(UsageError, match="name of a model"):
         load_policy("openai:")
     with pytest.raises(UsageError, match="timeout"):

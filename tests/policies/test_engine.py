@@ -11,14 +11,20 @@ from envs.errors import PolicyError
 from policies.adapters.lora import LoRAHead
 from policies.base import SamplingConfig
 from policies.engine import Request
-from policies.families.ui_tars.prompt import PromptShape, build_messages
+from policies.families.base import Turn
+from policies.families.plain import Plain
 from policies.sampler import Sampler
 from policies.sampling import seed_of
 from policies.vision_cache import VisionCache
 
-PLAIN = PromptShape("plain", history_images=2)
+PLAIN = Plain()
+SETTINGS = PLAIN.defaults.model_copy(update={"history_images": 2})
 GREEDY = SamplingConfig(max_new_tokens=10)
 TASKS = ["Click the button", "type a word", "x", "Click the second field and type a word into the first"]
+
+
+def asked(task, screen, history=()):
+    return PLAIN.messages(Turn(task, "", list(history), screen, screen.size, SETTINGS))
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +39,7 @@ def requests(engine, screens):
     rows = []
     for i, task in enumerate(TASKS):
         history = [(Image.fromarray(screens[i]), "Action: wait()")] if i == 3 else []
-        prompt = engine.prompt(build_messages(PLAIN, task, "", history, Image.fromarray(screens[i + 1])), 400, 409600)
+        prompt = engine.prompt(asked(task, Image.fromarray(screens[i + 1]), history), 400, 409600)
         rows.append(Request(prompt, GREEDY, seed=i, adapter=adapters[i], capture=True))
     return rows
 
@@ -187,7 +193,7 @@ def test_out_of_memory_for_one_row_says_what_to_do(engine, requests, monkeypatch
 
 
 def test_an_instruction_with_the_image_token_is_refused(engine, screens):
-    messages = build_messages(PLAIN, "<|image_pad|>", "", [], Image.fromarray(screens[0]))
+    messages = asked("<|image_pad|>", Image.fromarray(screens[0]))
     with pytest.raises(PolicyError, match="control token"):
         engine.prompt(messages, 400, 409600)
 
@@ -255,7 +261,7 @@ def test_qwen2_5_vl_runs_on_the_same_engine(tiny_checkpoint, screens):
     model = Qwen2_5_VLForConditionalGeneration(config).eval()
     model.lm_head.weight.data.mul_(40)
     engine = Engine(model, processor)
-    prompts = [engine.prompt(build_messages(PLAIN, task, "", [], Image.fromarray(screens[0])), 400, 409600) for task in TASKS[:2]]
+    prompts = [engine.prompt(asked(task, Image.fromarray(screens[0])), 400, 409600) for task in TASKS[:2]]
     rows = engine.generate([Request(prompt, GREEDY, capture=True) for prompt in prompts])
     encoded = engine._encode(prompts)
     reference = model.generate(**encoded, max_new_tokens=10, do_sample=False)[:, encoded["input_ids"].shape[1] :]

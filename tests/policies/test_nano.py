@@ -11,10 +11,10 @@ import torch
 from PIL import Image, ImageDraw
 
 from envs import actions as act
-from policies.families.ui_tars.parse import Frame, parse_reply
-from policies.families.ui_tars.prompt import build_messages
+from policies.families.reply import Frame
+from policies.families.ui_tars.parse import parse_reply
 from policies.nano.build import NanoConfig, build_model, build_processor, load_processor, save_checkpoint
-from policies.nano.data import SHAPE, Example, make_batch, prompt_ids
+from policies.nano.data import Example, make_batch, prompt_ids, prompt_messages
 from policies.nano.decode import replies
 from policies.nano.fast import FastForward
 from policies.nano.losses import LossWeights, Objective
@@ -61,7 +61,7 @@ def example(seed=0, **changes):
 
 def ask(checkpoint_tokenizer, processor, model, ex):
     """The reply of the ordinary transformers route."""
-    messages = build_messages(SHAPE, ex.instruction, ex.guidance, [(None, r) for r in ex.history], None)
+    messages = prompt_messages(ex.instruction, ex.guidance, ex.history)
     text = checkpoint_tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     image = Image.fromarray(screen(0)) if ex.png == png(screen(0)) else Image.fromarray(screen(1))
     inputs = processor(text=[text], images=[image], return_tensors="pt")

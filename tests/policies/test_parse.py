@@ -6,8 +6,9 @@ import pytest
 
 from envs import actions as act
 from envs.errors import InvalidActionError
-from policies.families.ui_tars.calls import NAMES, split_reply
-from policies.families.ui_tars.parse import Frame, parse_point, parse_reply
+from policies.families.points import parse_point
+from policies.families.reply import Frame
+from policies.families.ui_tars.parse import NAMES, parse_reply, split_reply
 
 SCREEN = Frame(1920, 1080)
 UNIT = Frame(1000, 1000)
@@ -38,7 +39,7 @@ def test_absolute_coordinates_of_the_resized_image():
         ("left_double(start_box='(100,200)')", act.DoubleClick(100, 200)),
         ("right_single(start_box='(100,200)')", act.RightClick(100, 200)),
         ("hover(start_box='(100,200)')", act.Hover(100, 200)),
-        ("long_press(start_box='(100,200)', time='2')", act.LongPress(100, 200)),
+        ("long_press(start_box='(100,200)', time='2')", act.LongPress(100, 200, 2.0)),
         ("drag(start_box='(1,2)', end_box='(3,4)')", act.Drag(1, 2, 3, 4)),
         ("drag(start_point='<point>1 2</point>', end_point='<point>3 4</point>')", act.Drag(1, 2, 3, 4)),
         ("drag('(1,2)', '(3,4)')", act.Drag(1, 2, 3, 4)),
@@ -287,9 +288,9 @@ def test_one_bad_call_spoils_the_reply():
         ("Action: clik(start_box='(1,2)')", "Did you mean click"),
         ("Action: os.system('rm')", "No action"),
         ("Action: type(content='abc", "cut off"),
-        ("Action: click(start_box='(1,2)'", "cut off"),
         ("Action: click(", "cut off"),
         ("Action: " + "wait()\n" * 40, "More than"),
+        ("Action: type(content='abc', x", "cut off"),
     ],
 )
 def test_messages_say_what_is_wrong(text, message):

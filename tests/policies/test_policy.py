@@ -5,28 +5,32 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from synthetic import weights_of
 
 from envs import actions as act
 from envs.base import TaskSpec
 from envs.errors import AdaptationError, PolicyError, UsageError
 from policies.base import SamplingConfig
-from policies.checkpoint import CheckpointSettings, settings_of
-from policies.families.ui_tars.policy import UITarsPolicy, coordinate_tokens
-from policies.families.ui_tars.session import Draw, ProtocolSession
+from policies.checkpoint import settings_of
+from policies.families.plain import Plain
+from policies.families.policy import ModelPolicy, coordinate_tokens
+from policies.families.registry import families
+from policies.families.session import Draw, ProtocolSession
+from policies.families.settings import FamilySettings
 from policies.methods import NoneConfig
 from policies.registry import load_policy
 
 TASK = TaskSpec("agentlab/miniwob-v0", "click-test", 7, max_steps=3)
-SETTINGS = CheckpointSettings(
-    prompt="plain", history_images=2, history_replies=2, min_pixels=400, max_pixels=409600, max_new_tokens=8
-)
+SETTINGS = FamilySettings(history_images=2, history_replies=2, min_pixels=400, max_pixels=409600, max_new_tokens=8)
+NOW = Image.new("RGB", (160, 220))
+PLAIN = {"family": Plain(), "factor": 20, "settings": SETTINGS}
 HOT = SamplingConfig(temperature=2.0, max_new_tokens=8)
 
 
 @pytest.fixture
 def policy(engine):
-    return UITarsPolicy("tiny", engine, SETTINGS, SamplingConfig())
+    return ModelPolicy("tiny", engine, Plain(), SETTINGS, SamplingConfig())
 
 
 def episode(session, screens, *, attempt=1, guidance="", steps=2):
@@ -35,7 +39,7 @@ def episode(session, screens, *, attempt=1, guidance="", steps=2):
 
 
 def hot(engine, **changes):
-    return UITarsPolicy("tiny", engine, SETTINGS, dataclasses.replace(HOT, **changes))
+    return ModelPolicy("tiny", engine, Plain(), SETTINGS, dataclasses.replace(HOT, **changes))
 
 
 # -- acting --------------------------------------------------------------------------------------------------------------------
@@ -43,7 +47,7 @@ def hot(engine, **changes):
 
 def test_a_checkpoint_by_path_acts(tiny_checkpoint, screens):
     policy = load_policy(str(tiny_checkpoint), device="cpu", max_new_tokens=5)
-    assert (policy.settings.prompt, policy.settings.history_replies, policy.settings.max_new_tokens) == ("plain", 4, 5)
+    assert (policy.family.name, policy.settings.history_replies, policy.settings.max_new_tokens) == ("plain", 4, 5)
     (decision,) = episode(policy.open(TASK, seed=0), screens, steps=1)
     assert decision.tokens <= 5
     assert decision.seconds > 0
@@ -58,7 +62,7 @@ def test_a_checkpoint_by_path_acts(tiny_checkpoint, screens):
 def test_the_history_of_an_attempt(policy, screens):
     session = policy.open(TASK, seed=0)
     replies = [d.text for d in episode(session, screens, steps=4)]
-    messages = session.messages("now")
+    messages = session.messages(NOW)
     assert [m["role"] for m in messages] == ["user", "assistant", "user", "assistant", "user"]
     assert [m["content"][0].get("text") for m in messages][1::2] == replies[-2:]
     episode(session, screens, attempt=2, steps=1)
@@ -68,7 +72,7 @@ def test_the_history_of_an_attempt(policy, screens):
 def test_guidance_reaches_the_prompt(policy, screens):
     session = policy.open(TASK, seed=0)
     session.begin("Click", guidance="Do otherwise.", attempt=2)
-    assert "Do otherwise." in session.messages("now")[0]["content"][0]["text"]
+    assert "Do otherwise." in session.messages(NOW)[0]["content"][0]["text"]
 
 
 def test_act_before_begin_is_refused(policy, screens):
@@ -87,7 +91,7 @@ def test_sampling_is_a_function_of_seed_task_attempt_and_step(engine, screens):
 
 
 def test_first_greedy(engine, screens):
-    greedy = [d.text for d in episode(UITarsPolicy("t", engine, SETTINGS, SamplingConfig()).open(TASK, seed=0), screens)]
+    greedy = [d.text for d in episode(ModelPolicy("t", engine, Plain(), SETTINGS, SamplingConfig()).open(TASK, seed=0), screens)]
     session = hot(engine, first_greedy=True).open(TASK, seed=0)
     assert [d.text for d in episode(session, screens)] == greedy
     assert [d.text for d in episode(session, screens, attempt=2)] != greedy
@@ -104,7 +108,7 @@ class Dice(ProtocolSession):
 def test_no_repeat_redraws_what_was_tried_on_the_same_screen_in_an_earlier_attempt(screens):
     def places(no_repeat):
         sampling = SamplingConfig(temperature=1.0, no_repeat=no_repeat)
-        session = Dice(TASK, seed=3, settings=SETTINGS, sampling=sampling, platform=None)
+        session = Dice(TASK, seed=3, **PLAIN, sampling=sampling, platform=None)
         decisions = [episode(session, screens, attempt=t, steps=1)[0] for t in range(1, 5)]
         return [d.actions for d in decisions], [d.tokens for d in decisions]
 
@@ -117,7 +121,7 @@ def test_no_repeat_redraws_what_was_tried_on_the_same_screen_in_an_earlier_attem
 
 
 def test_a_greedy_policy_that_never_repeats_draws_only_what_was_tried_anew(screens):
-    session = Dice(TASK, seed=3, settings=SETTINGS, sampling=SamplingConfig(no_repeat=True), platform=None)
+    session = Dice(TASK, seed=3, **PLAIN, sampling=SamplingConfig(no_repeat=True), platform=None)
     one, two = (episode(session, screens, attempt=t, steps=1)[0] for t in (1, 2))
     assert (one.tokens, one.text) == (5, "Action: click(start_box='(0,0)')")  # the most probable reply, at once
     assert two.tokens > 5 and two.actions != one.actions  # it again, and then draws at a temperature
@@ -136,14 +140,22 @@ class Mumbler(ProtocolSession):
 
 
 def test_no_repeat_draws_what_is_no_action_again_and_says_so(screens):
-    session = Mumbler(TASK, seed=3, settings=SETTINGS, sampling=SamplingConfig(temperature=1.0, no_repeat=True), platform=None)
+    session = Mumbler(
+        TASK,
+        seed=3,
+        family=Plain(),
+        factor=20,
+        settings=SETTINGS,
+        sampling=SamplingConfig(temperature=1.0, no_repeat=True),
+        platform=None,
+    )
     (decision,) = episode(session, screens, steps=1)
     assert decision.text.startswith("Action: click") and decision.tokens == 15
     assert (decision.redrawn, decision.redrawn_unparsable) == (2, 2)
     (again,) = episode(session, screens, attempt=2, steps=1)  # the one action that it knows was tried: rather that than none
     assert again.actions == decision.actions
     assert (again.redrawn, again.redrawn_unparsable) == (12, 9)
-    plain = Mumbler(TASK, seed=3, settings=SETTINGS, sampling=SamplingConfig(temperature=1.0), platform=None)
+    plain = Mumbler(TASK, seed=3, **PLAIN, sampling=SamplingConfig(temperature=1.0), platform=None)
     (decision,) = episode(plain, screens, steps=1)
     assert (decision.redrawn, decision.redrawn_unparsable, decision.tokens) == (0, 0, 5)
     assert decision.actions[0].kind == "invalid"
@@ -154,7 +166,7 @@ def test_no_repeat_counts_what_was_tried_earlier_in_the_same_attempt(screens):
 
     def places(shown, no_repeat):
         sampling = SamplingConfig(temperature=1.0, no_repeat=no_repeat)
-        session = Dice(TASK, seed=3, settings=SETTINGS, sampling=sampling, platform=None)
+        session = Dice(TASK, seed=3, **PLAIN, sampling=sampling, platform=None)
         session.begin("Click")
         return [session.act({"screenshot": screen}).actions for screen in shown]
 
@@ -165,14 +177,22 @@ def test_no_repeat_counts_what_was_tried_earlier_in_the_same_attempt(screens):
 
 def test_a_void_attempt_counts_as_not_tried(screens):
     sampling = SamplingConfig(temperature=1.0, no_repeat=True)
-    session = Dice(TASK, seed=3, settings=SETTINGS, sampling=sampling, platform=None)
+    session = Dice(TASK, seed=3, **PLAIN, sampling=sampling, platform=None)
     first = episode(session, screens, steps=1)[0].actions
     session.discard()
     assert episode(session, screens, steps=1)[0].actions == first
 
 
 def dice():
-    return Dice(TASK, seed=3, settings=SETTINGS, sampling=SamplingConfig(temperature=1.0, no_repeat=True), platform=None)
+    return Dice(
+        TASK,
+        seed=3,
+        family=Plain(),
+        factor=20,
+        settings=SETTINGS,
+        sampling=SamplingConfig(temperature=1.0, no_repeat=True),
+        platform=None,
+    )
 
 
 def test_machinery_that_breaks_between_two_attempts_forgets_nothing(screens):
@@ -326,7 +346,7 @@ def test_weights_that_lack_a_part_are_refused(tmp_path, tiny_checkpoint):
         load_policy(str(tmp_path), device="cpu")
 
 
-@pytest.mark.parametrize("bad", [{"dtype": "float3"}, {"prompt": "v9"}, {"no_such": 1}, {"platform": "fridge"}])
+@pytest.mark.parametrize("bad", [{"dtype": "float3"}, {"family": "v9"}, {"no_such": 1}, {"platform": "fridge"}])
 def test_bad_options(tiny_checkpoint, bad):
     with pytest.raises(UsageError):
         load_policy(str(tiny_checkpoint), device="cpu", **bad)
@@ -343,10 +363,11 @@ def test_a_hub_that_cannot_be_reached(monkeypatch, tmp_path):
 def test_a_policy_describes_what_is_in_force(policy):
     described = policy.describe()
     assert json.loads(json.dumps(described)) == described
-    assert (described["prompt"], described["history_images"], described["prompt_wording"]) == ("plain", 2, "instruction only")
+    assert (described["family"], described["history_images"]) == ("plain", 2)
 
 
 def test_families():
-    assert settings_of(None, "qwen2_vl", {}).max_pixels == 2_116_800
-    assert settings_of(None, "qwen2_5_vl", {}).coordinates == "absolute-resized"
-    assert settings_of(None, "qwen2_vl", {"language": "English"}).language == "English"
+    known = families()
+    assert settings_of(known["ui-tars-1"], None, {}).max_pixels == 2_116_800
+    assert settings_of(known["ui-tars-1.5"], None, {}).coordinates == "absolute-resized"
+    assert settings_of(known["ui-tars-1"], None, {"language": "English"}).language == "English"

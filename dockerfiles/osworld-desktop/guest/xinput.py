@@ -50,7 +50,7 @@ def perform(operations: list[dict[str, Any]]) -> int:
     """Do the operations in order and return how many were done.
 
     Operations: ``move x y`` · ``glide x y seconds`` · ``click button count`` · ``press button`` · ``release button`` ·
-    ``keys keysyms`` (X11 names or ``U20AC``, pressed together) · ``type text`` · ``wait seconds``.
+    ``keys keysyms`` (X11 names or ``U20AC``, pressed together) · ``hold keysyms`` · ``free keysyms`` · ``type text`` · ``wait seconds``.
     """
     for number, fields in enumerate(operations):
         name = str(fields.get("op"))
@@ -113,17 +113,31 @@ def _fake(event: int, detail: int) -> None:
 # -- keyboard -------------------------------------------------------------------------------------------------------------------
 def keys(keysyms: list[str]) -> None:
     """Press the keys together, in order, and let them go in the opposite order."""
+    hold(keysyms)
+    free(keysyms)
+
+
+def hold(keysyms: list[str]) -> None:
+    """Press the keys in order and keep them down."""
+    with x_display() as d:
+        for code in _held_codes(d, keysyms):
+            _key(d, X.KeyPress, code)
+
+
+def free(keysyms: list[str]) -> None:
+    """Let the keys go, in the opposite order of pressing."""
+    with x_display() as d:
+        for code in reversed(_held_codes(d, keysyms)):
+            _key(d, X.KeyRelease, code)
+
+
+def _held_codes(d: display.Display, keysyms: list[str]) -> list[int]:
     symbols = [_named(name) for name in keysyms]
     unknown = [name for name, symbol in zip(keysyms, symbols, strict=True) if symbol == 0]
     if unknown:
         raise ValueError(f"no such keysym: {', '.join(unknown)}")
-    with x_display() as d:
-        _bind(d, symbols)
-        codes = list(dict.fromkeys(code for symbol in symbols for code in _codes(d, symbol)))
-        for code in codes:
-            _key(d, X.KeyPress, code)
-        for code in reversed(codes):
-            _key(d, X.KeyRelease, code)
+    _bind(d, symbols)
+    return list(dict.fromkeys(code for symbol in symbols for code in _codes(d, symbol)))
 
 
 def type_text(text: str) -> None:
@@ -255,5 +269,6 @@ def _key(d: display.Display, event: int, code: int) -> None:
 
 
 OPERATIONS: dict[str, Callable[..., None]] = {
-    "move": move, "glide": glide, "press": press, "release": release, "click": click, "keys": keys, "type": type_text, "wait": wait,
+    "move": move, "glide": glide, "press": press, "release": release, "click": click, "keys": keys,
+    "hold": hold, "free": free, "type": type_text, "wait": wait,
 }  # fmt: skip

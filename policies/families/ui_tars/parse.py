@@ -1,69 +1,31 @@
 """From what UI-TARS writes to the action vocabulary, in pixels.  Nothing is ever evaluated: ``calls.py`` scans the text.
 
-A reply is ``Thought: ...`` and ``Action: ...``; the action part is one or more calls ``name(argument='value', ...)``.  The scanner
-accepts what the models are known to write besides the protocol: leftover box tokens, ``<point>`` and ``<bbox>`` tags, boxes of four
-numbers, floats, ranges, full-width punctuation, unescaped quotes and real line breaks inside ``content``, key names joined by
-blanks, ``+`` or ``-``, and a missing ``Action:``.  Everything else is an :class:`~envs.errors.InvalidActionError`.
+A reply is ``Thought: ...`` and ``Action: ...``; the action part is one or more calls ``name(argument='value', ...)``.  Read besides
+the protocol: leftover box tokens, ``<point>`` and ``<bbox>`` tags, boxes of four numbers, floats, ranges, full-width punctuation,
+unescaped quotes and real line breaks inside ``content``, key names joined by blanks, ``+`` or ``-``, a verb with a place and a text,
+a missing ``Action:`` or last bracket.  Everything else is an :class:`~envs.errors.InvalidActionError`.
 """
 
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from envs import actions as act
 from envs.actions import Action
 from envs.errors import InvalidActionError
-from policies.families.ui_tars.calls import Call, calls, shorten, split_reply
-from policies.families.ui_tars.keys import parse_keys
+from policies.families.calls import Call, Labels, Scanner
+from policies.families.keys import parse_keys
+from policies.families.points import parse_point, seconds_of, swipe_direction, unescape
+from policies.families.reply import MAX_ACTIONS, Frame, Reply, bounded, shorten
 
-MAX_ACTIONS = 16
-"""Calls per reply: more is a model in a loop."""
-
-TOLERANCE = 0.02
-"""Share of the coordinate range by which a point may lie outside and still be meant for the edge."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """The model's coordinate frame: its point (x, y) lies at pixel (x · width / units_x, y · height / units_y).
-
-    Attributes:
-        width, height: Size of the observation's screenshot in pixels.
-        units_x, units_y: What the model takes for the size: 1000 each (v1), or the resized image (1.5).
-    """
-
-    width: int
-    height: int
-    units_x: float = 1000.0
-    units_y: float = 1000.0
-
-    def pixel(self, x: float, y: float) -> tuple[float, float]:
-        """The pixel meant, clamped to the screen.
-
-        Raises:
-            InvalidActionError: the point lies off the screen by more than ``TOLERANCE``.
-        """
-        for value, units in ((x, self.units_x), (y, self.units_y)):
-            if not -TOLERANCE * units <= value <= (1 + TOLERANCE) * units:
-                raise InvalidActionError(f"Point ({x:g}, {y:g}) is off the screen (0-{self.units_x:g}, 0-{self.units_y:g}).")
-        column, row = x * self.width / self.units_x, y * self.height / self.units_y
-        return min(max(column, 0.0), self.width - 1.0), min(max(row, 0.0), self.height - 1.0)
+BARE = ("wait", "press_home", "press_back", "finished", "call_user")
+"""Actions that need no argument, understood without brackets too."""
 
 
-class Reply(NamedTuple):
-    """A parsed reply; ``action_text`` is the action part in the model's own frame, without box tokens."""
-
-    thought: str
-    action_text: str
-    actions: tuple[Action, ...]
-
-    @property
-    def parsable(self) -> bool:
-        return not any(isinstance(action, act.Invalid) for action in self.actions)
+def split_reply(text: str) -> tuple[str, str]:
+    """(thought, action part) of any text; never raises."""
+    return LABELS.split(text)
 
 
 def parse_reply(text: str, frame: Frame) -> Reply:
@@ -72,13 +34,13 @@ def parse_reply(text: str, frame: Frame) -> Reply:
     Raises:
         InvalidActionError: the reply is no action; the message is short and made to be shown to the model.
     """
-    thought, action_text = split_reply(text)
+    thought, action_text = split_reply(bounded(text))
     actions: list[Action] = []
     end = 0
-    for call in calls(action_text):
-        if len(actions) == MAX_ACTIONS:
+    for call in Scanner(action_text, BARE).calls():
+        if len(actions) >= MAX_ACTIONS:
             raise InvalidActionError(f"More than {MAX_ACTIONS} actions in one reply.")
-        actions.append(_action(call, frame))
+        actions.extend(_actions(call, frame))
         end = call.end
         if isinstance(actions[-1], act.TERMINAL):
             break
@@ -89,46 +51,21 @@ def parse_reply(text: str, frame: Frame) -> Reply:
     return Reply(thought, action_text[:end], tuple(actions))
 
 
-# -- points --------------------------------------------------------------------------------------------------------------------
-
-_FULL_WIDTH = str.maketrans("（），．－～［］｛｝：０１２３４５６７８９、", "(),.-~[]{}:0123456789,")
-_TAG = re.compile(r"</?\s*(?:point|bbox|box|start|end)\s*/?>|<\|?[A-Za-z_]*\|?>", re.IGNORECASE)
-_NUMBER = r"-?\d+(?:\.\d*)?|-?\.\d+"
-_RANGE = re.compile(rf"({_NUMBER})\s*(?:-|~|–|—|\bto\b)\s*(\d+(?:\.\d*)?)")
-_FILLER = re.compile(r"[\s,;:=()\[\]{}'\"]|\b[xy][12]?\b", re.IGNORECASE)
-
-
-def parse_point(text: str) -> tuple[float, float]:
-    """(x, y) in the model's frame from ``(x,y)``, ``[x1, y1, x2, y2]`` (its centre), tags, floats or ranges (their middle).
-
-    Raises:
-        InvalidActionError: not one point.
-    """
-    plain = _TAG.sub(" ", text.translate(_FULL_WIDTH))
-    plain = _RANGE.sub(lambda m: f" {(float(m[1]) + float(m[2])) / 2} ", plain)
-    plain = re.sub(r"\b[xy][12]?\b", " ", plain, flags=re.IGNORECASE)
-    numbers = [float(n) for n in re.findall(_NUMBER, plain)]
-    if _FILLER.sub("", re.sub(_NUMBER, " ", plain)) or len(numbers) not in (2, 4):
-        raise InvalidActionError(f"{shorten(text)!r} is no point: (x,y) expected.")
-    if len(numbers) == 4:
-        return (numbers[0] + numbers[2]) / 2, (numbers[1] + numbers[3]) / 2
-    return numbers[0], numbers[1]
-
-
 # -- actions -------------------------------------------------------------------------------------------------------------------
 
 _START_KEYS = ("startbox", "startpoint", "point", "box", "bbox", "coordinate", "coordinates", "position", "start")
 _END_KEYS = ("endbox", "endpoint", "end", "endcoordinate")
 _TEXT_KEYS = ("content", "text", "value", "")
+MODIFIERS = frozenset({"ctrl", "alt", "shift", "win"})
 
 
 def _argument(call: Call, keys: tuple[str, ...]) -> str | None:
     return next((value for wanted in keys for key, value in call.arguments if key == wanted), None)
 
 
-def _start(call: Call, frame: Frame) -> tuple[float, float] | None:
+def _start(call: Call, frame: Frame, *, named: bool = False) -> tuple[float, float] | None:
     value = _argument(call, _START_KEYS)
-    if value is None:  # click(100, 200) and click(x=100, y=200)
+    if value is None and not named:  # click(100, 200) and click(x=100, y=200)
         value = ",".join(v for k, v in call.arguments if k in ("", "x", "y")) or None
     return None if value is None or not value.strip() else frame.pixel(*parse_point(value))
 
@@ -148,22 +85,23 @@ def _pointed(cls: Callable[[float, float], Action]) -> Callable[[Call, Frame], A
     return build
 
 
+def _long_press(call: Call, frame: Frame) -> Action:
+    point = _start(call, frame)
+    if point is None:
+        raise InvalidActionError("long_press without a point.")
+    return act.LongPress(*point, seconds_of(_argument(call, ("time", "duration", "seconds"))))
+
+
 def _drag(call: Call, frame: Frame) -> Action:
     positional = [value for key, value in call.arguments if not key]
     if len(positional) == 2:
         return act.Drag(*frame.pixel(*parse_point(positional[0])), *frame.pixel(*parse_point(positional[1])))
     start, end = _start(call, frame), _end(call, frame)
+    if call.name == "select" and start is not None and end is None:  # an entry of a list
+        return act.Click(*start)
     if start is None or end is None:
         raise InvalidActionError(f"{call.name} needs start_box and end_box.")
     return act.Drag(*start, *end)
-
-
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\n", "'": "'", '"': '"', "\\": "\\"}
-
-
-def unescape(content: str) -> str:
-    r"""Resolve ``\n``, ``\t``, ``\'``, ``\"`` and ``\\``; any other backslash stays (a Windows path, a regular expression)."""
-    return re.sub(r"\\(.)", lambda m: _ESCAPES.get(m[1], m[0]), content, flags=re.DOTALL)
 
 
 def _text(call: Call) -> str:
@@ -181,32 +119,44 @@ def _type(call: Call, frame: Frame) -> Action:
 
 
 def _hotkey(call: Call, frame: Frame) -> Action:
-    return act.Hotkey(parse_keys(unescape(_argument(call, ("key", "keys", "hotkey", "content", "")) or "")))
+    keys = parse_keys(unescape(_argument(call, ("key", "keys", "hotkey", "press", "content", "text", "")) or ""))
+    if frame.platform == "mobile" and keys in (("home",), ("back",)):
+        return act.PressHome() if keys == ("home",) else act.PressBack()
+    if call.name in ("press", "keydown", "key_down") and set(keys) <= MODIFIERS:  # held until a release of them
+        return act.KeyDown(keys)
+    return act.Hotkey(keys)
+
+
+def _release(call: Call, frame: Frame) -> Action:
+    return act.KeyUp(parse_keys(unescape(_argument(call, ("key", "keys", "content", "text", "")) or "")))
 
 
 def _scroll(call: Call, frame: Frame) -> Action:
-    centre = (frame.width / 2, frame.height / 2)
-    start, end = _start(call, frame) if _argument(call, _START_KEYS) is not None else None, _end(call, frame)
+    start, end = _start(call, frame, named=True), _end(call, frame)
     word = (_argument(call, ("direction", "")) or "").strip().lower()
     if word:
         direction: act.Direction | None = next((d for d in act.DIRECTIONS if d == word), None)
         if direction is None:
             raise InvalidActionError(f"Unknown scroll direction {shorten(word)!r}: up, down, left or right expected.")
     elif start is not None and end is not None:
-        return act.Scroll(*start, _swipe_direction(start, end), *end)
+        return act.Scroll(*start, swipe_direction(start, end), *end)
     else:
         raise InvalidActionError("scroll without a direction.")
-    return act.Scroll(*(start or centre), direction)
+    return act.Scroll(*(start or (frame.width / 2, frame.height / 2)), direction)
 
 
-def _swipe_direction(start: tuple[float, float], end: tuple[float, float]) -> act.Direction:
-    """The finger drags the content along: moving it up shows what is below."""
-    dx, dy = end[0] - start[0], end[1] - start[1]
-    if dx == dy == 0:
-        raise InvalidActionError("scroll whose start_box equals its end_box.")
-    if abs(dy) >= abs(dx):
-        return "down" if dy < 0 else "up"
-    return "right" if dx < 0 else "left"
+def _swipe(call: Call, frame: Frame) -> Action:
+    """A finger's way: from one place to another, or from a place in a direction (the finger's, not the content's)."""
+    start, end = _start(call, frame, named=True), _end(call, frame)
+    if start is not None and end is not None:
+        return act.Scroll(*start, swipe_direction(start, end), *end)
+    word = (_argument(call, ("direction", "")) or "").strip().lower()
+    if word not in OPPOSITE:
+        raise InvalidActionError("swipe needs start_box and end_box, or a direction.")
+    return act.Scroll(*(start or (frame.width / 2, frame.height / 2)), OPPOSITE[word])
+
+
+OPPOSITE: dict[str, act.Direction] = {"up": "down", "down": "up", "left": "right", "right": "left"}
 
 
 def _open_app(call: Call, frame: Frame) -> Action:
@@ -216,30 +166,51 @@ def _open_app(call: Call, frame: Frame) -> Action:
     return act.OpenApp(name)
 
 
+def _wait(call: Call, frame: Frame) -> Action:
+    return act.Wait(seconds_of(_argument(call, ("time", "duration", "seconds", ""))))
+
+
 _Builder = Callable[[Call, Frame], Action]
-_BUILDERS: dict[str, _Builder] = {
-    **dict.fromkeys(("click", "left_single", "left_click", "tap"), _pointed(act.Click)),
-    **dict.fromkeys(("left_double", "double_click"), _pointed(act.DoubleClick)),
+BUILDERS: dict[str, _Builder] = {
+    **dict.fromkeys(("click", "left_single", "left_click", "tap", "single_click"), _pointed(act.Click)),
+    **dict.fromkeys(("left_double", "double_click", "double_tap"), _pointed(act.DoubleClick)),
+    **dict.fromkeys(("triple_click", "left_triple"), _pointed(act.TripleClick)),
     **dict.fromkeys(("right_single", "right_click"), _pointed(act.RightClick)),
-    **dict.fromkeys(("hover", "mouse_move"), _pointed(act.Hover)),
-    "long_press": _pointed(act.LongPress),
-    **dict.fromkeys(("drag", "select"), _drag),
-    **dict.fromkeys(("hotkey", "press"), _hotkey),
-    "type": _type,
+    **dict.fromkeys(("middle_click", "middle_single"), _pointed(act.MiddleClick)),
+    **dict.fromkeys(("hover", "mouse_move", "move_to", "move"), _pointed(act.Hover)),
+    **dict.fromkeys(("mouse_down", "left_down"), _pointed(act.MouseDown)),
+    **dict.fromkeys(("mouse_up", "left_up"), _pointed(act.MouseUp)),
+    "long_press": _long_press,
+    **dict.fromkeys(("drag", "select", "left_drag"), _drag),
+    **dict.fromkeys(("hotkey", "press", "key", "keypress", "keydown", "key_down"), _hotkey),
+    **dict.fromkeys(("release", "keyup", "key_up"), _release),
+    **dict.fromkeys(("type", "input", "input_text"), _type),
     "scroll": _scroll,
-    "open_app": _open_app,
-    "wait": lambda call, frame: act.Wait(),
+    "swipe": _swipe,
+    **dict.fromkeys(("open_app", "open", "launch"), _open_app),
+    "wait": _wait,
     "press_home": lambda call, frame: act.PressHome(),
     "press_back": lambda call, frame: act.PressBack(),
+    "press_enter": lambda call, frame: act.Hotkey(("enter",)),
     "answer": lambda call, frame: act.Answer(_text(call)),
     "finished": lambda call, frame: act.Finished(_text(call)),
     **dict.fromkeys(("call_user", "error_env"), lambda call, frame: act.Fail(_text(call))),
 }
 
+NAMES = tuple(BUILDERS)
+"""Every name that may start a call."""
 
-def _action(call: Call, frame: Frame) -> Action:
-    builder = _BUILDERS.get(call.name)
+LABELS = Labels(NAMES, BARE)
+
+_NOT_POINTED = ("type", "input", "input_text", "hotkey", "press", "key", "keypress")
+"""Verbs without a place: one that they are given is clicked first."""
+
+
+def _actions(call: Call, frame: Frame) -> list[Action]:
+    builder = BUILDERS.get(call.name)
     if builder is None:
-        near = difflib.get_close_matches(call.name, _BUILDERS, n=1)
+        near = difflib.get_close_matches(call.name, BUILDERS, n=1)
         raise InvalidActionError(f"Unknown action {shorten(call.name)!r}." + (f" Did you mean {near[0]}?" if near else ""))
-    return builder(call, frame)
+    action = builder(call, frame)
+    point = _start(call, frame, named=True) if call.name in _NOT_POINTED else None
+    return [action] if point is None else [act.Click(*point), action]

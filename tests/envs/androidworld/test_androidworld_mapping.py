@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
 
 import pytest
 
+import policies.families.ui_tars as ui_tars
 from envs.androidworld.env import AndroidWorldEnv
 from envs.androidworld.suite import make_spec
-from policies.families.ui_tars.parse import Frame, parse_reply
-from policies.families.ui_tars.prompt import ACTIONS_15, ACTIONS_V1
+from policies.families.reply import Frame
+from policies.families.ui_tars.parse import parse_reply
 
 WIDTH, HEIGHT = 180, 400
 ENTER = ["input keyevent KEYCODE_ENTER"]
@@ -53,7 +55,8 @@ def names(text):
 
 def test_every_action_of_the_mobile_prompts_is_here():
     written = names("\n".join(text for text, *_ in WRITTEN))
-    assert names(ACTIONS_V1["mobile"]) | names(ACTIONS_15["mobile"]) <= written
+    texts = [path.read_text() for path in Path(ui_tars.__file__).parent.glob("*_mobile.txt")]
+    assert len(texts) == 3 and set().union(*map(names, texts)) <= written
 
 
 def plain(commands):

@@ -7,7 +7,8 @@ import pytest
 
 from envs.base import TaskSpec
 from envs.osworld.env import OSWorldEnv
-from policies.families.ui_tars.parse import Frame, parse_reply
+from policies.families.reply import Frame
+from policies.families.ui_tars.parse import parse_reply
 
 pytestmark = pytest.mark.docker
 

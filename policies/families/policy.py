@@ -1,11 +1,10 @@
-"""UI-TARS, and any Qwen2-VL or Qwen2.5-VL checkpoint that speaks its protocol, running in this process."""
+"""A checkpoint of a known family, running in this process."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 import itertools
-import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,22 +17,22 @@ from torch import Tensor
 from envs.base import Observation, TaskSpec, picture
 from envs.errors import AdaptationError, PolicyError, UsageError
 from policies.base import Policy, SamplingConfig, Update
-from policies.checkpoint import CheckpointSettings
 from policies.engine import Engine, Generation, Request
-from policies.families.ui_tars.prompt import Message, Platform, wording
-from policies.families.ui_tars.session import Draw, ProtocolSession
+from policies.families.base import Family
+from policies.families.messages import Message, Platform, message
+from policies.families.session import Draw, ProtocolSession, description
+from policies.families.settings import FamilySettings
 from policies.learner import HeadLearner
 
-log = logging.getLogger(__name__)
 
-
-class UITarsPolicy(Policy):
+class ModelPolicy(Policy):
     """One frozen backbone; its sessions differ in history, guidance and head adapter.
 
     Args:
         name: As the user wrote it.
         engine: The backbone.
-        settings: How the checkpoint wants to be asked.
+        family: How its checkpoints are asked and read.
+        settings: What of that is in force.
         sampling: How replies are drawn.
         platform: Which prompt; None decides by the task's environment.
     """
@@ -44,14 +43,13 @@ class UITarsPolicy(Policy):
         self,
         name: str,
         engine: Engine,
-        settings: CheckpointSettings,
+        family: Family,
+        settings: FamilySettings,
         sampling: SamplingConfig,
         platform: Platform | None = None,
     ) -> None:
-        self.name, self.settings, self.sampling, self.platform = name, settings, sampling, platform
+        self.name, self.family, self.settings, self.sampling, self.platform = name, family, settings, sampling, platform
         self._engine: Engine | None = engine
-        if self.describe()["prompt_wording"] == "built-in skeleton":
-            log.warning("%s was trained on the official prompt, which is not installed: pip install ui-tars", name)
 
     @property
     def engine(self) -> Engine:
@@ -59,20 +57,18 @@ class UITarsPolicy(Policy):
             raise UsageError(f"The policy {self.name} is closed.")
         return self._engine
 
-    def open(self, task: TaskSpec, *, seed: int, adapt: Any = None) -> UITarsSession:
+    def open(self, task: TaskSpec, *, seed: int, adapt: Any = None) -> ModelSession:
         learner = None
         if adapt is not None and adapt.method != "none":
             learner = HeadLearner(adapt, self.engine.model.lm_head.weight, seed)
-        return UITarsSession(self, task, seed=seed, learner=learner)
+        return ModelSession(self, task, seed=seed, learner=learner)
 
     def complete(self, text: str, *, max_new_tokens: int = 1024) -> str:
-        message: Message = {"role": "user", "content": [{"type": "text", "text": text}]}
-        prompt = self.engine.prompt([message], self.settings.min_pixels, self.settings.max_pixels)
+        prompt = self.engine.prompt([message("user", text)], self.settings.min_pixels, self.settings.max_pixels)
         return self.engine.submit(Request(prompt, SamplingConfig(max_new_tokens=max_new_tokens), seed=0)).text
 
     def describe(self) -> dict[str, Any]:
-        _, source = wording(self.settings.prompt, self.platform or "computer")
-        return {**self.settings.model_dump(), "prompt_wording": source}
+        return description(self.family, self.settings, self.platform)
 
     def memory(self) -> dict[str, float]:
         if self._engine is None or self._engine.device.type != "cuda":
@@ -83,11 +79,19 @@ class UITarsPolicy(Policy):
         self._engine = None
 
 
-class UITarsSession(ProtocolSession):
+class ModelSession(ProtocolSession):
     """One task: its attempts' history, and its head adapter if the weights adapt."""
 
-    def __init__(self, policy: UITarsPolicy, task: TaskSpec, *, seed: int, learner: HeadLearner | None) -> None:
-        super().__init__(task, seed=seed, settings=policy.settings, sampling=policy.sampling, platform=policy.platform)
+    def __init__(self, policy: ModelPolicy, task: TaskSpec, *, seed: int, learner: HeadLearner | None) -> None:
+        super().__init__(
+            task,
+            seed=seed,
+            family=policy.family,
+            settings=policy.settings,
+            sampling=policy.sampling,
+            factor=policy.engine.factor,
+            platform=policy.platform,
+        )
         self.engine = policy.engine
         self.learner = learner
         self._replies: list[Tensor] = []  # y of every step of the attempt, for scoring it under another prompt
@@ -110,7 +114,7 @@ class UITarsSession(ProtocolSession):
         reply: Generation = draw.extra
         if self.learner is None or reply.hidden is None:
             return
-        self.learner.record(reply.hidden, reply.tokens, step, coordinates=self._coordinates(reply.tokens))
+        self.learner.record(reply.hidden, reply.tokens, step, **self._marks(reply.tokens))
         self._replies.append(reply.tokens)
 
     def relive(self, steps: Sequence[tuple[Observation, str]], tokens: Sequence[Sequence[int]] = ()) -> list[float]:
@@ -176,16 +180,24 @@ class UITarsSession(ProtocolSession):
             messages = self.messages(self.history[step][0], guidance=guidance, step=step)
             prompt = self.engine.prompt(messages, self.settings.min_pixels, self.settings.max_pixels)
             score = self.engine.score(prompt, tokens, self.learner.adapter)
-            scratch.record(score.hidden, tokens, step, coordinates=self._coordinates(tokens))
+            scratch.record(score.hidden, tokens, step, **self._marks(tokens))
 
     def _with_pieces(self, update: Update) -> Update:
         """The update with the texts of its tokens."""
         replies = [dataclasses.replace(r, pieces=tuple(self.engine.pieces(self._replies[r.step]))) for r in update.replies]
         return dataclasses.replace(update, replies=tuple(replies))
 
-    def _coordinates(self, tokens: Tensor) -> Tensor | None:
-        wanted = self.learner is not None and self.learner.wants_coordinates
-        return coordinate_tokens(self.engine.pieces(tokens)) if wanted else None
+    def _marks(self, tokens: Tensor) -> dict[str, Tensor]:
+        """What the method of the weights needs to know of a reply's tokens besides H."""
+        marks: dict[str, Tensor] = {}
+        if self.learner is None:
+            return marks
+        if self.learner.wants_coordinates:
+            marks["coordinates"] = coordinate_tokens(self.engine.pieces(tokens))
+        if self.learner.wants_frame:
+            ends = torch.tensor([token in self.engine.stop_ids for token in tokens.tolist()])
+            marks["frame"] = ends | frame_tokens(self.engine.pieces(tokens))
+        return marks
 
     def discard(self) -> None:
         super().discard()
@@ -218,13 +230,29 @@ class UITarsSession(ProtocolSession):
         self.learner = None
 
 
-_POINT = re.compile(r"[(\[>]\s*-?\d[\d\s,.\-]*[)\]<]")
+_PARTS = re.compile(r"^\s*Thought:|(?:^|\n)\s*Action:|</?(?:tool_call|action|think|thinking|thought|answer)>|```\w*")
+_POINT = re.compile(r"[(\[>]\s*-?\d[\d\s,.\-]*[)\]<]|\b[xy]\s{0,4}=\s{0,4}\d+(?:\.\d+)?")
+_ACTION_TAGS = ("<tool_call>", "<action>")
 
 
 def coordinate_tokens(pieces: Sequence[str]) -> Tensor:
     """True where a token writes digits of a point in the action part of a reply: [T] bool.  ``pieces``: the text of each token."""
     text = "".join(pieces)
-    action = max(text.rfind("Action"), 0)
-    digits = {i for m in _POINT.finditer(text, action) for i in range(m.start(), m.end()) if text[i].isdigit()}
+    action = next((at for mark in _ACTION_TAGS if (at := text.find(mark)) >= 0), -1)
+    if action < 0:
+        fence = text.rfind("```", 0, max(text.rfind("```"), 0))
+        action = fence if fence >= 0 else max(text.rfind("Action"), 0)
+    return _touching(pieces, {i for m in _POINT.finditer(text, action) for i in range(m.start(), m.end()) if text[i].isdigit()})
+
+
+def frame_tokens(pieces: Sequence[str]) -> Tensor:
+    """True where a token writes what separates the parts of a reply (``Thought:``, ``Action:``, tags, code fences): [T] bool."""
+    return _touching(pieces, {i for m in _PARTS.finditer("".join(pieces)) for i in range(m.start(), m.end())})
+
+
+def _touching(pieces: Sequence[str], characters: set[int]) -> Tensor:
+    """True where a token writes one of these characters of the text, [T] bool."""
     ends = list(itertools.accumulate(map(len, pieces)))
-    return torch.tensor([any(i in digits for i in range(end - len(piece), end)) for piece, end in zip(pieces, ends, strict=True)])
+    return torch.tensor(
+        [any(i in characters for i in range(end - len(piece), end)) for piece, end in zip(pieces, ends, strict=True)]
+    )

@@ -1,4 +1,4 @@
-"""One task under UI-TARS's protocol: the history of an attempt, drawing a reply, and reading it."""
+"""One task under a family's protocol: the history of an attempt, drawing a reply, and reading it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from envs.actions import Action, Invalid
 from envs.base import Observation, Screenshot, TaskSpec, picture
 from envs.errors import InvalidActionError, UsageError
 from policies.base import Decision, PolicySession, SamplingConfig
-from policies.checkpoint import CheckpointSettings
-from policies.families.ui_tars.calls import split_reply
-from policies.families.ui_tars.parse import Frame, Reply, parse_reply
-from policies.families.ui_tars.prompt import Message, Platform, PromptShape, build_messages
+from policies.families.base import Family, Turn
+from policies.families.messages import Message, Platform
+from policies.families.registry import families
+from policies.families.reply import MAX_CHARACTERS, Frame, Reply, pointer_after
+from policies.families.settings import FamilySettings, seen_size
 from policies.sampling import seed_of
 
+DEVICES: dict[Platform, str] = {"computer": "computer", "mobile": "phone"}
 MAX_REDRAWS = 12
 REDRAW_TEMPERATURE = 1.0
 
@@ -51,16 +53,26 @@ class ProtocolSession(PolicySession):
     """Everything of a session except where replies come from (:meth:`_draw`)."""
 
     def __init__(
-        self, task: TaskSpec, *, seed: int, settings: CheckpointSettings, sampling: SamplingConfig, platform: Platform | None
+        self,
+        task: TaskSpec,
+        *,
+        seed: int,
+        family: Family,
+        settings: FamilySettings,
+        sampling: SamplingConfig,
+        factor: int,
+        platform: Platform | None,
     ) -> None:
-        self.task, self.seed, self.settings, self.sampling = task, seed, settings, sampling
-        self.shape = PromptShape(
-            kind=settings.prompt,
-            platform=platform or platform_of(task),
-            language=settings.language,
-            history_images=settings.history_images,
-            history_replies=settings.history_replies,
-        )
+        """``factor``: what the model's pictures have sides of multiples of."""
+        self.task, self.seed, self.family, self.settings, self.sampling = task, seed, family, settings, sampling
+        self.factor = factor
+        self.platform = platform or platform_of(task)
+        if self.platform not in family.platforms:
+            raise UsageError(
+                f"{family.title} has no prompt for a {DEVICES[self.platform]}.",
+                f"Families that have one: {', '.join(n for n, f in families().items() if self.platform in f.platforms)}.",
+            )
+        self._pointer: tuple[float, float] | None = None
         self.instruction = self.guidance = ""
         self.attempt = 0
         self.history: list[tuple[Image.Image, str]] = []
@@ -82,6 +94,7 @@ class ProtocolSession(PolicySession):
         self._tried_now = set()
         self.instruction, self.guidance, self.attempt = instruction, guidance, attempt
         self.history = []
+        self._pointer = None
 
     def recall(self, steps: Sequence[tuple[Observation, tuple[Action, ...]]]) -> None:
         self._tried_before |= {(screen_key(picture(observation)), actions) for observation, actions in steps}
@@ -96,6 +109,7 @@ class ProtocolSession(PolicySession):
         draw, reply = next((d for d in reversed(drawn) if d[1].parsable), drawn[-1])
         self._tried_now.add((key, reply.actions))
         self._keep(draw, step)
+        self._pointer = pointer_after(reply.actions, self._pointer)
         self.history.append((screen, draw.text))
         tokens = sum(d.tokens for d, _ in drawn)
         unparsable = sum(not r.parsable for _, r in drawn) - (not reply.parsable)
@@ -132,18 +146,46 @@ class ProtocolSession(PolicySession):
     def messages(self, screen: Image.Image, *, guidance: str | None = None, step: int | None = None) -> list[Message]:
         """The conversation of the next reply, or of reply ``step`` of this attempt; under other guidance if given."""
         history = self.history if step is None else self.history[:step]
-        return build_messages(self.shape, self.instruction, self.guidance if guidance is None else guidance, history, screen)
+        return self.family.messages(
+            Turn(
+                instruction=self.instruction,
+                guidance=self.guidance if guidance is None else guidance,
+                history=history,
+                screen=screen,
+                seen=seen_size(screen.size, self.settings, self.factor),
+                settings=self.settings,
+                platform=self.platform,
+            )
+        )
 
     def _read(self, draw: Draw, size: tuple[int, int]) -> Reply:
-        units = (1000, 1000) if self.settings.coordinates == "relative-1000" else draw.size
-        try:
-            return parse_reply(draw.text, Frame(*size, *units))
-        except InvalidActionError as error:
-            thought, action_text = split_reply(draw.text)
-            return Reply(thought, action_text, (Invalid(error.message),))
+        return read_reply(self.family, draw.text, size, draw.size, self.settings, self.platform, self._pointer)
 
     def close(self) -> None:
         self.history = []
+
+
+def description(family: Family, settings: FamilySettings, platform: Platform | None) -> dict[str, Any]:
+    """What a run records of how its policy is asked."""
+    sources = {device: str(family.source_of(device) or "") for device in family.platforms if platform in (None, device)}
+    return {"family": family.name, **settings.model_dump(), "prompt_source": sources}
+
+
+def read_reply(
+    family: Family,
+    text: str,
+    screen: tuple[int, int],
+    seen: tuple[int, int],
+    settings: FamilySettings,
+    platform: Platform,
+    pointer: tuple[float, float] | None = None,
+) -> Reply:
+    """A reply to a screenshot of the size ``screen`` that the model saw at the size ``seen``; Invalid where it is no action."""
+    try:
+        return family.parse(text, Frame(*screen, *family.units(screen, seen, settings), pointer, platform))
+    except InvalidActionError as error:
+        thought, action_text = family.split(text[:MAX_CHARACTERS])
+        return Reply(thought, action_text, (Invalid(error.message),))
 
 
 def _decision(draw: Draw, reply: Reply, tokens: int, seconds: float) -> Decision:

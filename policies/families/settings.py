@@ -1,0 +1,48 @@
+"""How a family's checkpoint is asked: what a user may change of it, and the size of the picture that it sees."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Coordinates = Literal["relative-1000", "relative-999", "relative-1", "absolute-resized"]
+
+
+class FamilySettings(BaseModel):
+    """A family's defaults, a checkpoint's own (``agentlab.json``), or a user's (``model.<setting>``)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    coordinates: Coordinates = Field(
+        default="relative-1000",
+        description="What a point of a reply counts: thousandths (relative-1000, or 0-999: relative-999) or shares (relative-1) of "
+        "the screen, or pixels of the resized picture (absolute-resized).",
+    )
+    variant: str = Field(default="", description="Which of the family's official prompts, where it has several.")
+    language: str = Field(default="Chinese", description="Language of the thoughts, where the prompt names one.")
+    history_images: int = Field(default=5, ge=1, description="Screenshots in the prompt, the current one included.")
+    history_replies: int | None = Field(default=None, ge=0, description="Earlier replies kept as text; null keeps all.")
+    max_new_tokens: int = Field(default=1500, ge=1, description="Upper bound of a reply in tokens; a smaller sampling limit wins.")
+    min_pixels: int = Field(default=3136, ge=1, description="Least pixels of a screenshot as the model sees it.")
+    max_pixels: int = Field(default=2_116_800, ge=1, description="Most pixels of a screenshot as the model sees it.")
+    password: str = Field(
+        default="osworld-public-evaluation", description="The computer's password, where the prompt tells it (OpenCUA, EvoCUA S1)."
+    )
+
+    prompt_file: str = Field(default="", description="File with the prompt's text, of a family whose text is not in this package.")
+
+    def units(self, seen: tuple[int, int]) -> tuple[float, float]:
+        """What the model takes for (width, height) of the screen, when it sees a picture of the size ``seen``."""
+        if self.coordinates == "absolute-resized":
+            return float(seen[0]), float(seen[1])
+        units = float(self.coordinates.removeprefix("relative-"))
+        return units, units
+
+
+def seen_size(screen: tuple[int, int], settings: FamilySettings, factor: int) -> tuple[int, int]:
+    """(width, height) of a screenshot of the size ``screen`` as the model sees it: ``smart_resize`` of qwen-vl-utils."""
+    from qwen_vl_utils import smart_resize
+
+    height, width = smart_resize(screen[1], screen[0], factor, settings.min_pixels, settings.max_pixels)
+    return width, height

@@ -1,0 +1,378 @@
+"""Tool calls as Qwen's models write them: ``<tool_call>{"name": "computer_use", "arguments": {"action": ...}}</tool_call>``.
+
+Shared by every family that calls ``computer_use`` or ``mobile_use``.  JSON is decoded, nothing is evaluated; reading is linear in the
+length of the reply.  Read besides the protocol: tags that are missing, a call that lacks its last brackets, Python's quotes for
+JSON's, arguments that are a JSON text, points of four numbers or written as text, other names of the same action or key.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import difflib
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote_plus
+
+from envs import actions as act
+from envs.actions import Action
+from envs.errors import InvalidActionError
+from policies.families.keys import key_list, parse_keys
+from policies.families.points import parse_point, seconds_of, swipe_direction, unescape
+from policies.families.reply import MAX_ACTIONS, Frame, Reply, bounded, shorten
+
+OPEN, CLOSE = "<tool_call>", "</tool_call>"
+MAX_CALL = 20_000
+"""Characters of one call."""
+MAX_LITERAL = 4_000
+"""Characters of a call that is read as a Python literal where it is no JSON."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What a family means by the same call.
+
+    Attributes:
+        enter: ``type`` presses Enter unless it says otherwise (Fara).
+        unescape: ``\\n`` written out in a text is a line break (EvoCUA).
+        answer_ends: ``answer`` ends the task.
+        search: Address of a web search, with ``{query}``.
+    """
+
+    enter: bool = False
+    unescape: bool = False
+    answer_ends: bool = True
+    search: str = "https://www.bing.com/search?q={query}&FORM=QBLH"
+
+
+def parse(text: str, frame: Frame, dialect: Dialect) -> Reply:
+    """Thought, calls and actions of a reply; actions after one that ends the episode are dropped.
+
+    Raises:
+        InvalidActionError: the reply is no action.
+    """
+    thought, called = split(bounded(text))
+    blocks = _blocks(called)
+    if not blocks:
+        raise InvalidActionError(
+            f"No tool call in the reply: {shorten(called or text)!r}." if text.strip() else "The reply is empty."
+        )
+    actions: list[Action] = []
+    for block in blocks:
+        if len(actions) >= MAX_ACTIONS:
+            raise InvalidActionError(f"More than {MAX_ACTIONS} actions in one reply.")
+        new = actions_of(arguments_of(block), frame, dialect)
+        actions.extend(new)
+        if isinstance(actions[-1], act.TERMINAL):
+            break
+        frame = frame.after(new)
+    return Reply(thought, called, tuple(actions))
+
+
+_BARE = re.compile(r"\{\s{0,9}[\"']name[\"']\s{0,9}:")
+_TAGS = re.compile(r"</?(?:think|thinking|thought|conclusion)>|<\|[A-Za-z0-9_]{1,40}\|>")
+
+
+def split(text: str) -> tuple[str, str]:
+    """(what stands before the first call, the calls as written); never raises."""
+    start = text.find(OPEN)
+    if start < 0:
+        bare = _BARE.search(text)
+        start = bare.start() if bare else len(text)
+    end = text.rfind(CLOSE)
+    called = text[start : end + len(CLOSE)] if end > start else text[start:]
+    return _TAGS.sub("", text[:start]).strip(), _TAGS.sub("", called).strip()
+
+
+def _blocks(called: str) -> list[str]:
+    """The text of each call, at most one more than may be done."""
+    if OPEN not in called:
+        return [called[: MAX_CALL + 1]] if called else []
+    pieces = called.split(OPEN, MAX_ACTIONS + 1)[1:]
+    return [piece.split(CLOSE, 1)[0] for piece in pieces if piece.strip()]
+
+
+_DECODER = json.JSONDecoder(strict=False)
+
+
+def arguments_of(block: str) -> Mapping[str, Any]:
+    """The arguments of one call.
+
+    Raises:
+        InvalidActionError: it is no call.
+    """
+    start = block.find("{")
+    if start < 0 or len(block) > MAX_CALL:
+        raise InvalidActionError(f"{shorten(block)!r} is no call: a JSON object is expected.")
+    call = _decoded(block[start:].strip())
+    arguments = call.get("arguments", call.get("parameters", call if "action" in call else None))
+    if isinstance(arguments, str):
+        arguments = _decoded(arguments.strip()[:MAX_CALL])
+    if not isinstance(arguments, Mapping):
+        raise InvalidActionError("The call has no arguments.")
+    return arguments
+
+
+def _decoded(text: str) -> Mapping[str, Any]:
+    for candidate in (text, text.rstrip("`\n ") + "}", text.rstrip("`\n ") + "}}"):  # its last brackets may be missing
+        try:
+            found, _ = _DECODER.raw_decode(candidate)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(found, Mapping):
+            return found
+    if len(text) <= MAX_LITERAL:
+        try:
+            found = ast.literal_eval(text.strip("`\n "))
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            found = None
+        if isinstance(found, Mapping):
+            return found
+    raise InvalidActionError(f"{shorten(text)!r} is no JSON object.")
+
+
+# -- values --------------------------------------------------------------------------------------------------------------------
+
+_POINT_KEYS = ("coordinate", "coordinates", "point", "position", "start_coordinate", "coordinate1", "start", "box", "bbox")
+_END_KEYS = ("coordinate2", "end_coordinate", "end", "coordinate_end", "target_coordinate")
+
+
+def _first(arguments: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
+    return next((arguments[key] for key in keys if arguments.get(key) not in (None, "", [])), None)
+
+
+def point_of(value: Any, frame: Frame) -> tuple[float, float]:
+    """The pixel of a point: two numbers, four (their centre), or a text.
+
+    Raises:
+        InvalidActionError: it is none, or off the screen.
+    """
+    if isinstance(value, Mapping):
+        value = [value.get("x"), value.get("y")]
+    if isinstance(value, list | tuple) and len(value) in (1, 2) and all(isinstance(v, list | tuple) and len(v) == 2 for v in value):
+        value = [number for pair in value for number in pair]
+    if isinstance(value, list | tuple) and len(value) in (2, 4) and all(_is_number(v) for v in value):
+        numbers = [float(v) for v in value]
+        x, y = numbers[:2] if len(numbers) == 2 else ((numbers[0] + numbers[2]) / 2, (numbers[1] + numbers[3]) / 2)
+        return frame.pixel(x, y)
+    if isinstance(value, list | tuple) and len(value) > 8:
+        raise InvalidActionError(f"{len(value)} values are no point.")
+    return frame.pixel(*parse_point(value if isinstance(value, str) else repr(value)[:200]))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9 and math.isfinite(value)
+
+
+def _at(arguments: Mapping[str, Any], frame: Frame) -> tuple[float, float] | None:
+    value = _first(arguments, _POINT_KEYS)
+    if value is None and _is_number(arguments.get("x")) and _is_number(arguments.get("y")):
+        value = [arguments["x"], arguments["y"]]
+    return None if value is None else point_of(value, frame)
+
+
+def _flag(value: Any, default: bool) -> bool:
+    if isinstance(value, str):
+        return value.strip().lower() in ("1", "true", "yes")
+    return default if value is None else bool(value)
+
+
+def _written(arguments: Mapping[str, Any], keys: tuple[str, ...] = ("text", "content", "value", "text_value")) -> str | None:
+    value = next((arguments[key] for key in keys if key in arguments), None)
+    return None if value is None else value if isinstance(value, str) else json.dumps(value)[:MAX_CALL]
+
+
+# -- actions -------------------------------------------------------------------------------------------------------------------
+
+Arguments = Mapping[str, Any]
+_Builder = Callable[[Arguments, Frame, Dialect], list[Action]]
+
+
+def actions_of(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
+    """What one call does, one action or several.
+
+    Raises:
+        InvalidActionError: nothing that can be done.
+    """
+    named = arguments.get("action", arguments.get("action_type"))
+    if not isinstance(named, str) or len(named) > 60:
+        raise InvalidActionError("The call names no action.")
+    name = "_".join(named.lower().replace("-", " ").split())
+    builder = BUILDERS.get(name)
+    if builder is None:
+        near = difflib.get_close_matches(name, BUILDERS, n=1)
+        raise InvalidActionError(f"Unknown action {shorten(name)!r}." + (f" Did you mean {near[0]}?" if near else ""))
+    return builder(arguments, frame, dialect)
+
+
+def _pointed(cls: Callable[[float, float], Action]) -> _Builder:
+    def build(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
+        return [cls(*(_at(arguments, frame) or frame.here))]
+
+    return build
+
+
+def _drag(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
+    start, end = _at(arguments, frame), _first(arguments, _END_KEYS)
+    if end is not None:
+        return [act.Drag(*(start or frame.here), *point_of(end, frame))]
+    if start is None:
+        raise InvalidActionError("A drag needs a coordinate.")
+    return [act.Drag(*frame.here, *start)]  # from where the pointer is, to the one place that is given
+
+
+def _long_press(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
+    seconds = seconds_of(_first(arguments, ("time", "duration", "seconds")))
+    return [act.LongPress(*(_at(arguments, frame) or frame.here), seconds)]
+
+
+def _swipe(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
+    start, end = _at(arguments, frame), _first(arguments, _END_KEYS)
+    if end is not None:
+        from_, to = start or frame.here, point_of(end, frame)
+        return [act.Scroll(*from_, swipe_direction(from_, to), *to)]
+    word = str(arguments.get("direction", "")).strip().lower()[:20]
+    opposite: dict[str, act.Direction] = {"up": "down", "down": "up", "left": "right", "right": "left"}
+    if word not in opposite:
+        raise InvalidActionError("A swipe needs two coordinates or a direction.")
+    return [act.Scroll(*(start or (frame.width / 2, frame.height / 2)), opposite[word])]
+
+
+def _scroll(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
+    if _first(arguments, _END_KEYS) is not None:
+        return _swipe(arguments, frame, dialect)
+    at = _at(arguments, frame) or frame.here
+    word = str(arguments.get("direction", "")).strip().lower()[:20]
+    if word in act.DIRECTIONS:
+        return [act.Scroll(*at, next(d for d in act.DIRECTIONS if d == word))]
+    pixels = _first(arguments, ("pixels", "clicks", "amount"))
+    if isinstance(pixels, str) and len(pixels) <= 20:
+        with contextlib.suppress(ValueError):
+            pixels = float(pixels)
+    if not _is_number(pixels) or not pixels:
+        raise InvalidActionError("scroll needs pixels: above 0 up, below 0 down.")
+    sideways = "hscroll" in str(arguments.get("action", "")).lower()
+    return [act.Scroll(*at, ("right" if pixels > 0 else "left") if sideways else ("up" if pixels > 0 else "down"))]
+
+
+def _keys(arguments: Arguments) -> tuple[str, ...]:
+    keys = _first(arguments, ("keys", "key", "text"))
+    if isinstance(keys, str):
+        return parse_keys(keys) if len(keys.strip()) > 1 else key_list([keys])
+    if not isinstance(keys, list | tuple):
+        raise InvalidActionError("key without keys.")
+    return key_list(keys)
+
+
+def _key(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
+    keys = _keys(arguments)
+    if frame.platform == "mobile" and keys in (("home",), ("back",)):
+        return [act.PressHome() if keys == ("home",) else act.PressBack()]
+    return [act.Hotkey(keys)]
+
+
+def _type(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
+    text = _written(arguments)
+    if text is None:
+        raise InvalidActionError("type without text.")
+    text = unescape(text) if dialect.unescape else text
+    submit = _flag(arguments.get("press_enter", arguments.get("enter")), dialect.enter)
+    at, actions = _at(arguments, frame), list[Action]()
+    if at is not None:
+        actions.append(act.Click(*at))
+    if _flag(_first(arguments, ("clear", "delete_existing_text")), False):
+        actions += [act.Hotkey(("ctrl", "a")), act.Hotkey(("backspace",))]
+    ends = text.endswith("\n")
+    return [*actions, act.Type(text[:-1] if ends else text, submit or ends)]
+
+
+def _wait(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
+    return [act.Wait(seconds_of(_first(arguments, ("time", "duration", "seconds"))))]
+
+
+def _terminate(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
+    status = str(arguments.get("status", "success")).strip().lower()[:40]
+    text = _written(arguments, ("text", "answer", "content")) or ""
+    return [act.Fail(text) if status.startswith(("fail", "infeasible", "impossible")) else act.Finished(text)]
+
+
+def _answer(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
+    text = _written(arguments) or ""
+    return [act.Finished(text) if dialect.answer_ends else act.Answer(text)]
+
+
+def _button(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
+    button = str(_first(arguments, ("button", "text")) or "").strip().lower()[:20]
+    buttons: dict[str, Action] = {
+        "back": act.PressBack(), "home": act.PressHome(), "enter": act.Hotkey(("enter",)), "menu": act.Hotkey(("recents",)),
+        "recent": act.Hotkey(("recents",)),
+    }  # fmt: skip
+    if button not in buttons:
+        raise InvalidActionError(f"Unknown button {button!r}: back, home, menu or enter expected.")
+    return [buttons[button]]
+
+
+def _open(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
+    name = (_written(arguments, ("text", "app", "app_name", "name")) or "").strip()
+    if not name:
+        raise InvalidActionError("open without the name of an application.")
+    return [act.OpenApp(name)]
+
+
+def address(url: str) -> list[Action]:
+    """Go to an address as a person does in a browser that has the focus."""
+    return [act.Hotkey(("ctrl", "l")), act.Type(url, submit=True)]
+
+
+def _visit(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
+    url = (_written(arguments, ("url", "text")) or "").strip()
+    if not url:
+        raise InvalidActionError("visit_url without an address.")
+    if not url.startswith(("https://", "http://", "file://", "about:")):
+        url = dialect.search.format(query=quote_plus(url)) if " " in url else f"https://{url}"
+    return address(url)
+
+
+def _search(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
+    query = (_written(arguments, ("query", "text")) or "").strip()
+    if not query:
+        raise InvalidActionError("web_search without a query.")
+    return address(dialect.search.format(query=quote_plus(query)))
+
+
+def _interact(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
+    raise InvalidActionError("There is no user to interact with.")
+
+
+BUILDERS: dict[str, _Builder] = {
+    **dict.fromkeys(("click", "left_click", "tap", "left_single", "single_click"), _pointed(act.Click)),
+    **dict.fromkeys(("double_click", "computer_double_click", "left_double", "double_tap"), _pointed(act.DoubleClick)),
+    "triple_click": _pointed(act.TripleClick),
+    **dict.fromkeys(("right_click", "right_single"), _pointed(act.RightClick)),
+    "middle_click": _pointed(act.MiddleClick),
+    **dict.fromkeys(("mouse_move", "move", "move_to", "hover"), _pointed(act.Hover)),
+    **dict.fromkeys(("mouse_down", "left_mouse_down"), _pointed(act.MouseDown)),
+    **dict.fromkeys(("mouse_up", "left_mouse_up"), _pointed(act.MouseUp)),
+    **dict.fromkeys(("left_click_drag", "drag", "drag_to"), _drag),
+    "long_press": _long_press,
+    "swipe": _swipe,
+    **dict.fromkeys(("scroll", "hscroll"), _scroll),
+    **dict.fromkeys(("key", "hotkey", "keypress", "press", "press_key"), _key),
+    "key_down": lambda a, f, d: [act.KeyDown(_keys(a))],
+    "key_up": lambda a, f, d: [act.KeyUp(_keys(a))],
+    **dict.fromkeys(("type", "input_text", "write", "input"), _type),
+    **dict.fromkeys(("wait", "sleep"), _wait),
+    **dict.fromkeys(("terminate", "stop", "done", "finish"), _terminate),
+    "answer": _answer,
+    **dict.fromkeys(("system_button", "press_button"), _button),
+    **dict.fromkeys(("open", "open_app", "launch"), _open),
+    "visit_url": _visit,
+    "web_search": _search,
+    "history_back": lambda a, f, d: [act.Hotkey(("alt", "left"))],
+    "pause_and_memorize_fact": lambda a, f, d: [act.Wait(0.0)],  # it stands in the reply, which stays in the history
+    **dict.fromkeys(("interact", "call_user", "calluser", "ask_user"), _interact),
+}
