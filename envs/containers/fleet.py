@@ -50,7 +50,7 @@ class ContainerSpec:
         volumes: Name of a Docker volume, made when there is none -> path in the container.
         groups: Additional groups of its user, by number (the one that owns a device).
         init: Whether Docker's own init is its first process, for images that bring none and start many.
-        network: Docker's name of the network, ``"none"`` for no network at all; None is the one in which containers do not reach each other.
+        network: Docker's name of the network, ``"none"`` for no network at all; None is the one in which containers are apart.
         read_only: The file system cannot be written, but for ``small_disks``.
         cpus: Most cores' worth of time, or None.
         swap: Whether it may use as much swap as memory (the engine's own default).
