@@ -26,8 +26,8 @@ from safetensors.torch import load_file, save_file
 from agentlab.disk.record import AttemptWriter, load_trace
 from agentlab.disk.row import Row
 from agentlab.disk.rows import Played, session_over
-from agentlab.disk.store import RunStore, SessionStore
-from agentlab.run.config import CHANGES_NO_RESULT, RunConfig
+from agentlab.disk.store import CHANGES_NO_RESULT, RunStore, SessionStore
+from agentlab.run.config import RunConfig
 from agentlab.run.runner import load_policy_of, open_words, prepare, stop_on_signals
 from agentlab.run.session import History, Interrupted, Session
 from agentlab.run.worker import EnvSlot

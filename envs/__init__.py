@@ -1,4 +1,4 @@
-"""Where actions happen: MiniWoB++, OSWorld and AndroidWorld as Gymnasium environments, and the containers they run in."""
+"""Where actions happen: MiniWoB++, OSWorld and AndroidWorld as Gymnasium environments, and their containers.  Part of rosa-agentlab."""
 
 from envs.registration import register_all
 

@@ -22,7 +22,7 @@ MOST_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """A complete HTTP answer."""
 
     status: int
@@ -53,7 +53,7 @@ class Connection:
         plain = {"Accept-Encoding": "identity"}  # a copy on the loopback interface costs less than any compression
         self._http = httpx.Client(base_url=f"http://{self.address}", trust_env=False, verify=False, limits=limits, headers=plain)
 
-    def send(self, method: str, route: str, *, seconds: float, **request: Any) -> Answer:
+    def send(self, method: str, route: str, *, seconds: float, **request: Any) -> Response:
         """Ask, and take whatever status comes.
 
         Raises:
@@ -70,13 +70,13 @@ class Connection:
                         raise self.failed(route, f"only {len(body)} bytes in {seconds:g} s")
                     if len(body) > MOST_BYTES:
                         raise self.failed(route, f"more than {MOST_BYTES} bytes")
-                return Answer(answer.status_code, answer.headers, body)
+                return Response(answer.status_code, answer.headers, body)
         except httpx.TimeoutException as error:
             raise self.failed(route, f"nothing in {seconds:g} s") from error
         except (httpx.HTTPError, httpx.StreamError) as error:
             raise self.failed(route, f"nothing ({type(error).__name__}: {error})") from error
 
-    def json(self, answer: Answer, route: str) -> dict[str, Any]:
+    def json(self, answer: Response, route: str) -> dict[str, Any]:
         """The JSON object that an answer is.
 
         Raises:

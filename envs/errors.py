@@ -69,7 +69,12 @@ class InfrastructureError(LabError):
         self.component = component
 
 
-LISTED_BY = {"suite": "agentlab benchmarks", "benchmark": "agentlab benchmarks", "task": "agentlab tasks SUITE"}
+LISTED_BY = {
+    "setting": "agentlab settings",
+    "suite": "agentlab benchmarks",
+    "benchmark": "agentlab benchmarks",
+    "task": "agentlab tasks SUITE",
+}
 """The command that lists all names of a kind."""
 SHOWN = 12
 """Names that a hint lists itself."""

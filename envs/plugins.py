@@ -163,7 +163,8 @@ def only_named(*texts: str | None) -> Iterator[None]:
     The run may be a stranger's, and what is imported is executed.
     """
     global _named
-    before, _named = _named, frozenset(text for text in texts if text)
+    starts = (MODULE_NAME.match(text) for text in texts if text)  # of `module:Name-part` what is loaded is `module:Name`
+    before, _named = _named, frozenset(start[0] for start in starts if start)
     try:
         yield
     finally:

@@ -20,7 +20,7 @@ from transformers import DynamicCache
 from envs.errors import AdaptationError, PolicyError
 from policies.batching import Batcher
 from policies.families.messages import Message
-from policies.generation import Generation, Prompt, Request, Row, Score
+from policies.generation import BatchRow, Generation, Prompt, Request, Score
 from policies.head import HeadAdapter, head_hooks
 from policies.sampler import Sampler
 from policies.vision_cache import VisionCache
@@ -152,7 +152,7 @@ class Engine:
         mask = encoded["attention_mask"]  # [b, L]
         padded = not bool(mask.all())
         sampler = Sampler([r.sampling for r in requests], [r.seed for r in requests])
-        rows = [Row(r.sampling.max_new_tokens, self.stop_ids) for r in requests]
+        rows = [BatchRow(r.sampling.max_new_tokens, self.stop_ids) for r in requests]
         cache = DynamicCache(config=self.model.config.get_text_config())
         step_inputs = {"input_ids": encoded["input_ids"], **self._seen([r.prompt for r in requests], encoded)}
         next_position = positions.amax(dim=(0, 2)) + 1  # [b]: after an image it is not the number of tokens
@@ -198,7 +198,7 @@ class Engine:
         prompt_tokens = encoded["attention_mask"].sum(dim=1).tolist()
         return [self._generation(row, hidden[i] if requests[i].capture else None, prompt_tokens[i]) for i, row in enumerate(rows)]
 
-    def _generation(self, row: Row, hidden: list[Tensor] | None, prompt_tokens: int) -> Generation:
+    def _generation(self, row: BatchRow, hidden: list[Tensor] | None, prompt_tokens: int) -> Generation:
         return Generation(
             text=self._decode(row.tokens, skip_special_tokens=True),
             tokens=torch.tensor(row.tokens),

@@ -70,7 +70,7 @@ class Score:
     logprobs: Tensor
 
 
-class Row:
+class BatchRow:
     """Tokens of one reply while it is written; after its end, what the row still draws is ignored."""
 
     def __init__(self, limit: int, stop_ids: frozenset[int]) -> None:

@@ -35,11 +35,12 @@ RESIDUAL = {"residual": "residual_before", "residual_probability": "residual_bef
 
 @dataclass(frozen=True)
 class Piece:
-    """One ``record``: H [n, d], y [n], coordinate marks [n] or None, and the step they belong to."""
+    """One ``record``: H [n, d], y [n], marks of coordinates and of the frame [n] or None, and the step they belong to."""
 
     hidden: Tensor
     tokens: Tensor
     coordinates: Tensor | None
+    frame: Tensor | None
     step: int
 
 
@@ -85,13 +86,20 @@ class HeadLearner:
         return isinstance(self.config, TokensConfig) and self.config.tokens == "coordinates"
 
     @property
+    def wants_frame(self) -> bool:
+        """Whether :meth:`record` needs to be told which tokens end or frame a reply."""
+        return self.config.protects
+
+    @property
     def captured_bytes(self) -> int:
         """Memory of the captured H."""
         return sum(piece.hidden.nbytes for piece in self._pieces)
 
     # ------------------------------------------------------------------------------------------------ while acting
 
-    def record(self, hidden: Tensor, tokens: Tensor, step: int, *, coordinates: Tensor | None = None) -> None:
+    def record(
+        self, hidden: Tensor, tokens: Tensor, step: int, *, coordinates: Tensor | None = None, frame: Tensor | None = None
+    ) -> None:
         """Keep what the head received for one reply.
 
         Args:
@@ -99,6 +107,7 @@ class HeadLearner:
             tokens: y [n], the tokens generated from them.
             step: The reply's index in the attempt, 0-based: the reward it gets.
             coordinates: True where a token is part of a coordinate, [n] bool; only needed for ``tokens=coordinates``.
+            frame: True where a token ends or frames the reply, [n] bool; only needed if :attr:`wants_frame`.
 
         Raises:
             AdaptationError: shapes that do not belong together.
@@ -112,8 +121,8 @@ class HeadLearner:
         hidden = hidden.detach()
         if hidden.device.type != "cpu" and self._on_accelerator() + hidden.nbytes > self.config.capture_mb * MB:
             hidden = hidden.cpu()
-        marks = None if coordinates is None else coordinates.detach().cpu()
-        self._pieces.append(Piece(hidden, tokens.detach().cpu(), marks, step))
+        marks = [None if mark is None else mark.detach().cpu() for mark in (coordinates, frame)]
+        self._pieces.append(Piece(hidden, tokens.detach().cpu(), marks[0], marks[1], step))
         while self.captured_bytes - self._on_accelerator() > self.config.host_mb * MB and len(self._pieces) > 1:
             self._dropped += len(self._pieces.pop(0).tokens)
 
@@ -209,8 +218,8 @@ class HeadLearner:
         tokens = torch.cat([piece.tokens for piece in self._pieces])
         sizes = torch.tensor([len(piece.tokens) for piece in self._pieces])
         steps = torch.tensor([piece.step for piece in self._pieces]).repeat_interleave(sizes)
-        marks = [piece.coordinates for piece in self._pieces]
-        coordinates = torch.cat([m for m in marks if m is not None]) if all(m is not None for m in marks) else None
+        coordinates = _joined([piece.coordinates for piece in self._pieces])
+        frame = _joined([piece.frame for piece in self._pieces])
         r = torch.tensor(list(rewards), dtype=torch.float64)[steps]
         memory, past = self.config.memory_mb, self._past
         if len(tokens) > self.config.max_tokens:
@@ -219,16 +228,17 @@ class HeadLearner:
             chosen = margin.argsort(stable=True)[: self.config.max_tokens].sort().values.cpu()
             self._dropped += len(tokens) - len(chosen)
             hidden, tokens, steps, r = hidden[chosen.to(device)], tokens[chosen], steps[chosen], r[chosen]
-            coordinates = None if coordinates is None else coordinates[chosen]
+            coordinates, frame = (None if mark is None else mark[chosen] for mark in (coordinates, frame))
         if past is None:
-            return HeadPass(self.weight, hidden, tokens, memory_mb=memory), Episode(r, steps, coordinates)
+            return HeadPass(self.weight, hidden, tokens, memory_mb=memory), Episode(r, steps, coordinates, frame)
         n = min(len(past.tokens), self.config.max_tokens - len(tokens))  # the newest ones, which stand first
         margins = Replayed(past.margins.margin[:n], past.margins.moved[:n])
         hidden = torch.cat([hidden, past.hidden[:n].to(device, hidden.dtype)])
-        coordinates = None if coordinates is None else torch.cat([coordinates, torch.zeros(n, dtype=torch.bool)])
+        none = torch.zeros(n, dtype=torch.bool)
+        coordinates, frame = (None if mark is None else torch.cat([mark, none]) for mark in (coordinates, frame))
         episode = Episode(
             torch.cat([r, r.new_zeros(n)]), torch.cat([steps, steps.new_full((n,), int(steps.max()) + 1)]), coordinates,
-            margins if n else None,
+            frame, margins if n else None,
         )  # fmt: skip
         return HeadPass(self.weight, hidden, torch.cat([tokens, past.tokens[:n]]), memory_mb=memory), episode
 
@@ -280,6 +290,12 @@ class HeadLearner:
         self._adapter, self._previous, self._can_roll_back = adapter.to(self.weight.device, dtype), None, False
         self._past, self._past_before = _load_past(folder) if self.config.replays else None, None
         self.discard()
+
+
+def _joined(marks: Sequence[Tensor | None]) -> Tensor | None:
+    """Marks of all replies one after the other; None if one of them has none."""
+    found = [mark for mark in marks if mark is not None]
+    return torch.cat(found) if len(found) == len(marks) else None
 
 
 def _load_past(folder: Path) -> Past | None:

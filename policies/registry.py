@@ -36,7 +36,8 @@ def bundled_checkpoint() -> Path:
 
 
 def load_policy(name: str, *, sampling: SamplingConfig | str | None = None, **options: Any) -> Policy:
-    """The policy ``name``: one of ``NAMES``, a checkpoint folder, a hub id ``owner/name``, or ``openai:<model>``.
+    """The policy ``name``: one of ``NAMES``, a checkpoint folder, a hub id ``owner/name``, ``openai:<model>``,
+    or one that others bring (:mod:`policies.plugged`): ``my.module:MyPolicy``.
 
     Args:
         name: Which policy.
@@ -61,13 +62,26 @@ def load_policy(name: str, *, sampling: SamplingConfig | str | None = None, **op
         from policies.chat import load_chat_policy
 
         return load_chat_policy(name.removeprefix("openai:"), chosen, options)
+    if _is_plugged(name):
+        from policies.plugged import load_plugged
+
+        return load_plugged(name, chosen, options)
     return _load_model(name, chosen, options)
+
+
+def _is_plugged(name: str) -> bool:
+    """Whether others bring the policy ``name``: an installed package, or ``my.module:MyPolicy``."""
+    from policies.plugged import is_plugged
+
+    return name not in NAMES and not name.startswith("openai:") and is_plugged(name)
 
 
 def needs(name: str) -> frozenset[Modality]:
     """What an observation must have for the policy ``name``, before it is loaded: nothing for those without a model."""
-    from policies.base import Policy
+    if _is_plugged(name):
+        from policies.plugged import needs_of
 
+        return needs_of(name)
     return frozenset() if name in MODEL_FREE else Policy.needs
 
 
@@ -118,7 +132,7 @@ def hub_repository(name: str) -> str | None:
     Raises:
         PolicyError, UsageError: there is no such policy.
     """
-    if name in (*MODEL_FREE, BUNDLED) or name.startswith("openai:"):
+    if name in (*MODEL_FREE, BUNDLED) or name.startswith("openai:") or _is_plugged(name):
         return None
     source, folder = _locate(name)
     return None if folder else source
@@ -139,5 +153,6 @@ def _locate(name: str) -> tuple[str, Path | None]:
     if "/" in name or name.startswith((".", "~")):
         raise PolicyError(f"There is no checkpoint at {name}.", "Give the folder that holds config.json and the weights.")
     raise UsageError(
-        f"Unknown policy {name!r}.", did_you_mean(name, NAMES, what="policy") + " Or openai:MODEL, or a checkpoint folder."
+        f"Unknown policy {name!r}.",
+        f"{did_you_mean(name, NAMES, what='policy')} Or openai:MODEL, my.module:MyPolicy, or a checkpoint folder.",
     )

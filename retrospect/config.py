@@ -6,6 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from envs.errors import UsageError
+from retrospect.methods import check_name
+
 OPENAI = "openai:"
 
 
@@ -14,10 +17,10 @@ class WordsConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    method: Literal["none", "textgrad", "reflexion"] = Field(
+    method: str = Field(
         default="none",
         description="How the words learn between two attempts. textgrad: a textual gradient revises one guidance. reflexion: a memory "
-        "of the last three attempts. none: they do not.",
+        "of the last three attempts. my.module:method: a function of your own (retrospect/methods.py). none: they do not.",
     )
     engine: str = Field(
         default="rules",
@@ -75,6 +78,14 @@ class WordsConfig(BaseModel):
                 "for the credit that the rules read off the evidence"
             )
         return self
+
+    @field_validator("method")
+    @classmethod
+    def _known_method(cls, value: str) -> str:
+        try:
+            return check_name(value)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
 
     @field_validator("engine")
     @classmethod

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 
 from envs import actions as act
-from retrospect.engines import Engine
+from retrospect.engines import WordsEngine
 from retrospect.evidence import Evidence, StepEvidence
 
 BLAME = -1.0
@@ -87,7 +87,7 @@ def parse_credit(reply: str, evidence: Evidence) -> tuple[float, ...] | None:
     return tuple(credit) if usable else None
 
 
-def judge(evidence: Evidence, engine: Engine) -> tuple[float, ...] | None:
+def judge(evidence: Evidence, engine: WordsEngine) -> tuple[float, ...] | None:
     """A model's score per step, or None if its reply holds none.
 
     Raises:

@@ -47,7 +47,7 @@ class Usage:
     cost: float = 0.0
 
 
-class Engine(Protocol):
+class WordsEngine(Protocol):
     """Text in, text out."""
 
     usage: Usage
@@ -221,7 +221,7 @@ class OpenAIEngine:
 
 def make_engine(
     config: WordsConfig, *, self_engine: Callable[[str], str] | None, screenshots: Sequence[Screenshot] = ()
-) -> Engine | None:
+) -> WordsEngine | None:
     """The engine of a configuration for one reflection; None for ``rules``, which needs none."""
     if config.engine == "rules":
         return None

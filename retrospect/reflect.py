@@ -12,9 +12,10 @@ from envs.errors import AdaptationError, InfrastructureError, PolicyError, Store
 from retrospect import reflexion, textgrad
 from retrospect.config import WordsConfig
 from retrospect.credit import judge, parse_credit, rules_credit, sparse_credit
-from retrospect.engines import Engine, make_engine
+from retrospect.engines import WordsEngine, make_engine
 from retrospect.evidence import Evidence, gather
 from retrospect.guidance import Tried
+from retrospect.methods import METHODS, Failure, Revision, method_named, revise, scores_steps
 from retrospect.trace import Trace
 
 
@@ -63,6 +64,7 @@ class Retrospector:
 
     def __init__(self, config: WordsConfig, self_engine: Callable[[str], str] | None = None) -> None:
         self.config = config
+        self._method = method_named(config.method)
         self._self_engine = self_engine
         self._attempts: list[tuple[Tried, ...]] = []
         self._memory: list[tuple[int, str]] = []
@@ -77,22 +79,25 @@ class Retrospector:
         Raises:
             SetupError: the endpoint refuses the key or does not know the model: no later attempt would fare better.
         """
-        method = self.config.method if words else "none"
-        if method == "textgrad":
-            textgrad.load()
+        method = self._method if words else METHODS["none"]
+        if words:
+            preload(self.config)
         started = time.perf_counter()
         evidence = gather(trace, self._attempts)
         self._attempts.append(evidence.tried())
         screenshots = _telling_screens(trace, self.config.max_images)
         engine = make_engine(self.config, self_engine=self._self_engine, screenshots=screenshots)
         errors: list[str] = []
-        step = textgrad.Step(trace.guidance, "", "")
+        step = Revision(trace.guidance)
         try:
-            step = self._words(method, trace, evidence, engine)
+            failure = Failure(trace, evidence, self._attempts, self._memory, engine, self.config)
+            step = revise(method, failure)
         except (InfrastructureError, AdaptationError, PolicyError) as error:
             errors.append(error.message)
         # Only TextGrad's critique scores the steps as it goes; where there is none, a judge does.
-        critique = step.critique if method == "textgrad" and self.config.credit == "critique" else None
+        critique = step.critique if scores_steps(method) and self.config.credit == "critique" else None
+        if step.remember:
+            self._memory = [*self._memory, (trace.attempt, step.remember)][-reflexion.MEMORY :]
         credit = self._credit(evidence, critique, engine, errors)
         return Reflection(
             guidance=step.guidance,
@@ -131,19 +136,7 @@ class Retrospector:
             raise StoreError("The saved state of the words is damaged.", "Start this session anew.") from error
         self._attempts, self._memory = attempts, memory
 
-    def _words(self, method: str, trace: Trace, evidence: Evidence, engine: Engine | None) -> textgrad.Step:
-        config = self.config
-        if method == "textgrad":
-            return textgrad.step(trace.guidance, evidence, self._attempts, engine, max_chars=config.max_chars)
-        if method == "none":
-            return textgrad.Step(trace.guidance, "", "")
-        if engine is None:
-            return textgrad.Step(reflexion.remember_by_rule(self._attempts), "", "")
-        text = reflexion.reflection(evidence, self._attempts, engine, config.max_chars)
-        self._memory = [*self._memory, (trace.attempt, text)][-reflexion.MEMORY :]
-        return textgrad.Step(reflexion.render_memory(self._memory), text, "")
-
-    def _credit(self, evidence: Evidence, critique: str | None, engine: Engine | None, errors: list[str]) -> tuple[float, ...]:
+    def _credit(self, evidence: Evidence, critique: str | None, engine: WordsEngine | None, errors: list[str]) -> tuple[float, ...]:
         if self.config.credit == "sparse":
             return sparse_credit(len(evidence.steps))
         if engine is None:

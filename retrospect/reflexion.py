@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from retrospect.engines import Engine
+from retrospect.engines import WordsEngine
 from retrospect.evidence import Evidence
 from retrospect.guidance import Tried, render_tried
 from retrospect.sanitize import admit
@@ -23,7 +23,7 @@ def remember_by_rule(attempts: Sequence[Sequence[Tried]]) -> str:
     return render_tried(attempts[-MEMORY:])
 
 
-def reflection(evidence: Evidence, attempts: Sequence[Sequence[Tried]], engine: Engine, max_chars: int) -> str:
+def reflection(evidence: Evidence, attempts: Sequence[Sequence[Tried]], engine: WordsEngine, max_chars: int) -> str:
     """A model's reflection on one attempt, to be remembered as it is.
 
     Raises:

@@ -23,14 +23,14 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 from envs.errors import AdaptationError
-from retrospect.engines import Engine, Role, Usage
+from retrospect.engines import Role, Usage, WordsEngine
 from retrospect.evidence import Evidence
 from retrospect.guidance import Tried, render_tried
+from retrospect.methods import Revision
 from retrospect.sanitize import admit
 
 TAGS = ("<IMPROVED_VARIABLE>", "</IMPROVED_VARIABLE>")
@@ -63,24 +63,15 @@ CONSTRAINTS = (
 _import_lock = threading.Lock()
 
 
-@dataclass(frozen=True)
-class Step:
-    """One textual gradient step: x* and the two texts that led there."""
-
-    guidance: str
-    critique: str
-    gradient: str
-
-
 def step(
     guidance: str,
     evidence: Evidence,
     attempts: Sequence[Sequence[Tried]],
-    engine: Engine | None,
+    engine: WordsEngine | None,
     *,
     max_chars: int,
     max_tries: int = 2,
-) -> Step:
+) -> Revision:
     """One step of textual gradient descent on ``guidance``.
 
     Args:
@@ -113,9 +104,9 @@ def step(
     gradient = x.get_gradient_text()
     optimizer.step()
     if by_rule:  # built from cleaned parts and bounded by guidance.py; what a model wrote is not trusted
-        return Step(x.value, loss.value, gradient)
+        return Revision(x.value, loss.value, gradient)
     own_actions = [tried.action_text for attempt in attempts for tried in attempt]
-    return Step(admit(x.value, own_actions, max_chars), loss.value, gradient)
+    return Revision(admit(x.value, own_actions, max_chars), loss.value, gradient)
 
 
 class RulesEngine:
@@ -140,7 +131,7 @@ def _engine_lm(tg: Any) -> type:
     backward = importlib.import_module("textgrad.autograd.llm_ops").BACKWARD_SYSTEM_PROMPT
 
     class Bridge(tg.EngineLM):  # type: ignore[misc]
-        def __init__(self, engine: Engine, max_tries: int) -> None:
+        def __init__(self, engine: WordsEngine, max_tries: int) -> None:
             self.model_string = type(engine).__name__
             self._engine, self._max_tries = engine, max_tries
 

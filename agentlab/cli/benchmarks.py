@@ -15,7 +15,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from envs.benchmark import Benchmark, OnBytes, Watcher
-from envs.errors import UsageError
+from envs.errors import UsageError, did_you_mean
 
 out = Console()
 err = Console(stderr=True)
@@ -72,14 +72,12 @@ class BenchmarkGroup(TyperGroup):
         from envs.suites import find_benchmark
 
         known = with_ability(self.ability)
-        if cmd_name in known:
-            return self._command(cmd_name, known[cmd_name])
         if is_module_name(cmd_name):
-            benchmark = find_benchmark(cmd_name)
-            if getattr(benchmark, self.ability) is None:
-                raise UsageError(f"The benchmark {cmd_name} has no {self.ability}.")
-            return self._command(cmd_name, benchmark)
-        return None
+            known[cmd_name] = find_benchmark(cmd_name)
+        if cmd_name not in known or getattr(known[cmd_name], self.ability) is None:
+            hint = did_you_mean(cmd_name, known, what="benchmark")
+            raise UsageError(f"There is nothing to {self.ability} for {cmd_name!r}.", hint)
+        return self._command(cmd_name, known[cmd_name])
 
     def _command(self, name: str, benchmark: Benchmark) -> Any:
         single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

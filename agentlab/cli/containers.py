@@ -16,7 +16,7 @@ from envs.plugins import is_module_name
 from envs.suites import find_benchmark
 
 if TYPE_CHECKING:
-    from envs.containers import Row
+    from envs.containers import Listing
 
 app = typer.Typer(help="The emulator containers of this project: list, start, stop, clean up.", no_args_is_help=True)
 out = Console()
@@ -44,7 +44,7 @@ def _able(name: str, ability: str, what: str) -> Any:
     if is_module_name(name):
         able[name] = find_benchmark(name)
     if name not in able or getattr(able[name], ability) is None:
-        raise UsageError(f"There is no {what} of {name!r}.", did_you_mean(name, able, what="benchmark"))
+        raise UsageError(f"The benchmark {name!r} has no {what}.", did_you_mean(name, able, what="benchmark"))
     return able[name]
 
 
@@ -64,7 +64,7 @@ def ls() -> None:
     out.print(table)
 
 
-def _owner(row: Row) -> str:
+def _owner(row: Listing) -> str:
     if not row.ours:
         return "somebody else"
     if row.leftover:
@@ -88,7 +88,7 @@ def up(
     hours: Annotated[float, typer.Option(help="Time to live, after which `gc` removes them.")] = 24.0,
 ) -> None:
     """Start desktops or emulators that stay until they are stopped, and print their addresses."""
-    starting = _able(benchmark, "start", "machines")
+    starting = _able(benchmark, "start", "machines to start")
     for container in starting.start(count, run=run, ttl=int(hours * 3600)):
         out.print(f"{container.name}  {starting.address(container)}", highlight=False)
     out.print(f"Use one with --provider ADDRESS; remove them with `agentlab containers stop {escape(run)}`.", soft_wrap=True)

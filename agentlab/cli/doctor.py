@@ -17,7 +17,7 @@ from envs.suites import installed_benchmarks
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """One line of the report.  ``mend`` is a command; ``needed`` is False for what only some benchmarks or models want."""
 
     what: str
@@ -27,10 +27,10 @@ class Finding:
     needed: bool = True
 
 
-def examine() -> Iterator[Finding]:
+def examine() -> Iterator[Diagnosis]:
     """All findings, cheap ones first."""
     version = ".".join(str(v) for v in sys.version_info[:3])
-    yield Finding("Python", sys.version_info >= (3, 11), version, "install Python 3.11 or newer")
+    yield Diagnosis("Python", sys.version_info >= (3, 11), version, "install Python 3.11 or newer")
     for module in (
         "torch",
         "torchvision",
@@ -43,7 +43,7 @@ def examine() -> Iterator[Finding]:
         "playwright",
     ):
         found = importlib.util.find_spec(module) is not None
-        yield Finding(module, found, "installed" if found else "missing", "python -m pip install -e .")
+        yield Diagnosis(module, found, "installed" if found else "missing", "python -m pip install -e .")
     yield _writable(Path("runs"))
     yield _memory()
     yield _tried("bundled policy", _bundled, "agentlab pretrain")
@@ -51,12 +51,12 @@ def examine() -> Iterator[Finding]:
     yield from _of_benchmarks()
 
 
-def _of_benchmarks() -> Iterator[Finding]:
+def _of_benchmarks() -> Iterator[Diagnosis]:
     """What the installed benchmarks want; what several want by the same name is looked for once."""
     wanted: dict[str, tuple[Check, list[str]]] = {}
     for name, benchmark in installed_benchmarks():
         if isinstance(benchmark, LabError):
-            yield Finding(f"benchmark {name}", False, benchmark.message, benchmark.hint, needed=False)
+            yield Diagnosis(f"benchmark {name}", False, benchmark.message, benchmark.hint, needed=False)
             continue
         for check in benchmark.checks():
             wanted.setdefault(check.what, (check, []))[1].append(name)
@@ -65,25 +65,25 @@ def _of_benchmarks() -> Iterator[Finding]:
         yield _tried(what, check.probe, check.mend, needed=check.needed)
 
 
-def _tried(what: str, probe: Callable[[], str], mend: str, *, needed: bool = True) -> Finding:
+def _tried(what: str, probe: Callable[[], str], mend: str, *, needed: bool = True) -> Diagnosis:
     try:
-        return Finding(what, True, probe(), needed=needed)
+        return Diagnosis(what, True, probe(), needed=needed)
     except LabError as error:
-        return Finding(what, False, error.message, mend, needed)
+        return Diagnosis(what, False, error.message, mend, needed)
 
 
-def _writable(folder: Path) -> Finding:
+def _writable(folder: Path) -> Diagnosis:
     there = next(p for p in (folder, *folder.resolve().parents) if p.exists())
     free = shutil.disk_usage(there).free / 2**30
     ok = os.access(there, os.W_OK) and free > 1
-    return Finding("run directory", ok, f"{folder.resolve()}, {free:.0f} GB free", "agentlab run ... --out DIR")
+    return Diagnosis("run directory", ok, f"{folder.resolve()}, {free:.0f} GB free", "agentlab run ... --out DIR")
 
 
-def _memory() -> Finding:
+def _memory() -> Diagnosis:
     import psutil
 
     free = psutil.virtual_memory().available / 2**30
-    return Finding("memory", free > 2, f"{free:.1f} GB available, {os.cpu_count()} CPUs", "close other programs", needed=False)
+    return Diagnosis("memory", free > 2, f"{free:.1f} GB available, {os.cpu_count()} CPUs", "close other programs", needed=False)
 
 
 def _bundled() -> str:

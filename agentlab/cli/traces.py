@@ -84,7 +84,7 @@ def replay(
         str | None,
         typer.Option(help="Where desktops and devices come from.", show_default="as the run says, if that is no address"),
     ] = None,
-    suite: Annotated[str | None, typer.Option(help="Path to the tasks, for a run over your own.")] = None,
+    suite: Annotated[str | None, typer.Option(help="The tasks, for a run over your own: a path, or module:Name.")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", metavar="ENV.KEY=VALUE", help="Option of the environment.")] = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="Folder to write to.", show_default="RUN/replay")] = None,
 ) -> None:
@@ -124,6 +124,8 @@ def replay(
 def rescore(
     target: Annotated[Path, typer.Argument(metavar="RUN[/TASK[/ATTEMPT]]", help="Recorded attempts to learn from again.")],
     adapt: Annotated[str | None, typer.Option(help="Adaptation to try.", show_default="the run's own")] = None,
+    policy: Annotated[str | None, typer.Option(help="The run's policy, where it is not one of ours by name.")] = None,
+    suite: Annotated[str | None, typer.Option(help="The tasks, for a run over your own.")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Any setting; may be repeated.")] = None,
     scores_only: Annotated[
         bool, typer.Option("--scores-only", help="Do not ask what the policy would now do (that costs as much as acting did).")
@@ -137,13 +139,16 @@ def rescore(
     from agentlab.results.report import terminal_table
 
     found = find_target(target)
-    done = rescoring.rescore(found, rescoring.settings(found.run, adapt, sets or []), propose=not scores_only)
+    config = rescoring.settings(found.run, adapt, sets or [], policy=policy, suite=suite)
+    done = rescoring.rescore(found, config, propose=not scores_only)
     folder = out_dir or inside(found.run.folder / "rescore", found.run.folder)
     rescoring.write(folder, f"Updates of {target} again", done)
     for section in rescoring.sections(done):
         if section.rows:
             out.print(terminal_table(section))
         out.print(section.note, markup=False, highlight=False)
+    for key in rescoring.not_taken(found.run):
+        out.print(f"Not taken from the run, give it with --set if needed: model.{key}.", markup=False, soft_wrap=True)
     out.print(f"Written: {folder / 'rescore.html'}", soft_wrap=True, markup=False)
 
 

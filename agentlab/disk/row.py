@@ -17,13 +17,13 @@ SCHEMA: Final = 2
 """Version of the layout and of the rows; a run of another version is refused, never guessed at.  (1: folders that two tasks shared.)"""
 
 
-class Part(BaseModel):
+class RowPart(BaseModel):
     """Base of a row and its parts: immutable, finite numbers, nothing converted, nothing unknown."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
-class Seconds(Part):
+class Seconds(RowPart):
     """Where the seconds of an attempt went."""
 
     acting: float = 0.0
@@ -45,7 +45,7 @@ SPLIT = tuple(Seconds.model_fields)
 """Names of the parts of an attempt's seconds."""
 
 
-class WordsColumns(Part):
+class WordsColumns(RowPart):
     """What of a reflection stands in the row; all of it is in the attempt's words.json.
 
     Attributes:
@@ -65,7 +65,7 @@ class WordsColumns(Part):
     characters: int
 
 
-class UpdateColumns(Part):
+class UpdateColumns(RowPart):
     """What a weight update did; also the content of update.json.
 
     Attributes:
@@ -92,14 +92,14 @@ class UpdateColumns(Part):
         return {name: value for name, value in write(self).items() if name != "error" or value is not None}
 
 
-class Failure(Part):
+class Breakage(RowPart):
     """The machinery broke a try at the attempt."""
 
     component: str
     message: str
 
 
-class Row(Part):
+class Row(RowPart):
     """A finished attempt.
 
     Attributes:
@@ -153,7 +153,7 @@ class Row(Part):
     adapter: bool = False
     guidance_hash: str = ""
     actions_hash: str = ""
-    infrastructure: list[Failure] = []
+    infrastructure: list[Breakage] = []
 
     @property
     def graded(self) -> bool:

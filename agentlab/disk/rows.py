@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentlab.disk.names import digest
-from agentlab.disk.row import SPLIT, Failure, Row, Seconds, UpdateColumns, WordsColumns
+from agentlab.disk.row import SPLIT, Breakage, Row, Seconds, UpdateColumns, WordsColumns
 from envs import actions as act
 from envs.base import TaskSpec
 from retrospect.reflect import Reflection
@@ -35,7 +35,7 @@ class Played:
     adapter: bool = False
 
 
-def graded(task: TaskSpec, played: Played, broken: Sequence[Failure], *, success: bool, over: bool) -> Row:
+def graded(task: TaskSpec, played: Played, broken: Sequence[Breakage], *, success: bool, over: bool) -> Row:
     """The row of an attempt that the benchmark has scored; ``broken`` are the tries before it."""
     trace, seconds = played.trace, played.seconds
     seconds["rest"] = max(0.0, time.perf_counter() - played.started - sum(seconds.values()))
@@ -61,12 +61,12 @@ def graded(task: TaskSpec, played: Played, broken: Sequence[Failure], *, success
     )
 
 
-def broken(task: TaskSpec, attempt: int, guidance: str, broken: Sequence[Failure], seconds: float) -> Row:
+def broken(task: TaskSpec, attempt: int, guidance: str, broken: Sequence[Breakage], seconds: float) -> Row:
     """The row of an attempt that the machinery never let end: no score, no reward; it ends the session."""
     return Row(**_about(task, attempt, guidance, broken), outcome="infrastructure", seconds=Seconds(rest=round(seconds, 4)))
 
 
-def _about(task: TaskSpec, attempt: int, guidance: str, broken: Sequence[Failure]) -> dict[str, Any]:
+def _about(task: TaskSpec, attempt: int, guidance: str, broken: Sequence[Breakage]) -> dict[str, Any]:
     return {
         "task": task.id,
         "name": task.name,

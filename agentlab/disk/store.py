@@ -25,8 +25,11 @@ from agentlab.disk.row import SCHEMA, Row
 from agentlab.disk.runs import ADAPTER, read_config, read_rows, session_rows
 from envs.errors import StoreError
 
-
 # -- configurations ----------------------------------------------------------------------------------------------------------------
+CHANGES_NO_RESULT = ("workers", "out", "track", "keep_adapters")
+"""Keys that may differ when a run is continued."""
+
+
 def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """``{"a": {"b": 1}}`` -> ``{"a.b": 1}``."""
     flat: dict[str, Any] = {}

@@ -28,7 +28,7 @@ from PIL import Image
 
 from agentlab.disk import rows
 from agentlab.disk.record import AttemptWriter
-from agentlab.disk.row import Failure, Seconds
+from agentlab.disk.row import Breakage, Seconds
 from agentlab.disk.runs import inside
 from agentlab.disk.store import RunStore
 from agentlab.exchange import osworld_traj as traj
@@ -163,7 +163,7 @@ class _Task:
             self.done.graded += 1
             self.done.solved += score >= 1
         elif errors:
-            broken = [Failure(component="osworld", message=message) for message in errors]
+            broken = [Breakage(component="osworld", message=message) for message in errors]
             self.session.commit(1, rows.broken(self.spec, 1, "", broken, 0.0))
             self.remark("no result, and an error in its trajectory: counted as ended by the machinery")
         else:

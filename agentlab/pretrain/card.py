@@ -9,11 +9,11 @@ from typing import Any
 from agentlab.disk.files import write_atomic
 from agentlab.pretrain.collect import HELD_SEED_START, RESERVED_SEED_START
 from agentlab.pretrain.config import PretrainConfig
-from agentlab.pretrain.examples import Library
+from agentlab.pretrain.examples import ExampleLibrary
 from envs.miniwob.tasks import TRAIN_SEED_START
 
 
-def write_card(config: PretrainConfig, results: dict[str, Any], found: Library, mistaken_screens: int) -> None:
+def write_card(config: PretrainConfig, results: dict[str, Any], found: ExampleLibrary, mistaken_screens: int) -> None:
     """Write ``MODEL_CARD.md`` into the checkpoint folder."""
     episodes = {task: len(found.train[task]) for task in config.tasks}
     screens = {task: len(found.examples[task]) for task in config.tasks}

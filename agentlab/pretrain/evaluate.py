@@ -23,7 +23,7 @@ from retrospect.trace import Step, Trace
 
 
 @dataclass
-class Attempt:
+class Trial:
     """One attempt at one instance: its words, its score, and what a critic by rule would remember of it."""
 
     task: str
@@ -58,7 +58,7 @@ class Player:
         temperature: float = 0.0,
         seed: int = 0,
         on_progress: Callable[[int], None] = lambda n: None,
-    ) -> list[Attempt]:
+    ) -> list[Trial]:
         """One attempt at each (task, seed, guidance), in order.
 
         Raises:
@@ -67,13 +67,13 @@ class Player:
         generator = torch.Generator().manual_seed(seed)
         done = []
         for start in range(0, len(instances), len(self._envs)):
-            block = [Attempt(*instance) for instance in instances[start : start + len(self._envs)]]
+            block = [Trial(*instance) for instance in instances[start : start + len(self._envs)]]
             self._play_block(block, temperature, generator)
             done += block
             on_progress(len(block))
         return done
 
-    def _play_block(self, block: list[Attempt], temperature: float, generator: torch.Generator) -> None:
+    def _play_block(self, block: list[Trial], temperature: float, generator: torch.Generator) -> None:
         running = dict(zip(self._envs, block, strict=False))
         specs = [TaskSpec(tasks.ENV_ID, a.task, a.seed, tasks.max_steps(a.task)) for a in block]
         started = self._threads.map(lambda pair: pair[0].reset(options={"task": pair[1]}), zip(running, specs, strict=True))
@@ -98,7 +98,7 @@ class Player:
                     attempt.tried = gather(trace).tried()
 
     @staticmethod
-    def _move(attempt: Attempt, reply: str, screen: Screenshot) -> act.Action:
+    def _move(attempt: Trial, reply: str, screen: Screenshot) -> act.Action:
         answer = parsed(reply)
         actions = answer.actions if answer else (act.Invalid("unparsable"),)
         attempt.unparsable += answer is None
@@ -111,7 +111,7 @@ class Player:
         return actions[0]
 
 
-def guidance_of(attempts: Iterable[Attempt]) -> str:
+def guidance_of(attempts: Iterable[Trial]) -> str:
     """What a critic by rule writes after these failed attempts."""
     return render_tried([attempt.tried for attempt in attempts])
 

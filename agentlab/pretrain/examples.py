@@ -23,7 +23,7 @@ def examples(episode: Episode, guidance: str = "") -> list[Example]:
     ]  # fmt: skip
 
 
-class Library:
+class ExampleLibrary:
     """The episodes collected so far; :meth:`refresh` picks up files that were written since."""
 
     def __init__(self, folder: Path, tasks: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2VLForCondi
 
 from agentlab.disk.files import write_atomic
 from agentlab.pretrain.config import PretrainConfig
-from agentlab.pretrain.examples import Library
+from agentlab.pretrain.examples import ExampleLibrary
 from agentlab.pretrain.mistakes import guided, retried, sample_mistakes
 from agentlab.pretrain.shards import Episode
 from policies.nano.build import NanoConfig, build_model
@@ -38,9 +38,9 @@ def screens_folder(config: PretrainConfig) -> Path:
     return config.work / "screens"
 
 
-def library(config: PretrainConfig) -> Library:
+def library(config: PretrainConfig) -> ExampleLibrary:
     """Everything collected for these tasks."""
-    found = Library(screens_folder(config), config.tasks)
+    found = ExampleLibrary(screens_folder(config), config.tasks)
     found.refresh()
     return found
 
@@ -148,7 +148,7 @@ def _train(config: PretrainConfig, pools: Callable[[], Mapping[str, list[Example
     Trainer(model, tokenizer, pools, train, state, _reporter(config)).run()
 
 
-def guided_pools(found: Library, wrong: Wrong, rng: np.random.Generator) -> dict[str, list[Example]]:
+def guided_pools(found: ExampleLibrary, wrong: Wrong, rng: np.random.Generator) -> dict[str, list[Example]]:
     """Examples with guidance, and examples just after a miss, for every task on which the policy makes mistakes."""
     pools: dict[str, list[Example]] = {}
     slipped = {(task, seed) for task, seed, _ in wrong}

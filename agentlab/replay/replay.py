@@ -10,13 +10,14 @@ from typing import Any
 
 from agentlab.disk.runs import Attempt, Run, read_observation
 from agentlab.replay.masks import differing_share
-from agentlab.replay.targets import Target, configuration, safe_options, with_suite
+from agentlab.replay.targets import Selection, configuration, safe_options, with_suite
 from agentlab.run.runner import plan, refuse
 from agentlab.run.worker import EnvSlot
 from envs import actions as act
 from envs.base import Observation, Screenshot, TaskEnv, TaskSpec, modalities, picture
 from envs.errors import InfrastructureError, InvalidActionError, StoreError, UsageError
 from envs.gui import GUIEnv, Rectangle
+from envs.plugins import only_named
 from envs.suites import choices, lacking, machinery
 from retrospect.sanitize import shorten
 
@@ -72,7 +73,7 @@ class Divergence:
 
 
 @dataclass
-class Replayed:
+class Replay:
     """One attempt made again.
 
     Attributes:
@@ -116,13 +117,14 @@ class Replayer:
     def __init__(self, run: Run, options: Options, env: Mapping[str, Any] | None = None, suite: str | None = None) -> None:
         config = with_suite(configuration(run), suite)
         self.options, self.masks = options, options.masks
-        self._suite, tasks = config.suite, plan(config)
+        with only_named(suite):
+            self._suite, tasks = config.suite, plan(config)
         self._given, self.ignored = safe_options(config.env, env or {}, *choices(tasks[0]))
         self._tasks = {task.id: task for task in tasks}
         self._stack = ExitStack()
         self._envs: EnvSlot | None = None
 
-    def replay(self, session: str, attempt: Attempt) -> Replayed | None:
+    def replay(self, session: str, attempt: Attempt) -> Replay | None:
         """Make an attempt again; None if it is not one to replay (unfinished, or not solved where only solved ones are asked for).
 
         Raises:
@@ -132,7 +134,7 @@ class Replayer:
         if row is None or not row.graded or (self.options.solved and not row.success):
             return None
         for again in reversed(range(self.options.retries + 1)):
-            done = Replayed(session, attempt.number, recorded=row.score)
+            done = Replay(session, attempt.number, recorded=row.score)
             try:
                 self._replay(attempt, done)
             except (StoreError, InvalidActionError, UsageError) as error:
@@ -153,7 +155,7 @@ class Replayer:
             self._envs = EnvSlot(shared)
         return self._envs
 
-    def _replay(self, attempt: Attempt, done: Replayed) -> None:
+    def _replay(self, attempt: Attempt, done: Replay) -> None:
         task = self._tasks.get(attempt.begin.get("task", ""))
         if task is None:
             raise StoreError(f"The task {attempt.begin.get('task')!r} is not one of this run's settings.")
@@ -170,14 +172,14 @@ class Replayer:
             if isinstance(env, GUIEnv):
                 env.expect(None)
 
-    def _start(self, env: TaskEnv, task: TaskSpec, attempt: Attempt, done: Replayed) -> None:
+    def _start(self, env: TaskEnv, task: TaskSpec, attempt: Attempt, done: Replay) -> None:
         recorded = self._expect(env, attempt, attempt.steps[0], done)
         observation, info = env.reset(options={"task": task})
         if info["instruction"] != attempt.begin.get("instruction"):
             _diverged(done, Divergence(0, f"the instruction is {info['instruction']!r}"))
         self._compare(env, recorded, observation, 0, done)
 
-    def _step(self, env: TaskEnv, attempt: Attempt, index: int, actions: tuple[act.Action, ...], done: Replayed) -> bool:
+    def _step(self, env: TaskEnv, attempt: Attempt, index: int, actions: tuple[act.Action, ...], done: Replay) -> bool:
         """Make step ``index`` (from 1) again; whether the episode is over."""
         last = index == len(attempt.steps)
         recorded = self._expect(env, attempt, attempt.end if last else attempt.steps[index], done)
@@ -192,7 +194,7 @@ class Replayer:
             done.score = float(info["score"])
         return over
 
-    def _expect(self, env: TaskEnv, attempt: Attempt, event: Mapping[str, Any], done: Replayed) -> Observation | None:
+    def _expect(self, env: TaskEnv, attempt: Attempt, event: Mapping[str, Any], done: Replay) -> Observation | None:
         """What was seen next, if it can be read; until something has gone another way, a screen is waited for."""
         try:
             recorded = read_observation(attempt.folder, event)
@@ -212,7 +214,7 @@ class Replayer:
             self.masks = tuple(dict.fromkeys((*self.options.masks, *env.restless())))
         return differing_share(recorded, screen, self.masks, self.options.tolerance)
 
-    def _compare(self, env: TaskEnv, recorded: Observation | None, seen: Observation, after: int, done: Replayed) -> None:
+    def _compare(self, env: TaskEnv, recorded: Observation | None, seen: Observation, after: int, done: Replay) -> None:
         if recorded is None:
             done.unseen += 1
             return
@@ -258,20 +260,20 @@ def text_difference(recorded: str, seen: str) -> str:
     return f"line {place + 1} of the text is {lines[1]!r} instead of {lines[0]!r}"
 
 
-def _diverged(done: Replayed, divergence: Divergence) -> None:
+def _diverged(done: Replay, divergence: Divergence) -> None:
     if done.divergence is None:
         done.divergence = divergence
 
 
 def replay_all(
-    target: Target,
+    target: Selection,
     options: Options,
     env: Mapping[str, Any],
     say: Callable[[str], None],
     *,
     suite: str | None = None,
     follow: Callable[[Iterable[tuple[str, Attempt]]], Iterable[tuple[str, Attempt]]] = iter,
-) -> tuple[list[Replayed], list[str]]:
+) -> tuple[list[Replay], list[str]]:
     """Replay what ``target`` means.  Returns results and notes.
 
     Args:

@@ -12,12 +12,12 @@ from PIL import Image
 
 from agentlab.disk.files import write_atomic
 from agentlab.replay.masks import differing
-from agentlab.replay.replay import Divergence, Replayed
+from agentlab.replay.replay import Divergence, Replay
 from agentlab.results.pages import Section, write_pages
 from envs.base import picture
 
 
-def sections(found: Sequence[Replayed], notes: Sequence[str] = ()) -> list[Section]:
+def sections(found: Sequence[Replay], notes: Sequence[str] = ()) -> list[Section]:
     """Tables of a replay: how many attempts came out the same, and what became of the others."""
     graded = [r for r in found if not r.failure]
     summary = [
@@ -55,7 +55,7 @@ def sections(found: Sequence[Replayed], notes: Sequence[str] = ()) -> list[Secti
     ]
 
 
-def write(folder: Path, title: str, found: Sequence[Replayed], notes: Sequence[str] = ()) -> None:
+def write(folder: Path, title: str, found: Sequence[Replay], notes: Sequence[str] = ()) -> None:
     """Write ``replay.md``, ``replay.html``, ``replay.json`` and the pictures into ``folder``.
 
     Raises:
@@ -80,7 +80,7 @@ def write(folder: Path, title: str, found: Sequence[Replayed], notes: Sequence[s
     write_atomic(folder / "replay.json", json.dumps({"notes": list(notes), "attempts": lines}, indent=2) + "\n")
 
 
-def _pictures(found: Sequence[Replayed]) -> dict[str, Callable[[Path], None]]:
+def _pictures(found: Sequence[Replay]) -> dict[str, Callable[[Path], None]]:
     seen = [(r, r.divergence) for r in found if r.divergence is not None and "screenshot" in (r.divergence.recorded or {})]
     return {f"{r.session}_{r.attempt}.png": functools.partial(_draw, divergence) for r, divergence in seen}
 

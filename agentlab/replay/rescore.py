@@ -17,7 +17,7 @@ from typing import Any
 from agentlab.disk.files import write_atomic
 from agentlab.disk.runs import Attempt, Run, attempt_folders, read_attempt, read_observation
 from agentlab.exchange.plain import attempt_data, number, text, token_ids
-from agentlab.replay.targets import Target, refuse_imported
+from agentlab.replay.targets import Selection, refuse_imported, safe_options, with_suite
 from agentlab.results.pages import Section, write_pages
 from agentlab.run.config import RunConfig, merge, resolve
 from agentlab.run.runner import load_policy_of, plan
@@ -25,8 +25,12 @@ from agentlab.run.session import derive_seed
 from envs import actions as act
 from envs.base import Observation, TaskSpec
 from envs.errors import AdaptationError, StoreError, UsageError
+from envs.plugins import only_named
 from policies.base import Decision, Policy, PolicySession
+from policies.registry import NAMES
 
+MODEL_WORDS = {"dtype": ("float32", "bfloat16", "float16"), "device": ("cpu", "cuda"), "platform": ("computer", "mobile")}
+"""Options of a policy that are one of a few words: these are taken from a run, other texts only from the user."""
 NUMBERS = ("delta_norm2", "residual_before", "residual_after", "kl_mean", "kl_max", "log_odds_shift")
 """Of an update, in the table; all of them are in the file."""
 
@@ -55,23 +59,49 @@ class Rescored:
     error: str = ""
 
 
-def settings(run: Run, adapt: str | None, sets: Sequence[str]) -> RunConfig:
+def settings(run: Run, adapt: str | None, sets: Sequence[str], *, policy: str | None = None, suite: str | None = None) -> RunConfig:
     """The run's configuration under another adaptation.
 
+    Args:
+        run: May be a stranger's: what it names is loaded only where that is harmless.
+        adapt, sets: As of ``agentlab run``.
+        policy: The policy that the user vouches for; needed where the run's own is not one of ours by name.
+        suite: The tasks that the user vouches for, where they are files or code.
+
     Raises:
-        UsageError: unknown settings, or settings that change no weights.
+        UsageError: unknown settings, or settings that change no weights; or the user has to name something.
     """
     refuse_imported(run)
-    kept = {name: value for name, value in run.config.items() if name not in {"adapt", "out"}}
+    recorded = str(run.config.get("policy", ""))
+    if policy is None and recorded not in NAMES:
+        raise UsageError(
+            f"The policy of this run is {recorded}, which is loaded from where that says.",
+            f"If you trust it, say --policy {recorded}.",
+        )
+    kept = {name: value for name, value in run.config.items() if name not in {"adapt", "out", "model", "env"}}
+    options, _ = _model_options(run)
     own = run.config.get("adapt") or {}
     chosen = {"preset": adapt} if adapt is not None else own
-    config = resolve(merge(kept, {"adapt": chosen}), sets=sets)
+    kept |= {"adapt": chosen, "model": options, "policy": policy or recorded}
+    with only_named(policy, suite, *(text.partition("=")[2] for text in sets)):
+        tasks = with_suite(RunConfig(suite=str(run.config.get("suite", ""))), suite).suite
+        config = resolve(merge(kept, {"suite": tasks}), sets=sets)
     if config.adapt.weights.method == "none":
         raise UsageError("These settings change no weights.", "Give --adapt rosa, or another that does.")
     return config
 
 
-def rescore(target: Target, config: RunConfig, *, propose: bool = True) -> list[Rescored]:
+def not_taken(run: Run) -> list[str]:
+    """The options of the run's policy that are not taken from it, as it may be a stranger's."""
+    return _model_options(run)[1]
+
+
+def _model_options(run: Run) -> tuple[dict[str, Any], list[str]]:
+    model = run.config.get("model")
+    return safe_options(model if isinstance(model, dict) else {}, {}, MODEL_WORDS)
+
+
+def rescore(target: Selection, config: RunConfig, *, propose: bool = True) -> list[Rescored]:
     """Learn again from the failed attempts that ``target`` means, session by session.
 
     Args:

@@ -15,10 +15,12 @@ from agentlab.disk.files import ATTEMPT
 from agentlab.disk.runs import Attempt, Run, attempt_folders, find_session, read_attempt, read_run, session_folders
 from agentlab.run.config import RunConfig, merge, parse_set
 from envs.errors import StoreError, UsageError
+from envs.plugins import only_named
+from envs.suites import NAMED_MODULE, benchmark_names
 
 
 @dataclass(frozen=True)
-class Target:
+class Selection:
     """A run, one session of it, or one attempt."""
 
     run: Run
@@ -45,7 +47,7 @@ class Target:
                     yield session.name, read_attempt(folder)
 
 
-def find_target(path: Path) -> Target:
+def find_target(path: Path) -> Selection:
     """``RUN``, ``RUN/TASK`` or ``RUN/TASK/ATTEMPT`` (also as the folders are called: ``RUN/sessions/TASK/attempt_01``).
 
     A task's id may have a ``/`` in it.
@@ -59,9 +61,9 @@ def find_target(path: Path) -> Target:
     if parts[:1] == ["sessions"]:
         parts = parts[1:]
     if not parts:
-        return Target(run)
+        return Selection(run)
     with contextlib.suppress(UsageError):
-        return Target(run, find_session(folder, "/".join(parts)))
+        return Selection(run, find_session(folder, "/".join(parts)))
     last = ATTEMPT.fullmatch(parts[-1])
     number = last[1] if last else parts[-1]
     if len(parts) == 1 or not number.isdecimal() or len(number) > 6:
@@ -70,19 +72,21 @@ def find_target(path: Path) -> Target:
     there = [int(m[1]) for p in attempt_folders(session) if (m := ATTEMPT.search(p.name))]
     if int(number) not in there:
         raise UsageError(f"{session} has no attempt {number}.", f"It has {', '.join(map(str, there)) or 'none'}.")
-    return Target(run, session, int(number))
+    return Selection(run, session, int(number))
 
 
 def configuration(run: Run) -> RunConfig:
-    """The run's configuration as this version understands it.
+    """The settings of the run that a replay needs, as this version understands them: who acted and what was learned are left out.
 
     Raises:
         UsageError: the run was not made here.
         StoreError: its settings are those of another version.
     """
     refuse_imported(run)
+    needed = {name: value for name, value in run.config.items() if name not in {"adapt", "model"}} | {"policy": "noop"}
     try:
-        return RunConfig.model_validate(run.config)
+        with only_named():
+            return RunConfig.model_validate(needed)
     except ValidationError as error:
         raise StoreError(f"The settings of {run.folder} are not of this version: {error.errors()[0]['msg']}.") from error
 
@@ -117,12 +121,24 @@ def safe_options(
     return taken | dict(given), sorted(recorded.keys() - taken.keys() - given.keys())
 
 
+def names_code(suite: str) -> bool:
+    """Whether the suite is a ``module:Name``, and not one of an installed benchmark."""
+    return NAMED_MODULE.fullmatch(suite) is not None and suite.partition(":")[0] not in benchmark_names()
+
+
 def with_suite(config: RunConfig, given: str | None) -> RunConfig:
     """The settings, with the task files that the user vouches for.
 
     Raises:
         UsageError: the run's tasks are files, and none are given; or it is the other way round.
     """
+    if names_code(config.suite):
+        if given != config.suite:
+            raise UsageError(
+                f"The tasks of this run are those of {config.suite}, which is code.",
+                f"If you trust it, say --suite {config.suite}.",
+            )
+        return config
     benchmark, _, files = config.suite.partition(":")
     if files and given is None:
         raise UsageError(

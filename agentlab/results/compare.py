@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentlab.disk.runs import Run
-from agentlab.disk.store import differing
+from agentlab.disk.store import CHANGES_NO_RESULT, differing
 from agentlab.results import figures
 from agentlab.results.metrics import (
     Interval,
@@ -20,7 +20,6 @@ from agentlab.results.metrics import (
     success_bands,
 )
 from agentlab.results.pages import Section, write_pages
-from agentlab.run.config import CHANGES_NO_RESULT
 from envs.errors import UsageError
 
 SHOWN = 8

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageDraw
 
 from agentlab.disk.row import SPLIT
-from agentlab.disk.runs import Attempt, attempt_folders, find_session, read_attempt, read_screen
+from agentlab.disk.runs import Attempt, attempt_folders, find_session, read_attempt, read_observation
 from agentlab.results.drawing import INK, draw_actions, fit, font, wrap
 from agentlab.results.metrics import Interval
 from envs import actions as act
@@ -88,6 +88,8 @@ GOOD, BAD, BROKEN = "#0f8a5f", "#c0392b", "#8a6d00"
 PAD = 14
 WORDS_WIDTH = 250
 END_WIDTH = 150
+TEXT_CELL = (180, 300)
+"""Height and width of the cell of a step that has a text instead of a screen."""
 MAX_LINES = 4
 """Of a thought."""
 
@@ -116,7 +118,7 @@ def attempt_strip(
 ) -> None:
     """A picture of one session: a row per attempt, a column per step.
 
-    At the left the guidance the attempt was made under; under each screen (with the action drawn on it) the thought and the action;
+    At the left the guidance the attempt was made under; under each screen (with the action drawn on it) or text the thought and the action;
     at the end the reward, and what the update did to the weights.
 
     Args:
@@ -156,7 +158,7 @@ def attempt_strip(
 def _sizes(shown: Sequence[Attempt], columns: int, scale: float | None) -> Strip:
     height, width = _first_screen(shown)
     if scale is None:
-        scale = 2.0 if width <= 200 else min(2.0, 340 / width)
+        scale = 1.0 if (height, width) == TEXT_CELL else 2.0 if width <= 200 else min(2.0, 340 / width)
     thoughts = [wrap(_thought(step), font(12), round(width * scale), MAX_LINES) for a in shown for step in a.steps]
     most = min(columns, max(len(a.steps) for a in shown))
     return Strip(scale, round(width * scale), round(height * scale), most, max(map(len, thoughts)))
@@ -170,10 +172,10 @@ def _first_screen(shown: Sequence[Attempt]) -> tuple[int, int]:
     for attempt in shown:
         for step in attempt.steps:
             try:
-                screen = read_screen(attempt.folder, step.get("screen"))
+                seen = read_observation(attempt.folder, step)
             except StoreError:
                 continue
-            return screen.shape[0], screen.shape[1]
+            return seen["screenshot"].shape[:2] if "screenshot" in seen else TEXT_CELL  # type: ignore[return-value]
     return 220, 160  # nothing to see: cells of a usual size say so
 
 
@@ -202,8 +204,11 @@ def _step_cell(
     draw.text((x, y + 3), f"step {step.get('index', '?')}", font=font(12), fill=SOFT)
     try:
         actions = [act.from_json(a) for a in step.get("actions", [])]
-        screen = read_screen(attempt.folder, step.get("screen"))
-        picture.paste(draw_actions(screen, actions, strip.scale).resize((strip.width, strip.height)), (x, y + 26))
+        seen = read_observation(attempt.folder, step)
+        if "screenshot" in seen:
+            picture.paste(draw_actions(seen["screenshot"], actions, strip.scale).resize((strip.width, strip.height)), (x, y + 26))
+        else:
+            _text_cell(draw, seen["text"], x, y + 26, strip)
     except (StoreError, InvalidActionError) as error:
         for number, line in enumerate(wrap(error.message, font(12), strip.width - 16, 6)):
             draw.text((x + 8, y + 40 + 16 * number), line, font=font(12), fill=BAD)
@@ -213,6 +218,14 @@ def _step_cell(
         draw.text((x, below + 16 * number), line, font=font(12), fill=TEXT)
     words = " ".join(str(step.get("action_text") or step.get("text") or "").split())
     draw.text((x, below + 16 * strip.lines + 2), fit(words, font(11, "Mono"), strip.width), font=font(11, "Mono"), fill=INK[:3])
+
+
+def _text_cell(draw: ImageDraw.ImageDraw, text: str, x: int, y: int, strip: Strip) -> None:
+    """What the agent read, as much of its end as fits: that is where the news is."""
+    face, most = font(11, "Mono"), (strip.height - 12) // 14
+    lines = [line for paragraph in text.split("\n")[-most:] for line in wrap(paragraph, face, strip.width - 16, most)]
+    for number, line in enumerate(lines[-most:]):
+        draw.text((x + 8, y + 6 + 14 * number), line, font=face, fill=TEXT)
 
 
 def _end_cell(draw: ImageDraw.ImageDraw, attempt: Attempt, x: int, y: int, strip: Strip) -> None:

@@ -27,6 +27,7 @@ class SessionSummary:
         failed_first: Attempt 1 was graded and failed.
         feasible: The task can be done; of the others the right answer is to say that they cannot.
         first_score: The benchmark's score of attempt 1, which may be partial; 0 where it was never graded.
+        first_graded: Attempt 1 was graded.
     """
 
     task: str
@@ -38,6 +39,7 @@ class SessionSummary:
     failed_first: bool
     feasible: bool = True
     first_score: float = 0.0
+    first_graded: bool = True
 
     def solved_within(self, k: int) -> bool:
         return self.solved_at is not None and self.solved_at <= k
@@ -66,6 +68,8 @@ class Summary:
     updates: int
     updates_accepted: int
     first_score: float | None
+    graded_first: int
+    graded_first_score: float | None
     feasible_sessions: int
     feasible_success_at: list[float]
     feasible_first_score: float | None
@@ -97,6 +101,7 @@ def sessions(rows: Iterable[Row]) -> list[SessionSummary]:
                 failed_first=first is not None and first.graded and not first.success,
                 feasible=ordered[0].feasible,
                 first_score=(first.score if first is not None else None) or 0.0,
+                first_graded=first is not None and first.graded,
             )
         )
     return found
@@ -169,6 +174,8 @@ def summarize(rows: Sequence[Row], *, attempts: int, planned: int | None = None)
         updates=len(updates),
         updates_accepted=sum(u.accepted for u in updates),
         first_score=_mean_score(done),
+        graded_first=sum(s.first_graded for s in done),
+        graded_first_score=graded_mean(done),
         feasible_sessions=len(feasible),
         feasible_success_at=[success_at(feasible, k) for k in range(1, attempts + 1)],
         feasible_first_score=_mean_score(feasible),
@@ -179,6 +186,17 @@ def summarize(rows: Sequence[Row], *, attempts: int, planned: int | None = None)
 def _mean_score(found: Sequence[SessionSummary]) -> float | None:
     """Mean score of attempt 1: what OSWorld's tables call the success rate; sessions that the machinery ended count as 0."""
     return statistics.fmean(s.first_score for s in found) if found else None
+
+
+def graded_mean(found: Sequence[SessionSummary]) -> float | None:
+    """Mean score of attempt 1 as AndroidWorld's runner counts (``suite_utils.process_episodes``): a trial that could not be run is left
+    out, and the mean is over task names, each the mean of its instances.
+    """
+    by_name: dict[str, list[float]] = {}
+    for session in found:
+        if session.first_graded:
+            by_name.setdefault(session.name, []).append(session.first_score)
+    return statistics.fmean(statistics.fmean(scores) for scores in by_name.values()) if by_name else None
 
 
 def unparsable_draws(rows: Iterable[Row]) -> float | None:

@@ -93,6 +93,10 @@ def summary_lines(summary: Summary) -> list[Line]:
     unfinished = summary.sessions - summary.finished
     lines = [("sessions", f"{summary.finished}" + (f" of {summary.sessions} ({unfinished} not finished)" if unfinished else ""))]
     lines += [(f"success@{k}", f"{share:.1%}") for k, share in enumerate(summary.success_at, start=1)]
+    if summary.graded_first < summary.finished:
+        without = f"{_share(summary.graded_first_score)} of {summary.graded_first} (above, the other "
+        without += f"{summary.finished - summary.graded_first} count as unsolved)"
+        lines.append(("mean score at attempt 1 where it could be run (AndroidWorld's own count)", without))
     if summary.feasible_sessions < summary.finished:
         feasible = " ".join(f"{share:.1%}" for share in summary.feasible_success_at)
         lines.append((f"success@1 … on the {summary.feasible_sessions} feasible tasks", feasible))

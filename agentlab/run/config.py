@@ -31,13 +31,13 @@ Settings = dict[str, Any]
 """Nested plain settings, as they come from a file."""
 
 
-class Section(BaseModel):
+class ConfigSection(BaseModel):
     """Base of our sections: immutable, unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class AdaptConfig(Section):
+class AdaptConfig(ConfigSection):
     """What happens between two attempts: two independent choices, words and weights."""
 
     preset: str = Field(
@@ -74,7 +74,7 @@ class AdaptConfig(Section):
         return words and first == (self.switch_first == "words"), weights and first == (self.switch_first == "weights")
 
 
-class RunConfig(Section):
+class RunConfig(ConfigSection):
     """Everything that determines a run's results, and the few things that only determine how fast they come."""
 
     suite: str = Field(default="miniwob", description="Benchmark or task suite.")
@@ -134,10 +134,6 @@ class RunConfig(Section):
 
     def to_json(self) -> Settings:
         return self.model_dump(mode="json")
-
-
-CHANGES_NO_RESULT = ("workers", "out", "track", "keep_adapters")
-"""Keys that may differ when a run is continued."""
 
 
 # -- resolving ---------------------------------------------------------------------------------------------------------------------

@@ -20,8 +20,8 @@ from typing import Any
 from agentlab.disk.files import write_atomic
 from agentlab.disk.row import Row
 from agentlab.disk.rows import session_over
-from agentlab.disk.store import RunStore
-from agentlab.run.config import CHANGES_NO_RESULT, RunConfig
+from agentlab.disk.store import CHANGES_NO_RESULT, RunStore
+from agentlab.run.config import RunConfig
 from agentlab.run.memory import MemoryWatch
 from agentlab.run.needs import policy_lacks
 from agentlab.run.session import Interrupted, Session

@@ -24,7 +24,7 @@ from typing import Any
 from agentlab.disk import rows
 from agentlab.disk.files import disk_errors, read_json
 from agentlab.disk.record import AttemptWriter, load_trace
-from agentlab.disk.row import Failure, Row, UpdateColumns
+from agentlab.disk.row import Breakage, Row, UpdateColumns
 from agentlab.disk.rows import Played
 from agentlab.disk.store import SessionStore
 from agentlab.run.config import RunConfig
@@ -91,7 +91,7 @@ class Session:
         Returns its row, and what it was; None if the machinery never let it end.
         """
         writer = AttemptWriter(self.store.start_attempt(t))
-        broken: list[Failure] = []
+        broken: list[Breakage] = []
         started = time.perf_counter()
         while True:
             try:
@@ -101,7 +101,7 @@ class Session:
                 theta.discard()
                 if self.stop.wait(0.2):  # Ctrl-C reaches the browser too: that is no failure of the machinery
                     raise Interrupted from error
-                broken.append(Failure(component=error.component, message=error.message))
+                broken.append(Breakage(component=error.component, message=error.message))
                 writer.event("infrastructure", **broken[-1].model_dump())
                 writer.void()
                 if len(broken) > self.config.infra_retries:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import importlib.util
 import inspect
 import json
 import re
@@ -15,7 +14,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal
 
-import gymnasium as gym
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -23,10 +21,10 @@ from pydantic_core import PydanticUndefined
 from agentlab.run.config import RunConfig, complete_key, sections_of
 from agentlab.run.presets import PRESETS
 from envs.errors import UsageError, did_you_mean
+from envs.registration import own_benchmarks
+from policies.registry import ENGINE_OPTIONS
 
-NAMESPACE = "agentlab/"
-"""Of the environments whose options are listed."""
-OF_POLICIES = ("policies.checkpoint", "policies.families.settings", "policies.chat")
+OF_POLICIES = ("policies.families.settings", "policies.chat")
 """Modules whose models are options of policies."""
 NOT_A_SETTING = {"task", "oracle", "grader", "render_mode", "platform"}
 """Parameters of environments that a run fills in."""
@@ -115,26 +113,34 @@ def _fields(model: Any) -> dict[str, tuple[Any, FieldInfo]]:
 
 def _of_policies() -> Iterator[Setting]:
     for module in OF_POLICIES:
-        if importlib.util.find_spec(module) is None:
-            continue
         for model in vars(importlib.import_module(module)).values():
             if isinstance(model, type) and issubclass(model, BaseModel) and model.__module__ == module:
                 yield from _of(model, "model.", "openai:MODEL" if module.endswith("chat") else "checkpoints")
+    from policies.checkpoint import load_engine
+
+    yield from _of_callable(load_engine, "model.", "checkpoints", lambda option: option in ENGINE_OPTIONS)
+    meaning = "Vocabulary of actions that is asked for; null: that of the run's environment."
+    yield Setting("model.platform", "checkpoints, openai:MODEL", "null", meaning, "computer, mobile or null")
 
 
 def _of_environments() -> Iterator[Setting]:
-    """Options of the environments, from their constructors and what their docstrings say of them."""
-    for env_id, spec in gym.registry.items():
-        if not env_id.startswith(NAMESPACE) or not isinstance(spec.entry_point, str):
-            continue
-        module, _, name = spec.entry_point.partition(":")
+    for benchmark in own_benchmarks().values():
+        module, _, name = str(benchmark.environment).partition(":")
         creator = getattr(importlib.import_module(module), name)
-        meanings, choices = _from_docstring(creator), getattr(creator, "choices", {})
-        for option, parameter in inspect.signature(creator).parameters.items():
-            if option not in NOT_A_SETTING:
-                of = env_id.removeprefix(NAMESPACE).rpartition("-v")[0]
-                words = ", ".join(choices[option]) if option in choices else _values(_annotation(creator, option), [])
-                yield Setting(f"env.{option}", of, _written(parameter.default), meanings.get(option, ""), words)
+        yield from _of_callable(creator, "env.", benchmark.name, lambda option: option not in NOT_A_SETTING)
+
+
+def _of_callable(creator: Callable[..., Any], prefix: str, of: str, wanted: Callable[[str], bool]) -> Iterator[Setting]:
+    """Options that are parameters, with what the docstring says of them."""
+    meanings, choices = _from_docstring(creator), getattr(creator, "choices", {})
+    for option, parameter in inspect.signature(creator).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:  # what else it takes stands in an attribute of that name
+            for name, knob in getattr(creator, option, {}).items():
+                words = ", ".join(knob.choices) or _values(type(knob.default), [])
+                yield Setting(f"{prefix}{name}", of, _written(knob.default), knob.text, words)
+        elif wanted(option):
+            words = ", ".join(choices[option]) if option in choices else _values(_annotation(creator, option), [])
+            yield Setting(f"{prefix}{option}", of, _written(parameter.default), meanings.get(option, ""), words)
 
 
 def _annotation(creator: Callable[..., Any], option: str) -> Any:
@@ -150,7 +156,7 @@ def _from_docstring(thing: Any) -> dict[str, str]:
         if section.startswith(("Args:", "Attributes:")):
             for entry in re.split(r"\n {4}(?! )", section)[1:]:
                 names, _, meaning = entry.partition(":")
-                elsewhere = re.fullmatch(r" See :class:`~?([\w.]+)\.(\w+)`\.", meaning)
+                elsewhere = re.fullmatch(r"See :class:`~?([\w.]+)\.(\w+)`\.", meaning.strip())
                 there = _from_docstring(getattr(importlib.import_module(elsewhere[1]), elsewhere[2])) if elsewhere else {}
                 found |= {name: there.get(name) or _plain(meaning) for name in names.split(", ")}
     return found

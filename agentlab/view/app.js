@@ -171,8 +171,12 @@ function attemptCard(attempt, previous) {
 
 function stage(attempt, step, past) {
   const box = element("div", { class: past ? "stage past" : "stage" });
-  const name = past ? attempt.final || step.screen : step.screen;
-  if (!name) { box.append(element("div", { class: "missing" }, "This screen is missing.")); return box; }
+  const seen = past && (attempt.final.screen || attempt.final.observation !== null) ? attempt.final : step, name = seen.screen;
+  if (!name) {
+    if (seen.pictured) box.append(element("div", { class: "missing" }, "This screen is missing."));
+    if (seen.observation !== null) box.append(saw(seen.observation));
+    return box;
+  }
   const image = element("img", { loading: "lazy", src: screenUrl(attempt.number, name), alt: past ? "last screen" : `screen before step ${step.index}` });
   image.addEventListener("load", () => {
     document.body.classList.toggle("wide", image.naturalWidth > 400); // a desktop needs more room than a small page
@@ -180,17 +184,21 @@ function stage(attempt, step, past) {
   });
   image.addEventListener("error", () => box.replaceChildren(element("div", { class: "missing" }, "This screen cannot be shown.")));
   box.append(image);
-  return box;
+  return seen.observation === null ? box : element("div", {}, box, saw(seen.observation));
 }
 
+/** A text that the agent saw. */
+const saw = (text) => element("pre", { class: "saw", tabindex: "0" }, text || "(an empty text)");
+
 function stepText(step, past, count) {
-  if (past) return [element("p", { class: "numbers" }, `Ended after ${count} step${count === 1 ? "" : "s"}; this is the last screen.`)];
+  if (past) return [element("p", { class: "numbers" }, `Ended after ${count} step${count === 1 ? "" : "s"}; this is what there was to see at the end.`)];
   const numbers = [step.tokens === null ? "" : `${step.tokens} tokens`, step.redrawn ? `drawn again ${step.redrawn}×` : "",
     step.logprob === null ? "" : `log p ${step.logprob.toFixed(2)}`,
     ...Object.entries(step.seconds).map(([k, v]) => (v === null ? "" : `${k} ${v.toFixed(2)} s`))].filter(Boolean).join(" · ");
   const sign = step.credit > 0 ? "plus" : step.credit < 0 ? "minus" : "";
   return [element("p", { class: "thought" }, step.thought), element("code", { class: "action" }, step.action_text),
     step.invalid ? element("p", { class: "invalid" }, step.invalid) : null,
+    step.feedback ? element("p", { class: "feedback" }, element("b", {}, "The user: "), step.feedback) : null,
     step.now ? element("p", { class: "numbers" }, "after the update, greedily: ", element("code", {}, step.now)) : null,
     element("p", { class: "numbers" },
       step.credit === null ? null : element("span", { class: `credit ${sign}`, title: "credit r of this step" }, `r ${step.credit.toFixed(2)}`),

@@ -70,6 +70,8 @@ def shell_commands(operation: Operation) -> list[list[str]] | None:
         case {"type": "swipe" | "drag" as kind, "x": x, "y": y, "end_x": end_x, "end_y": end_y, "duration_ms": duration}:
             verb = "swipe" if kind == "swipe" else "draganddrop"
             return [["input", verb, *(str(int(number)) for number in (x, y, end_x, end_y, duration))]]
+        case {"type": "long_press", "x": x, "y": y, "duration_ms": duration}:
+            return [["input", "swipe", *(str(int(number)) for number in (x, y, x, y, duration))]]
         case {"type": "key", "key": key}:
             return [["input", "keyevent", str(key)]]
         case {"type": "keys", "keys": keys}:

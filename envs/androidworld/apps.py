@@ -1,36 +1,59 @@
-"""Names of applications for upstream's server, whose own matching is silent and by prefix.
+"""Names of applications, one table for every server.
 
-Upstream takes the first entry of its table that is a *prefix pattern* of the name, so "Wallet" opens WhatsApp, and it starts a package
-of that name where nothing matches, so "Calendar" opens nothing; neither says so.  Here a name is looked up whole; what is sent is one
-that upstream opens right (the tests ask its own matcher), and an unknown one is refused.  Our own guest server has the same table.
+Upstream takes the first entry of its own table that is a *prefix pattern* of the name, so "Wallet" opens WhatsApp, and starts a package of
+that name where nothing matches, so "Calendar" opens nothing; neither says so.  Here a name is looked up whole and resolved before it is
+sent, to one that upstream's matcher and our guest server both open right; an unknown one is refused.
+
+A name that upstream's table has means what it means there (Messages, Maps and Photos are Google's); names that it has not, which goals,
+screens and models use all the same, mean the benchmark's applications.
 """
 
 from __future__ import annotations
 
 import re
 
-from envs.androidworld.gestures import nearest
+from envs.androidworld.names import nearest
 from envs.errors import InvalidActionError
 
-APPS = (
-    "audio recorder", "broccoli", "camera", "chrome", "clipper", "clock", "contacts", "files", "joplin", "markor", "opentracks", "osmand",
-    "phone", "pro expense", "retro music", "settings", "simple calendar pro", "simple draw pro", "simple gallery pro",
-    "simple sms messenger", "tasks", "vlc",
-)  # fmt: skip
-"""The applications of the benchmark, by a name that upstream's matcher understands."""
+NAMES: dict[str, tuple[str, ...]] = {
+    # sent: also called
+    "android world": (),
+    "audio recorder": ("recorder",),
+    "broccoli": ("broccoli recipe", "recipe", "recipes"),
+    "camera": (),
+    "chrome": ("browser", "google chrome"),
+    "clipper": (),
+    "clock": (),
+    "contacts": (),
+    "dialer": ("phone",),
+    "files": ("file manager",),
+    "gmail": ("gemail", "google mail", "google email", "google mail client"),
+    "google calendar": ("gcal",),
+    "google drive": ("drive", "gdrive"),
+    "google maps": ("google map", "gmaps", "maps"),
+    "google photos": ("google images", "google photo", "google pics", "gphotos", "photos"),
+    "google search": ("google",),
+    "joplin": ("notes",),
+    "markor": (),
+    "messages": (),
+    "miniwob": (),
+    "opentracks": ("activity tracker", "open tracks", "open tracks sports tracker", "sports tracker"),
+    "osmand": (),
+    "pro expense": ("arduia pro expense", "expense", "expenses"),
+    "retro music": ("music", "retro", "retro player"),
+    "settings": ("system settings",),
+    "simple calendar pro": ("calendar", "simple calendar"),
+    "simple draw pro": ("draw", "simple draw"),
+    "simple gallery pro": ("gallery", "simple gallery"),
+    "simple sms messenger": ("simple sms", "sms", "sms messenger"),
+    "tasks": ("task", "tasks.org"),
+    "vlc": ("vlc player",),
+    "youtube": ("yt",),
+}
+"""The name that is sent, and the others that it goes by; lower case, without a closing "app"."""
 
-ALIASES = {
-    "calendar": "simple calendar pro", "simple calendar": "simple calendar pro", "gallery": "simple gallery pro",
-    "simple gallery": "simple gallery pro", "photos": "simple gallery pro", "browser": "chrome", "google chrome": "chrome",
-    "music": "retro music", "retro": "retro music", "retro player": "retro music", "expense": "pro expense", "expenses": "pro expense",
-    "arduia pro expense": "pro expense", "recipe": "broccoli", "recipes": "broccoli", "broccoli recipe": "broccoli",
-    "sms": "simple sms messenger", "messages": "simple sms messenger", "sms messenger": "simple sms messenger",
-    "simple sms": "simple sms messenger", "draw": "simple draw pro", "simple draw": "simple draw pro", "notes": "joplin",
-    "sports tracker": "opentracks", "activity tracker": "opentracks", "open tracks": "opentracks",
-    "open tracks sports tracker": "opentracks", "file manager": "files", "maps": "osmand", "recorder": "audio recorder",
-    "task": "tasks", "tasks.org": "tasks", "system settings": "settings", "dialer": "phone", "vlc player": "vlc",
-}  # fmt: skip
-"""Other names that goals, screens and models use."""
+APPS = tuple(NAMES)
+ALIASES = {other: name for name, others in NAMES.items() for other in others}
 
 
 def plain(name: str) -> str:
@@ -38,14 +61,14 @@ def plain(name: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"\bapp(lication)?$", "", name.strip().lower())).strip()
 
 
-def upstream_name(name: str) -> str:
-    """What to send to upstream's server so that it opens the application called ``name``.
+def resolve(name: str) -> str:
+    """The name to send, on whichever server, so that the application called ``name`` opens.
 
     Raises:
-        InvalidActionError: the benchmark has no such application.
+        InvalidActionError: the benchmark's phone has no such application.
     """
     wanted = plain(name)
     found = ALIASES.get(wanted, wanted)
-    if found not in APPS:
+    if found not in NAMES:
         raise InvalidActionError(f"There is no application {name[:40]!r}.{nearest(wanted, [*APPS, *ALIASES])}")
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -70,6 +70,7 @@ class AndroidWorldEnv(GUIEnv):
         "provider": ("ours", "upstream"), "scroll": ("content", "finger"), "enter": ("asked", "always"), "drag": ("swipe", "pick_up"),
         **CHOICES,
     }  # fmt: skip
+    emulator_settings: ClassVar[Mapping[str, knobs.Knob]] = knobs.KNOBS
     withheld = ("spares", *knobs.KNOBS)
 
     def __init__(

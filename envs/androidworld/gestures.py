@@ -6,12 +6,12 @@ in ``docs/androidworld.md``.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from envs import actions as act
+from envs.androidworld import apps
+from envs.androidworld.names import nearest
 from envs.errors import InvalidActionError, UsageError
 
 Operation = dict[str, Any]
@@ -23,9 +23,8 @@ DRAWN_MS = 500
 DRAG_MS = 800
 PICK_UP_MS = 2000
 LONG_PRESS_MS = 1000
-LEAST_LONG_PRESS_MS, MOST_LONG_PRESS_MS = 600, 10_000
-"""Of one whose length the agent gives; below the first, Android takes it for a tap."""
-MOST_WAIT_SECONDS = 30.0
+LEAST_PRESS, MOST_PRESS, MOST_WAIT = 0.6, 10.0, 30.0
+"""Seconds: a shorter press is a tap to Android; the guest's own limits of a press and of a wait."""
 EDGE = 0.04
 """Share of the screen at its edges where Android takes a swipe for one of its own gestures."""
 LEAST_STROKE = 0.15
@@ -37,15 +36,20 @@ FINGER: dict[act.Direction, tuple[int, int]] = {"up": (0, 1), "down": (0, -1), "
 
 KEYS = {
     "enter": "ENTER", "tab": "TAB", "space": "SPACE", "backspace": "DEL", "delete": "FORWARD_DEL", "esc": "ESCAPE", "escape": "ESCAPE",
-    "back": "BACK", "home": "MOVE_HOME", "end": "MOVE_END", "pageup": "PAGE_UP", "pagedown": "PAGE_DOWN", "up": "DPAD_UP",
+    "back": "BACK", "end": "MOVE_END", "pageup": "PAGE_UP", "pagedown": "PAGE_DOWN", "up": "DPAD_UP",
     "down": "DPAD_DOWN", "left": "DPAD_LEFT", "right": "DPAD_RIGHT", "ctrl": "CTRL_LEFT", "shift": "SHIFT_LEFT", "alt": "ALT_LEFT",
-    "win": "META_LEFT", "insert": "INSERT", "menu": "MENU", "capslock": "CAPS_LOCK",
-    "recents": "APP_SWITCH", "volumeup": "VOLUME_UP", "volumedown": "VOLUME_DOWN", "volumemute": "VOLUME_MUTE", "power": "POWER",
-    "camera": "CAMERA", "clear": "CLEAR", "playpause": "MEDIA_PLAY_PAUSE",
+    "win": "META_LEFT", "insert": "INSERT", "menu": "MENU", "apps": "MENU", "capslock": "CAPS_LOCK", "return": "ENTER",
+    "ctrlright": "CTRL_RIGHT", "shiftright": "SHIFT_RIGHT", "altright": "ALT_RIGHT", "search": "SEARCH", "copy": "COPY", "cut": "CUT",
+    "paste": "PASTE", "recents": "APP_SWITCH", "recent": "APP_SWITCH", "app_switch": "APP_SWITCH", "overview": "APP_SWITCH",
+    "volume_up": "VOLUME_UP", "volumeup": "VOLUME_UP", "volume_down": "VOLUME_DOWN", "volumedown": "VOLUME_DOWN",
+    "volumemute": "VOLUME_MUTE", "camera": "CAMERA", "clear": "CLEAR", "playpause": "MEDIA_PLAY_PAUSE",
     **{letter: letter.upper() for letter in "abcdefghijklmnopqrstuvwxyz"}, **{digit: digit for digit in "0123456789"},
     **{f"f{number}": f"F{number}" for number in range(1, 13)},
 }  # fmt: skip
 """Names of keys as agents write them -> Android's, without ``KEYCODE_``."""
+BUTTONS = {"home": "HOME", "back": "BACK"}
+"""Alone, these are the phone's buttons; together with others, keys of a keyboard (ctrl+home moves the cursor)."""
+TOGETHER = {"home": "MOVE_HOME"}
 MOST_KEYS = 4
 
 
@@ -94,8 +98,7 @@ def compile_action(action: act.Action, conventions: Conventions, screen: tuple[i
         case act.DoubleClick(x, y):
             return {"type": "double_tap", "x": int(x), "y": int(y)}
         case act.LongPress(x, y, seconds):
-            held = LONG_PRESS_MS if seconds is None else min(max(int(seconds * 1000), LEAST_LONG_PRESS_MS), MOST_LONG_PRESS_MS)
-            return {"type": "long_press", "x": int(x), "y": int(y), "duration_ms": held}
+            return {"type": "long_press", "x": int(x), "y": int(y), "duration_ms": _milliseconds(seconds, LONG_PRESS_MS)}
         case act.Drag(x, y, end_x, end_y):
             kind, duration = ("swipe", DRAG_MS) if conventions.drag == "swipe" else ("drag", PICK_UP_MS)
             return _stroke(kind, x, y, end_x, end_y, duration)
@@ -106,14 +109,12 @@ def compile_action(action: act.Action, conventions: Conventions, screen: tuple[i
         case act.Hotkey(keys):
             return _keys(keys)
         case act.Wait(seconds):
-            return {
-                "type": "wait",
-                "seconds": float(conventions.wait_seconds if seconds is None else min(seconds, MOST_WAIT_SECONDS)),
-            }
+            asked = conventions.wait_seconds if seconds is None or not seconds >= 0 else seconds
+            return {"type": "wait", "seconds": float(min(asked, MOST_WAIT))}
         case act.PressHome() | act.PressBack():
             return {"type": "key", "key": "KEYCODE_HOME" if isinstance(action, act.PressHome) else "KEYCODE_BACK"}
         case act.OpenApp(name):
-            return {"type": "open_app", "name": sendable(name)}
+            return {"type": "open_app", "name": apps.resolve(sendable(name))}
     raise InvalidActionError(f"A phone has no action {action.kind!r}.")
 
 
@@ -151,21 +152,20 @@ def _type(action: act.Type, conventions: Conventions) -> Operation:
 
 
 def _keys(keys: tuple[str, ...]) -> Operation:
-    codes = []
-    for key in keys:
-        name = key.strip().lower()
-        if name not in KEYS:
-            raise InvalidActionError(f"A phone has no key {key[:20]!r}.{nearest(name, KEYS)}")
-        codes.append(f"KEYCODE_{KEYS[name]}")
+    names = [key.strip().lower() for key in keys]
+    known = KEYS | (BUTTONS if len(names) == 1 else TOGETHER)
+    for key, name in zip(keys, names, strict=True):
+        if name not in known:
+            raise InvalidActionError(f"A phone has no key {key[:20]!r}.{nearest(name, known)}")
+    codes = [f"KEYCODE_{known[name]}" for name in names]
     if not 1 <= len(codes) <= MOST_KEYS:
         raise InvalidActionError(f"{len(codes)} keys cannot be pressed together.")
     return {"type": "key", "key": codes[0]} if len(codes) == 1 else {"type": "keys", "keys": codes}
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a message to the agent: the most similar names, if any are."""
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    return f" Did you mean {' or '.join(near)}?" if near else ""
+def _milliseconds(seconds: float | None, default: int) -> int:
+    """How long a finger stays, within what the guest takes; ``default`` where the agent does not say."""
+    return default if seconds is None or not seconds > 0 else round(min(max(seconds, LEAST_PRESS), MOST_PRESS) * 1000)
 
 
 def sendable(text: str) -> str:

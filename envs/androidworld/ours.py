@@ -12,7 +12,7 @@ import numpy as np
 from envs.androidworld.device import Device, Instance, Look
 from envs.androidworld.gestures import Operation, sendable
 from envs.base import Screenshot
-from envs.connection import Answer, Connection
+from envs.connection import Connection, Response
 from envs.errors import InfrastructureError, InvalidActionError, UsageError
 
 HEADER = "X-Agentlab-Guest"
@@ -150,7 +150,7 @@ class OurDevice(Device):
         """As :meth:`_send`, for a reply that is a JSON object."""
         return self._connection.json(self._send(route, content, method=method), route)
 
-    def _send(self, route: str, content: dict[str, Any], *, method: str) -> Answer:
+    def _send(self, route: str, content: dict[str, Any], *, method: str) -> Response:
         """A reply of status 200; a busy server is asked again until its operation is over."""
         until = time.monotonic() + BUSY_SECONDS
         request = {"params": content} if method == "GET" else {"json": content}
@@ -163,7 +163,7 @@ class OurDevice(Device):
                 raise self._typed(route, answer.status, code, message)
             time.sleep(0.5)
 
-    def _error(self, answer: Answer) -> tuple[str, str]:
+    def _error(self, answer: Response) -> tuple[str, str]:
         try:
             error = json.loads(answer.body)["error"]
             return str(error["code"]), str(error["message"])
@@ -179,7 +179,7 @@ class OurDevice(Device):
         return self._connection.failed(route, f"HTTP {status} {code}: {message}", component)
 
 
-def _pixels(answer: Answer) -> Screenshot:
+def _pixels(answer: Response) -> Screenshot:
     """The picture of /screenshot: bare bytes, which cost a copy on the loopback interface where PNG costs 0.1 s.
 
     Raises:

@@ -15,11 +15,10 @@ import numpy as np
 
 from envs.androidworld import sight
 from envs.androidworld.adb import SideDoor
-from envs.androidworld.apps import upstream_name
 from envs.androidworld.device import Device, Instance, Look
 from envs.androidworld.gestures import FINGER, Operation, sendable
 from envs.base import Screenshot
-from envs.connection import Answer, Connection
+from envs.connection import Connection, Response
 from envs.errors import InfrastructureError, InvalidActionError, UsageError
 
 SECONDS = {
@@ -34,6 +33,7 @@ SAME_SHARE = 0.001
 """Two pictures of which less than this share of the pixels differs are equal: a cursor blinks, a clock moves on."""
 SLOW = "a picture takes about half a minute"
 NO_STROKES = "no swipe between two points: every stroke becomes a scroll over the whole screen"
+PRESSES = "a long press takes a second, whatever is asked for"
 ENTER = "every text ends with Enter"
 ASCII = "only ASCII can be typed"
 
@@ -50,7 +50,7 @@ class UpstreamDevice(Device):
         self._active: dict[str, Any] | None = None
         self._suite: dict[str, Any] | None = None
         self._doubts = sight.Doubts()
-        self.limits = (ASCII,) if door else (SLOW, NO_STROKES, ENTER, ASCII)
+        self.limits = (ASCII,) if door else (SLOW, NO_STROKES, PRESSES, ENTER, ASCII)
 
     def missing(self) -> str:
         try:
@@ -142,6 +142,9 @@ class UpstreamDevice(Device):
 
     def perform(self, operation: Operation) -> None:
         self._doubts.acted()
+        if operation["type"] == "wait":
+            time.sleep(float(operation["seconds"]))  # its own wait is one second, always
+            return
         if self._door is not None and self._door.perform(operation):
             return
         self._ask("POST", "/execute_action", {}, json=to_json_action(operation))
@@ -184,7 +187,7 @@ class UpstreamDevice(Device):
             return  # what made the task fail is the news; the next attempt makes new objects anyway
 
     def _ask(self, method: str, route: str, query: dict[str, Any], *, component: str = "", **request: Any) -> dict[str, Any]:
-        answer: Answer = self._connection.send(method, route, seconds=SECONDS.get(route, 30.0), params=query, **request)
+        answer: Response = self._connection.send(method, route, seconds=SECONDS.get(route, 30.0), params=query, **request)
         if answer.status != 200:
             raise self._connection.failed(route, f"HTTP {answer.status}: {answer.text()}", component)
         return self._connection.json(answer, route)
@@ -210,9 +213,7 @@ def to_json_action(operation: Operation) -> dict[str, Any]:
         case {"type": "key", "key": key} if key in _KEYS:
             return {"action_type": _KEYS[str(key)]}
         case {"type": "open_app", "name": name}:
-            return {"action_type": "open_app", "app_name": upstream_name(str(name))}
-        case {"type": "wait"}:
-            return {"action_type": "wait"}
+            return {"action_type": "open_app", "app_name": name}
     raise InvalidActionError(f"Upstream's server has no action for {json.dumps(operation)[:100]}.")
 
 

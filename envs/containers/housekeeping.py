@@ -14,7 +14,7 @@ from envs.errors import UsageError, did_you_mean
 
 
 @dataclass(frozen=True)
-class Row:
+class Listing:
     """One container with our labels.
 
     Attributes:
@@ -37,7 +37,7 @@ class Row:
         return self.container.name
 
 
-def ls(ledger: Ledger | None = None) -> list[Row]:
+def ls(ledger: Ledger | None = None) -> list[Listing]:
     """All containers on the engine that carry our labels, sorted by name."""
     ledger = ledger or Ledger()
     rows = []
@@ -46,7 +46,7 @@ def ls(ledger: Ledger | None = None) -> list[Row]:
         if owner is not None:
             wrapped = Container(container)
             state = wrapped.refresh()
-            rows.append(Row(wrapped, owner, str(container.attrs["Config"]["Image"]), state, wrapped.name in ledger))
+            rows.append(Listing(wrapped, owner, str(container.attrs["Config"]["Image"]), state, wrapped.name in ledger))
     return sorted((row for row in rows if row.state != "gone"), key=lambda row: row.name)
 
 
@@ -94,7 +94,7 @@ def _exists(client: docker.DockerClient, name: str) -> bool:
     return True
 
 
-def find(selector: str, ledger: Ledger | None = None) -> list[Row]:
+def find(selector: str, ledger: Ledger | None = None) -> list[Listing]:
     """Our containers whose name or run is ``selector``.
 
     Raises:

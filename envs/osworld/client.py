@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from envs.base import Screenshot
-from envs.connection import CONNECT_SECONDS, Answer, Connection
+from envs.connection import CONNECT_SECONDS, Connection, Response
 from envs.errors import InfrastructureError
 
 SCREENSHOT_SECONDS = 20.0
@@ -172,10 +172,10 @@ class GuestClient:
     def _json(self, method: str, route: str, **request: Any) -> dict[str, Any]:
         return self._connection.json(self._ask(method, route, **request), route)
 
-    def _ask(self, method: str, route: str, *, seconds: float = SCREENSHOT_SECONDS, **request: Any) -> Answer:
+    def _ask(self, method: str, route: str, *, seconds: float = SCREENSHOT_SECONDS, **request: Any) -> Response:
         return self._good(self._connection.send(method, route, seconds=seconds, **request), route)
 
-    def _good(self, answer: Answer, route: str) -> Answer:
+    def _good(self, answer: Response, route: str) -> Response:
         if answer.status != 200:
             raise self._connection.failed(route, f"HTTP {answer.status}: {answer.text()}")
         return answer

@@ -114,7 +114,7 @@ class ModelSession(ProtocolSession):
         reply: Generation = draw.extra
         if self.learner is None or reply.hidden is None:
             return
-        self.learner.record(reply.hidden, reply.tokens, step, coordinates=self._coordinates(reply.tokens))
+        self.learner.record(reply.hidden, reply.tokens, step, **self._marks(reply.tokens))
         self._replies.append(reply.tokens)
 
     def relive(self, steps: Sequence[tuple[Observation, str]], tokens: Sequence[Sequence[int]] = ()) -> list[float]:
@@ -180,16 +180,24 @@ class ModelSession(ProtocolSession):
             messages = self.messages(self.history[step][0], guidance=guidance, step=step)
             prompt = self.engine.prompt(messages, self.settings.min_pixels, self.settings.max_pixels)
             score = self.engine.score(prompt, tokens, self.learner.adapter)
-            scratch.record(score.hidden, tokens, step, coordinates=self._coordinates(tokens))
+            scratch.record(score.hidden, tokens, step, **self._marks(tokens))
 
     def _with_pieces(self, update: Update) -> Update:
         """The update with the texts of its tokens."""
         replies = [dataclasses.replace(r, pieces=tuple(self.engine.pieces(self._replies[r.step]))) for r in update.replies]
         return dataclasses.replace(update, replies=tuple(replies))
 
-    def _coordinates(self, tokens: Tensor) -> Tensor | None:
-        wanted = self.learner is not None and self.learner.wants_coordinates
-        return coordinate_tokens(self.engine.pieces(tokens)) if wanted else None
+    def _marks(self, tokens: Tensor) -> dict[str, Tensor]:
+        """What the method of the weights needs to know of a reply's tokens besides H."""
+        marks: dict[str, Tensor] = {}
+        if self.learner is None:
+            return marks
+        if self.learner.wants_coordinates:
+            marks["coordinates"] = coordinate_tokens(self.engine.pieces(tokens))
+        if self.learner.wants_frame:
+            ends = torch.tensor([token in self.engine.stop_ids for token in tokens.tolist()])
+            marks["frame"] = ends | frame_tokens(self.engine.pieces(tokens))
+        return marks
 
     def discard(self) -> None:
         super().discard()
@@ -222,6 +230,7 @@ class ModelSession(ProtocolSession):
         self.learner = None
 
 
+_PARTS = re.compile(r"^\s*Thought:|(?:^|\n)\s*Action:|</?(?:tool_call|action|think|thinking|thought|answer)>|```\w*")
 _POINT = re.compile(r"[(\[>]\s*-?\d[\d\s,.\-]*[)\]<]|\b[xy]\s{0,4}=\s{0,4}\d+(?:\.\d+)?")
 _ACTION_TAGS = ("<tool_call>", "<action>")
 
@@ -233,6 +242,17 @@ def coordinate_tokens(pieces: Sequence[str]) -> Tensor:
     if action < 0:
         fence = text.rfind("```", 0, max(text.rfind("```"), 0))
         action = fence if fence >= 0 else max(text.rfind("Action"), 0)
-    digits = {i for m in _POINT.finditer(text, action) for i in range(m.start(), m.end()) if text[i].isdigit()}
+    return _touching(pieces, {i for m in _POINT.finditer(text, action) for i in range(m.start(), m.end()) if text[i].isdigit()})
+
+
+def frame_tokens(pieces: Sequence[str]) -> Tensor:
+    """True where a token writes what separates the parts of a reply (``Thought:``, ``Action:``, tags, code fences): [T] bool."""
+    return _touching(pieces, {i for m in _PARTS.finditer("".join(pieces)) for i in range(m.start(), m.end())})
+
+
+def _touching(pieces: Sequence[str], characters: set[int]) -> Tensor:
+    """True where a token writes one of these characters of the text, [T] bool."""
     ends = list(itertools.accumulate(map(len, pieces)))
-    return torch.tensor([any(i in digits for i in range(end - len(piece), end)) for piece, end in zip(pieces, ends, strict=True)])
+    return torch.tensor(
+        [any(i in characters for i in range(end - len(piece), end)) for piece, end in zip(pieces, ends, strict=True)]
+    )

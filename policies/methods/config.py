@@ -65,6 +65,11 @@ class MethodConfig(WeightsConfig):
         """Whether the rule sees the tokens of the session's earlier failed attempts again."""
         return False
 
+    @property
+    def protects(self) -> bool:
+        """Whether the rule has to be told which tokens end or frame a reply."""
+        return False
+
 
 class TokensConfig(BaseModel):
     """Settings of methods that choose among an attempt's tokens."""

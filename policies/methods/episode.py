@@ -19,12 +19,14 @@ class Episode:
         rewards: r_i of the token's step, [T] float64 in [-1, 1].
         steps: The step (reply) a token belongs to, [T] int64.
         coordinates: True where the token is part of a coordinate, [T] bool; None if the policy did not say.
-        replayed: Tokens of earlier attempts, the last n of the T; their rewards are 0, their coordinates False.
+        frame: True where the token ends or frames its reply, [T] bool; None if the policy did not say.
+        replayed: Tokens of earlier attempts, the last n of the T; their rewards are 0, their marks False.
     """
 
     rewards: Tensor
     steps: Tensor
     coordinates: Tensor | None = None
+    frame: Tensor | None = None
     replayed: Replayed | None = None
 
     @property

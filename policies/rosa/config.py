@@ -17,6 +17,15 @@ class RosaConfig(AdapterConfig, TokensConfig, MethodConfig):
 
     # --- the target (Eq. 3)
     beta: float = Field(default=1.0, gt=0, description="β of Eq. 3: logit π̃ = logit p + r/β, in log-odds; smaller moves further.")
+    target: Literal["token", "reply", "episode"] = Field(
+        default="token",
+        description="What Eq. 3 is about. token: every token, r/β each (paper). reply, episode: the whole reply or all replies of the "
+        "attempt, r/β together, which moves a token the less the more open its continuation was (docs/rosa.md).",
+    )
+    protect: bool | None = Field(
+        default=None,
+        description="Tokens that end or frame a reply are never pushed away; null: where the target is a reply or an episode.",
+    )
     anchor: bool = Field(
         default=True,
         description="Tokens that are not moved enter the equations with a shift of 0, so that they stay; false: they are left out.",
@@ -44,6 +53,10 @@ class RosaConfig(AdapterConfig, TokensConfig, MethodConfig):
     @property
     def replays(self) -> bool:
         return self.replay
+
+    @property
+    def protects(self) -> bool:
+        return self.target != "token" if self.protect is None else self.protect
 
 
 PAPER: dict[str, Any] = {

@@ -1,4 +1,10 @@
-"""ROSA's target (Eq. 3): which tokens of an attempt enter, and where each should go; as probabilities or as log-odds."""
+"""ROSA's target (Eq. 3): which tokens of an attempt enter, and where each should go; as probabilities or as log-odds.
+
+Eq. 3 for one token is logit π̃_i = logit p_i + r_i/β.  For a whole response y, π̃(y) ∝ π(y) e^{r/β} and all others as they were, it
+decomposes exactly into (docs/rosa.md has the proof)
+
+    logit π̃_i = logit p_i + log(1 − (1 − e^{r/β}) S_i),      S_i = Π_{j>i} p_j
+"""
 
 from __future__ import annotations
 
@@ -8,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from envs.errors import AdaptationError
 from policies.methods.episode import Episode, Replayed, chosen_tokens
 from policies.rosa.config import RosaConfig
 
@@ -51,11 +58,10 @@ def target_of(episode: Episode, margin: Tensor, config: RosaConfig) -> Target:
     """Eq. 3 for an attempt.  ``margin`` [T]: log-odds of its tokens before the update.
 
     Raises:
-        AdaptationError: ``tokens=coordinates``, but the policy did not say which tokens are coordinates.
+        AdaptationError: ``tokens=coordinates``, or tokens that frame a reply are protected, and the policy did not say which they are.
     """
     chosen, fallback = chosen_tokens(episode, margin, config)  # [T]
-    r = episode.rewards.to(margin.device, torch.float64)  # [T]
-    x = torch.where(chosen, r / config.beta, 0.0)  # [T] logit π̃_i − logit p_i
+    x = torch.where(chosen, _shift(episode, margin, config), 0.0)  # [T] logit π̃_i − logit p_i
     enters = torch.ones_like(chosen) if config.anchor else chosen
     if episode.replayed is not None:
         new = len(margin) - episode.older
@@ -63,6 +69,40 @@ def target_of(episode: Episode, margin: Tensor, config: RosaConfig) -> Target:
         enters = enters.index_fill(0, torch.arange(new, len(margin), device=margin.device), True)
     keep = enters.nonzero()[:, 0]
     return Target(keep, x[keep], config.linearization, fallback)
+
+
+def _shift(episode: Episode, margin: Tensor, config: RosaConfig) -> Tensor:
+    """x_i = logit π̃_i − logit p_i of every token, [T]."""
+    x = episode.rewards.to(margin.device, torch.float64) / config.beta  # [T] r_i/β
+    kept = torch.zeros(len(x), dtype=torch.bool, device=margin.device)  # [T]
+    if config.protects:
+        if episode.frame is None:
+            raise AdaptationError("This policy does not say which tokens frame a reply.", "Use adapt.weights.protect=false.")
+        kept = episode.frame.to(margin.device)
+    if config.target != "token":
+        new = len(x) - episode.older
+        part = episode.steps[:new].to(margin.device) if config.target == "reply" else torch.zeros_like(x[:new], dtype=torch.long)
+        log_p = torch.where(kept, 0.0, -F.softplus(-margin))  # [T] log p_i; what is protected is taken as given
+        x = torch.cat([response_shift(x[:new], log_rest(log_p[:new], part)), x[new:]])
+    return torch.where(kept & (x < 0), 0.0, x)
+
+
+def log_rest(log_p: Tensor, part: Tensor) -> Tensor:
+    """log S_i = Σ_{j>i} log p_j over the later tokens of the same part, [T].  ``log_p``, ``part`` (ascending, a number each) [T]."""
+    after = log_p.flip(0).cumsum(0).flip(0) - log_p  # of all later tokens
+    _, sizes = part.unique_consecutive(return_counts=True)
+    ends = sizes.cumsum(0) - 1  # the last token of each part
+    return (after - after[ends].repeat_interleave(sizes)).clamp(max=0.0)
+
+
+def response_shift(x: Tensor, log_S: Tensor) -> Tensor:
+    """log(1 − (1 − e^x)·S): what token i moves by, in log-odds, when its response is to move by the factor e^x (docs/rosa.md).
+
+    ``x`` = r/β [T], ``log_S`` [T] log-probability of what followed.
+    """
+    small = torch.log1p(torch.expm1(x) * log_S.exp())  # exact where little of the mass is S
+    large = torch.logaddexp(torch.log(-torch.expm1(log_S)), x + log_S)  # log((1 − S) + e^x S): exact where S is near 1
+    return torch.where(log_S < -0.7, small, large)
 
 
 def replayed_from(episode: Episode, target: Target, after: Tensor) -> Replayed:

@@ -12,7 +12,7 @@ import numpy as np
 
 from agentlab.disk import rows
 from agentlab.disk.record import AttemptWriter
-from agentlab.disk.row import SPLIT, Failure, Seconds, UpdateColumns, WordsColumns
+from agentlab.disk.row import SPLIT, Breakage, Seconds, UpdateColumns, WordsColumns
 from agentlab.disk.store import RunStore, SessionStore
 from agentlab.run.config import resolve
 from agentlab.run.session import step_of
@@ -70,7 +70,7 @@ def make_run(
 def make_attempt(session: SessionStore, spec: TaskSpec, number: int, made: Made, guidance: str, over: bool) -> None:
     writer = AttemptWriter(session.start_attempt(number))
     if made.broken:
-        failure = Failure(component=made.broken, message=f"{made.broken} died")
+        failure = Breakage(component=made.broken, message=f"{made.broken} died")
         session.commit(number, rows.broken(spec, number, guidance, [failure] * 3, 2.0))
         return
     instruction = f"Click the red square of {spec.name}."

@@ -60,6 +60,10 @@ def agentlab(monkeypatch, capsys, tmp_path):
         (["run", "miniwob", "--adapt", "rosa", "--reward", "judge"], 2, "a judge is a model"),
         (["run", "miniwob", "--adapt", "rosa", "--reward", "dense"], 2, "'sparse', 'critique' or 'judge'"),
         (["tasks", "miniwop"], 2, "Did you mean 'miniwob"),
+        (["fetch", "oswrld"], 2, "Did you mean 'osworld'"),
+        (["setup", "osworld"], 2, "nothing to setup for 'osworld'"),
+        (["containers", "up", "miniwob"], 2, "has no machines to start"),
+        (["containers", "build", "androidworld"], 2, "has no image to build"),
         (["report", "."], 4, "not a run directory"),
     ],
 )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agentlab.disk.row import Failure, Row, Seconds, UpdateColumns
+from agentlab.disk.row import Breakage, Row, Seconds, UpdateColumns
 from agentlab.results import metrics
 from agentlab.results.report import summary_lines
 
@@ -31,7 +31,7 @@ def updated(accepted: bool) -> UpdateColumns:
 
 
 def broken(task: str, attempt: int, **more: object) -> Row:
-    failure = Failure(component="browser", message="died")
+    failure = Breakage(component="browser", message="died")
     return graded(task, attempt, False, over=True, outcome="infrastructure", steps=0, infrastructure=[failure] * 3, **more)
 
 
@@ -131,3 +131,15 @@ def test_infeasible_tasks_and_part_marks_are_reported_apart():
     lines = dict(summary_lines(summary))
     assert lines["success@1 … on the 3 feasible tasks"] == "33.3%"
     assert lines["mean score at attempt 1"] == "56.2% (feasible tasks: 41.7%)"
+
+
+def test_what_androidworld_counts_stands_beside_what_we_count():
+    """33 of 116 where two tasks cannot be initialised: 28.4 % of all, 28.9 % as upstream's runner has it."""
+    rows = [graded(f"T{n}_1", 1, n < 33, over=True, score=float(n < 33)) for n in range(114)]
+    lines = dict(summary_lines(metrics.summarize([*rows, broken("T114_1", 1), broken("T115_1", 1)], attempts=1)))
+    assert lines["success@1"] == "28.4%"
+    ours = next(value for name, value in lines.items() if "AndroidWorld's own count" in name)
+    assert ours.startswith("28.9%") and "114" in ours and "2 count as unsolved" in ours
+    instances = [graded("A_1", 1, True, score=1.0), *(graded(task, 1, False, over=True, score=0.0) for task in ("A_2", "B_1"))]
+    assert metrics.summarize(instances, attempts=1).graded_first_score == 0.25, "the mean of the tasks' means"
+    assert not any("AndroidWorld" in name for name, _ in summary_lines(metrics.summarize(rows, attempts=1))), "both are the same"

@@ -1,5 +1,8 @@
 """Environments without a screen, and what every environment has."""
 
+import sys
+from pathlib import Path
+
 import gymnasium as gym
 import pytest
 from gymnasium.utils.env_checker import check_env
@@ -8,7 +11,10 @@ from envs import actions as act
 from envs.base import MAX_TEXT, bounded, modalities, picture, same_observation
 from envs.errors import InfrastructureError, UsageError
 from envs.spaces import ActionSpace, ScreenActionSpace
-from tests.guessing import ENV_ID, GuessingEnv, guessing
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "own"))
+
+from guessing import ENV_ID, GuessingEnv, guessing
 
 
 @pytest.mark.filterwarnings("error::UserWarning")

@@ -1,7 +1,8 @@
-"""Names of applications, as people and models write them, to what Android starts.
+"""Names of applications, as upstream has them, to what Android starts.
 
 Upstream matches the beginning of a name against a table and starts a package of that name where nothing matches: "Calendar" is
-silently nothing and "Wallet" is WhatsApp.  Here a name is looked up whole, and one that is not known is refused.
+silently nothing and "Wallet" is WhatsApp.  Here a name is looked up whole in upstream's table, and one that is not known is refused.
+What else an agent may call an application is the client's table (``envs/androidworld/apps.py``), for this server and for upstream's.
 """
 
 from __future__ import annotations
@@ -10,33 +11,6 @@ import difflib
 import re
 
 from guest.errors import GuestError
-
-ALIASES = {
-    "calendar": "simple calendar pro",
-    "gallery": "simple gallery pro",
-    "photos": "simple gallery pro",
-    "browser": "chrome",
-    "music": "retro music",
-    "expense": "pro expense",
-    "expenses": "pro expense",
-    "arduia pro expense": "pro expense",
-    "recipe": "broccoli",
-    "recipes": "broccoli",
-    "sms": "simple sms messenger",
-    "messages": "simple sms messenger",
-    "sms messenger": "simple sms messenger",
-    "draw": "simple draw pro",
-    "simple draw": "simple draw pro",
-    "notes": "joplin",
-    "sports tracker": "opentracks",
-    "file manager": "files",
-    "maps": "osmand",
-    "recorder": "audio recorder",
-    "task": "tasks",
-    "tasks.org": "tasks",
-    "system settings": "settings",
-}
-"""Other names of the applications that the benchmark installs, as its goals and its screens call them."""
 
 
 def _plain(name: str) -> str:
@@ -62,14 +36,12 @@ def activity_of(name: str, installed: set[str]) -> str:
     """
     known = table()
     plain = _plain(name)
-    # The phone's own "Maps" comes before another name of OsmAnd.
-    candidates = [known[n] for n in (plain, ALIASES.get(plain, "")) if n in known] + [name]
-    for activity in candidates:
-        if activity.split("/")[0] in installed:
-            return activity
+    activity = known.get(plain, name)
+    if activity.split("/")[0] in installed:
+        return activity
     here = sorted(n for n, a in known.items() if a.split("/")[0] in installed)
     near = difflib.get_close_matches(plain, here, n=3, cutoff=0.4)
-    why = "is not installed" if len(candidates) > 1 else "is not known"
+    why = "is not installed" if plain in known else "is not known"
     raise GuestError("unknown_app", f"The application {name!r} {why}.", near=near)
 
 

@@ -112,10 +112,12 @@ def shown(value):
 
 @pytest.mark.android
 def test_applications_are_those_that_upstreams_matcher_opens(package):
-    assert all(package["apps"].values())
+    assert all(package["apps"].values()) and len(set(package["apps"].values())) == len(APPS)
     wanted = {
         "files": "documentsui",
-        "phone": "dialer",
+        "dialer": "dialer",
+        "messages": "apps.messaging",
+        "google photos": "apps.photos",
         "clock": "deskclock",
         "pro expense": "arduia",
         "simple calendar pro": "calendar.pro",

@@ -1,14 +1,19 @@
 """What the actions of a mobile agent become on the device, and where conventions differ."""
 
+import json
+import os
 import shlex
+import subprocess
+import sys
 
 import pytest
+import servers
 
 from envs import actions as act
 from envs.androidworld.adb import shell_commands
-from envs.androidworld.apps import ALIASES, APPS, upstream_name
+from envs.androidworld.apps import ALIASES, APPS, resolve
 from envs.androidworld.gestures import Conventions, compile_action
-from envs.androidworld.upstream import to_json_action
+from envs.androidworld.upstream import UpstreamDevice, to_json_action
 from envs.errors import InvalidActionError, UsageError
 from policies.families.reply import Frame
 from policies.families.ui_tars.parse import parse_reply
@@ -133,19 +138,86 @@ def test_what_upstreams_server_would_drop_silently_is_refused():
 @pytest.mark.parametrize("name", ["Wallet", "Screen Recorder", "Igloo", "com.evil; rm -rf /", ""])
 def test_applications_that_upstream_would_confuse_are_refused(name):
     with pytest.raises(InvalidActionError, match="no application"):
-        upstream_name(name)
+        resolve(name)
 
 
 def test_real_names_of_applications():
     names = {
+        "Calendar": "simple calendar pro",
+        "Google Photos": "google photos",
         "Simple Calendar Pro": "simple calendar pro",
         "Markor": "markor",
         " VLC  app": "vlc",
         "arduia pro expense": "pro expense",
     }
     for name, expected in names.items():
-        assert upstream_name(name) == expected
+        assert resolve(name) == expected
     assert set(ALIASES.values()) <= set(APPS) and not set(ALIASES) & set(APPS)
+
+
+@pytest.mark.parametrize("name", ["Messages", "maps", "Photos app"])
+def test_a_name_of_upstreams_own_table_means_what_it_means_there(name):
+    """Also where the benchmark installs another application of that kind (Simple SMS Messenger, OsmAnd, Simple Gallery Pro)."""
+    assert resolve(name) in ("messages", "google maps", "google photos")
+
+
+SAME_APP = """
+import json, sys
+from pathlib import Path
+from standin.world import World
+from lite import environment, modules
+modules.install(World(Path(sys.argv[1]), 90, 200))
+from guest import apps
+installed = {activity.split("/")[0] for activity in environment.ACTIVITIES.values()}
+print(json.dumps({name: [environment.launch(name).split()[-1], apps.activity_of(name, installed)] for name in json.loads(sys.argv[2])}))
+"""
+
+
+def test_every_name_opens_one_application_whichever_server_is_asked(tmp_path):
+    """What is sent for each of the names, given to upstream's kind of matcher and to our guest server."""
+    sent = sorted({compiled(act.OpenApp(name))["name"] for name in (*APPS, *ALIASES)})
+    path = os.pathsep.join([str(servers.HERE), str(servers.GUEST), *sys.path])
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": path}
+    command = [sys.executable, "-c", SAME_APP, str(tmp_path), json.dumps(sent)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    opened = json.loads(done.stdout)
+    assert set(opened) == set(APPS) and all(there == here for there, here in opened.values()), opened
+    assert len({here for here, _ in opened.values()}) == len(APPS), "no two names are one application"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "milliseconds"),
+    [(None, 1000), (3.0, 3000), (0.1, 600), (0.0, 1000), (-1.0, 1000), (60.0, 10000), (float("nan"), 1000)],
+)
+def test_a_long_press_lasts_as_long_as_it_is_asked_to(seconds, milliseconds):
+    operation = compiled(act.LongPress(5.0, 6.0, seconds))
+    assert operation == {"type": "long_press", "x": 5, "y": 6, "duration_ms": milliseconds}
+    assert shell_commands(operation) == [["input", "swipe", "5", "6", "5", "6", str(milliseconds)]]
+
+
+def test_a_wait_lasts_as_long_as_it_is_asked_to(monkeypatch):
+    assert compiled(act.Wait())["seconds"] == 1.0 and compiled(act.Wait(), wait_seconds=5)["seconds"] == 5.0
+    assert compiled(act.Wait(5.0))["seconds"] == 5.0 and compiled(act.Wait(1e9))["seconds"] == 30.0
+    assert compiled(act.Wait(float("nan")))["seconds"] == 1.0
+    slept = []
+    monkeypatch.setattr("envs.androidworld.upstream.time.sleep", slept.append)
+    UpstreamDevice("127.0.0.1", 1).perform(compiled(act.Wait(5.0)))  # its server knows only a wait of one second
+    assert slept == [5.0]
+
+
+def test_buttons_of_the_phone_by_hotkey():
+    for key, code in (
+        ("home", "KEYCODE_HOME"),
+        ("back", "KEYCODE_BACK"),
+        ("volume_up", "KEYCODE_VOLUME_UP"),
+        ("apps", "KEYCODE_MENU"),
+    ):
+        assert compiled(act.Hotkey((key,))) == {"type": "key", "key": code}
+    assert compiled(act.Hotkey(("ctrl", "home"))) == {"type": "keys", "keys": ["KEYCODE_CTRL_LEFT", "KEYCODE_MOVE_HOME"]}
+    for keys in (("power",), ("ctrl", "power"), ()):
+        with pytest.raises(InvalidActionError):
+            compiled(act.Hotkey(keys))
 
 
 # -- the side door -----------------------------------------------------------------------------------------------------------------

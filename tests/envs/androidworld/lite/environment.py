@@ -14,12 +14,23 @@ from standin.state import APPS, Node
 from standin.world import CommandError, World
 
 ACTIVITIES = {
-    "google chrome|chrome": APPS["Chrome"], "camera": APPS["Camera"], "clock": APPS["Clock"], "contacts": APPS["Contacts"],
-    "settings|system settings": APPS["Settings"], "files": APPS["Files"], "markor": APPS["Markor"], "clipper": APPS["Clipper"],
-    "tasks|task": APPS["Tasks"], "osmand": APPS["OsmAnd"], "simple calendar pro": APPS["Calendar"],
-    "simple gallery pro": APPS["Gallery"], "vlc": "org.videolan.vlc/.Main", "wa": "com.whatsapp/.Main",
+    "google chrome|chrome": APPS["Chrome"], "settings|system settings": APPS["Settings"],
+    "youtube|yt": "com.google.android.youtube/.Main", "gmail|gemail|google mail": "com.google.android.gm/.Main",
+    "google maps|gmaps|maps|google map": "com.google.android.apps.maps/.Main",
+    "google photos|gphotos|photos": "com.google.android.apps.photos/.Main", "google calendar|gcal": "com.google.android.calendar/.Main",
+    "camera": APPS["Camera"], "audio recorder": "com.dimowner.audiorecorder/.Main",
+    "google drive|drive": "com.google.android.apps.docs/.Main",
+    "clock": APPS["Clock"], "google search|google": "com.google.android.googlequicksearchbox/.Main", "contacts": APPS["Contacts"],
+    "wa": "com.whatsapp/.Main", "android world": "com.example.androidworld/.Main", "files": APPS["Files"], "markor": APPS["Markor"],
+    "clipper": APPS["Clipper"], "messages": "com.google.android.apps.messaging/.Main",
+    "simple sms messenger|simple sms": "com.simplemobiletools.smsmessenger/.Main", "dialer|phone": "com.google.android.dialer/.Main",
+    "simple calendar pro|simple calendar": APPS["Calendar"], "simple gallery pro|simple gallery": APPS["Gallery"],
+    "miniwob": "com.google.androidenv.miniwob/.Main", "simple draw pro": "com.simplemobiletools.draw.pro/.Main",
+    "pro expense": "com.arduia.expense/.Main", "broccoli": "com.flauschcode.broccoli/.Main", "osmand": APPS["OsmAnd"],
+    "tasks|task": APPS["Tasks"], "open tracks|opentracks": "de.dennisguse.opentracks/.Main", "joplin": "net.cozic.joplin/.Main",
+    "vlc": "org.videolan.vlc/.Main", "retro music|retro": "code.name.monkey.retromusic/.Main",
 }  # fmt: skip
-"""The form of upstream's table: names that may begin with this -> activity.  Two of these applications are not on the phone."""
+"""The form of upstream's table: names that may begin with this -> activity.  Most of these applications are not on the phone."""
 TYPES = (
     "click", "double_tap", "scroll", "swipe", "input_text", "navigate_home", "navigate_back", "keyboard_enter", "open_app", "status",
     "wait", "long_press", "answer", "unknown",

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import itertools
+import re
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
 import gymnasium as gym
 
 from envs import actions as act
-from envs.base import Observation, TaskSpec
+from envs.base import Observation, TaskSpec, TaskSuite
+from envs.benchmark import Benchmark
 from envs.errors import InfrastructureError, InvalidActionError
 from envs.text import TextEnv
+from policies.base import Decision, PastAttempt, Policy, PolicySession
 
-ENV_ID = "agentlab-tests/guessing-v0"
+ENV_ID = "agentlab/guessing-v0"
 
 
 class GuessingEnv(TextEnv):
@@ -75,3 +81,66 @@ def guessing(seed: int, max_steps: int = 3) -> TaskSpec:
 
 if ENV_ID not in gym.registry:
     gym.register(ENV_ID, entry_point=GuessingEnv, disable_env_checker=True, order_enforce=False)
+
+
+class GuessingSuite(TaskSuite):
+    """The instances of one game, seed by seed."""
+
+    name = "guessing"
+    default_limit = 5
+
+    def task_names(self) -> list[str]:
+        return ["guess"]
+
+    def instances(self, names: Sequence[str] | None, seed: int) -> Iterator[TaskSpec]:
+        return (guessing(seed + number) for number in itertools.count())
+
+
+class Guessing(Benchmark):
+    """The benchmark: ``agentlab run guessing:Guessing``."""
+
+    name = "guessing"
+    summary = "Guess a number from 1 to 100."
+    environment = GuessingEnv
+
+    def suite(self, part: str = "") -> TaskSuite:
+        return GuessingSuite()
+
+
+class Guesser(Policy):
+    """Halves what is left, as far as it has read or been told; ``--policy guessing:Guesser``.
+
+    Args:
+        seconds: How long it thinks over every reply.
+    """
+
+    name = "guesser"
+    needs = frozenset({"text"})
+    converses = True
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+
+    def open(self, task: TaskSpec, *, seed: int, adapt: Any = None) -> PolicySession:
+        return GuesserSession(self.seconds)
+
+
+class GuesserSession(PolicySession):
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.told = seconds, ""
+        self.history: Sequence[PastAttempt] = ()
+
+    def converse(self, history: Sequence[PastAttempt]) -> None:
+        self.history = history
+
+    def begin(self, instruction: str, *, guidance: str = "", attempt: int = 1) -> None:
+        said = [f"{observation['text']}\n{past.feedback}" for past in self.history for observation, _ in past.turns]
+        self.told = "\n".join([guidance, *said])
+
+    def act(self, observation: Observation) -> Decision:
+        time.sleep(self.seconds)
+        known = f"{self.told}\n{observation['text']}"
+        low = max([0, *(int(n) for n in re.findall(r"(\d+): (?:that is )?too small", known))])
+        high = min([101, *(int(n) for n in re.findall(r"(\d+): (?:that is )?too large", known))])
+        guess = str((low + high) // 2)
+        return Decision(f"Between {low} and {high}: {guess}", (act.Answer(guess),), "I halve.", f"answer('{guess}')", tokens=3)
