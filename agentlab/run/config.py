@@ -165,7 +165,7 @@ def resolve(flags: Settings, *, file: Path | None = None, sets: Sequence[str] = 
     settings = merge(without_replaced(preset, said), of_suite, *layers)
     adapt = settings["adapt"]
     adapt["preset"] = honest_name(str(name), preset, adapt)
-    _choose_writer(adapt, str(settings.get("policy", RunConfig.model_fields["policy"].default)))
+    settings["adapt"] = adapt = _with_writer(adapt, str(settings.get("policy", RunConfig.model_fields["policy"].default)))
     refuse_settings_of_axes_that_are_off(adapt["preset"], said, adapt, is_default)
     refuse_another_schedule(adapt["preset"], preset, adapt)
     try:
@@ -174,11 +174,12 @@ def resolve(flags: Settings, *, file: Path | None = None, sets: Sequence[str] = 
         raise UsageError(_explain(error), "`agentlab settings` lists them all.") from error
 
 
-def _choose_writer(adapt: Settings, policy: str) -> None:
+def _with_writer(adapt: Settings, policy: str) -> Settings:
     """Where words are learned and nobody was named to write them, a policy that can write does so itself."""
     words = adapt.get("words")
-    if isinstance(words, dict) and words.get("method", "none") != "none" and "engine" not in words and writes_text(policy):
-        words["engine"] = "self"
+    if isinstance(words, Mapping) and words.get("method", "none") != "none" and "engine" not in words and writes_text(policy):
+        return {**adapt, "words": {**words, "engine": "self"}}  # copies: the preset's own settings are shared
+    return adapt
 
 
 def _know_method(said: Settings) -> None:
