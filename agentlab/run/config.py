@@ -82,7 +82,10 @@ class RunConfig(ConfigSection):
     policy: str = Field(default="ui-tars-nano", description="Policy by name, or the path of a checkpoint.")
     adapt: AdaptConfig = AdaptConfig()
     attempts: int = Field(
-        default=5, ge=1, description="T_max of Algorithm 1: attempts per task. Not given: the suite's own number, of text 10."
+        default=5,
+        ge=1,
+        le=1000,
+        description="T_max of Algorithm 1: attempts per task. Not given: the suite's own number, of text 10.",
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="Of the instances and of every random choice.")
     limit: int = Field(
