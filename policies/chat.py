@@ -22,8 +22,7 @@ from policies.families.base import Family
 from policies.families.messages import Message, Platform, images
 from policies.families.registry import choose
 from policies.families.session import Draw, ProtocolSession, description
-from policies.families.settings import FamilySettings, seen_size
-from policies.registry import CHOICES, checked_platform
+from policies.families.settings import CHOICES, FamilySettings, checked_platform, seen_size
 
 
 class ChatOptions(BaseModel):

@@ -15,7 +15,7 @@ from retrospect.credit import judge, parse_credit, rules_credit, sparse_credit
 from retrospect.engines import WordsEngine, make_engine
 from retrospect.evidence import Evidence, gather
 from retrospect.guidance import Tried
-from retrospect.methods import METHODS, Failure, Revision, method_named, revise, scores_steps
+from retrospect.methods import Failure, Revision, keep, method_named, revise, scores_steps
 from retrospect.trace import Trace
 
 
@@ -79,7 +79,7 @@ class Retrospector:
         Raises:
             SetupError: the endpoint refuses the key or does not know the model: no later attempt would fare better.
         """
-        method = self._method if words else METHODS["none"]
+        method = self._method if words else keep
         if words:
             preload(self.config)
         started = time.perf_counter()
