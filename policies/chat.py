@@ -30,7 +30,7 @@ class ChatOptions(BaseModel):
 
     Attributes:
         base_url: Of the endpoint; default ``OPENAI_BASE_URL``, or OpenAI itself.
-        api_key_env: Environment variable that holds the key.  (The key itself is no option: a run writes its options down.)
+        api_key_env: Environment variable that holds the key.  (The key itself is not an option: a run writes its options down.)
         timeout_s: Of one request.
         tries: Requests per reply before the attempt is void.
         max_wait_s: Longest pause between two of them.
@@ -181,7 +181,7 @@ class ChatSession(ProtocolSession):
 
 class _Malformed(Exception):
     def __init__(self) -> None:
-        super().__init__("the reply is no chat completion")
+        super().__init__("the reply is not a chat completion")
 
 
 def _is_transient(error: BaseException) -> bool:

@@ -59,7 +59,7 @@ class Retrospector:
     """The words axis of one session: remembers its failed attempts; one thread at a time, any number of them side by side.
 
     Raises:
-        SetupError, UsageError: on construction, if the engine cannot be had (no key, no policy that writes text).
+        SetupError, UsageError: on construction, if the engine is unavailable (no key, no policy that writes text).
     """
 
     def __init__(self, config: WordsConfig, self_engine: Callable[[str], str] | None = None) -> None:
@@ -133,7 +133,7 @@ class Retrospector:
             ]
             memory = [(int(attempt), str(text)) for attempt, text in state["memory"]]
         except (KeyError, TypeError, ValueError) as error:
-            raise StoreError("The saved state of the words is damaged.", "Start this session anew.") from error
+            raise StoreError("The saved state of the words is damaged.", "Start this session again.") from error
         self._attempts, self._memory = attempts, memory
 
     def _credit(self, evidence: Evidence, critique: str | None, engine: WordsEngine | None, errors: list[str]) -> tuple[float, ...]:

@@ -209,7 +209,7 @@ def inside(path: Path, folder: Path) -> Path:
     if not real.is_relative_to(folder.resolve()):
         raise StoreError(f"{path} leads out of {folder}.", "Nothing outside a run directory is read.")
     if real.exists() and not (real.is_file() or real.is_dir()):
-        raise StoreError(f"{path} is no file.", "Pipes and devices are not read.")
+        raise StoreError(f"{path} is not a file.", "Pipes and devices are not read.")
     return real
 
 
@@ -315,7 +315,7 @@ def screen_path(folder: Path, name: Any) -> Path:
     """The file of a screen that an event names.
 
     Raises:
-        StoreError: that is no name of a screen, it leads out of the attempt, or there is no such file.
+        StoreError: that is not the name of a screen, it leads out of the attempt, or there is no such file.
     """
     if not isinstance(name, str) or not SCREEN.fullmatch(name):
         raise StoreError(f"{name!r} is not the name of a screen.")

@@ -208,7 +208,7 @@ class SessionStore:
         return self.attempt_folder(attempt) / ADAPTER
 
     def prune_adapters(self, keep: str) -> None:
-        """Remove adapters that nobody needs any more.
+        """Remove adapters that are no longer needed.
 
         Args:
             keep: ``all``; ``last``, the newest; or ``none``, the newest until the session is over.  One that the machinery ended may
