@@ -28,6 +28,11 @@ def what_is_wrong() -> str:
         found = Path(spec.origin).resolve() if spec is not None and spec.origin not in (None, "namespace") else None
         if found is not None and found != ours:
             return _another(name, found)
+        folders = list(spec.submodule_search_locations or ()) if spec is not None else []
+        if found is None and folders and Path(folders[0]).resolve() != ours.parent:
+            return _another(
+                name, Path(folders[0]).resolve()
+            )  # a folder without __init__.py, before an editable installation of ours
         if found is None or not _is_ours(ours):
             return (
                 f"The package {name!r} of agentlab is damaged: another distribution has been installed over {ours}.\n"

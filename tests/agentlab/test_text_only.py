@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "own"))
 
 from guessing import GuesserSession, GuessingEnv, guessing
 
@@ -24,7 +24,7 @@ from agentlab.run.runner import Runner
 from envs.errors import LabError
 from retrospect.evidence import gather
 
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[1] / "own"
 RUN = ["run", "guessing:Guessing", "--policy", "guessing:Guesser", "--attempts", "5", "--limit", "4", "--workers", "1"]
 SUITE = ["--suite", "guessing:Guessing"]
 

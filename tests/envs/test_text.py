@@ -12,7 +12,7 @@ from envs.base import MAX_TEXT, bounded, modalities, picture, same_observation
 from envs.errors import InfrastructureError, UsageError
 from envs.spaces import ActionSpace, ScreenActionSpace
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "own"))
 
 from guessing import ENV_ID, GuessingEnv, guessing
 
