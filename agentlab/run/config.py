@@ -95,7 +95,7 @@ class RunConfig(ConfigSection):
     )
     history: Literal["fresh", "conversation"] = Field(
         default="fresh",
-        description="fresh: every attempt begins anew. conversation: it goes on with what was said in the earlier ones "
+        description="fresh: every attempt starts from scratch. conversation: it goes on with what was said in the earlier ones "
         "(Algorithm 1), for policies that can.",
     )
     max_steps: int | None = Field(default=None, ge=1, description="Replies per attempt; null: the benchmark's own number.")
