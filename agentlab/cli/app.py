@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from agentlab.cli import benchmarks as benchmarks_cli
 from agentlab.cli import containers as containers_cli
 from agentlab.cli import export as export_cli
+from agentlab.cli import families as families_cli
 from agentlab.cli import traces as traces_cli
+from agentlab.cli.terminal import Terminal
 from envs.errors import InfrastructureError, LabError
 
 if TYPE_CHECKING:
@@ -35,9 +36,10 @@ app.add_typer(benchmarks_cli.fetch_app, name="fetch")
 app.add_typer(containers_cli.app, name="containers")
 app.add_typer(traces_cli.app)
 app.add_typer(export_cli.app)
+app.add_typer(families_cli.app)
 
-out = Console()
-err = Console(stderr=True)
+out = Terminal()
+err = Terminal(stderr=True)
 
 INTERNAL_ERROR = 70
 """Exit code of a bug of ours (sysexits.h: EX_SOFTWARE)."""
@@ -94,6 +96,9 @@ def run(
         Path | None, typer.Option("--out", help="Run directory.", show_default="runs/<suite>-<policy>-<adapt>-s<seed>")
     ] = None,
     temperature: Annotated[float | None, typer.Option(help="Sampling temperature; 0 is greedy.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Settings of a published score (`agentlab recipes` lists them); all others win over it.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings from a YAML, TOML or JSON file.")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Any setting; may be repeated.")] = None,
     track: Annotated[str | None, typer.Option(help="Also tell a tracker: wandb, mlflow or tensorboard.")] = None,
@@ -118,13 +123,27 @@ def run(
         "track": track,
         "sampling": {"temperature": temperature},
     }
-    resolved = resolve(flags, file=config, sets=sets or [])
+    resolved = resolve(flags, file=config, sets=sets or [], recipe=_recipe(recipe, suite))
     if dry_run:
         from agentlab.cli.dry_run import show
 
         show(resolved, out)
         return
     _run(resolved, retry_infra)
+
+
+def _recipe(name: str | None, suite: str) -> dict[str, Any] | None:
+    """The settings of a recipe; a note where it is of another benchmark or says what else must match."""
+    if name is None:
+        return None
+    from agentlab.run.recipes import recipe_named, settings_of_recipe
+
+    recipe = recipe_named(name)
+    if not suite.startswith(recipe.benchmark):
+        err.print(f"note: {recipe.name} is a recipe of {recipe.benchmark}.", markup=False, soft_wrap=True)
+    if recipe.note:
+        err.print(f"note: {recipe.note}", markup=False, soft_wrap=True)
+    return settings_of_recipe(recipe)
 
 
 def _run(config: RunConfig, retry_infra: bool) -> None:
@@ -139,7 +158,7 @@ def _run(config: RunConfig, retry_infra: bool) -> None:
         err.print(escape(line))
 
     prepare(config, say)
-    runner = Runner(config, retry_infrastructure=retry_infra)
+    runner = Runner(config, retry_infrastructure=retry_infra, say=say)
     with RunProgress(err, len(runner.tasks), config.attempts) as progress, tracking(config, len(runner.tasks), say) as tracker:
         runner.on_row = both(progress.row, tracker.row)
         try:
@@ -149,7 +168,7 @@ def _run(config: RunConfig, retry_infra: bool) -> None:
             raise typer.Exit(130) from None
     summary = summarize(rows, attempts=config.attempts, planned=len(runner.tasks))
     out.print(summary_table(summary, run_title(config.to_json())))
-    out.print(f"Run directory: {runner.folder}", soft_wrap=True)
+    out.print(f"Run directory: {runner.folder}", markup=False, soft_wrap=True)
     if summary.infrastructure_sessions:
         err.print("Some sessions were ended by machinery failures; --retry-infra makes them again.")
         if not any(row.graded for row in rows):

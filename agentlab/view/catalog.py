@@ -11,10 +11,10 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from agentlab.disk.files import disk_errors
+from agentlab.disk.files import disk_errors, inside, read_bytes
 from agentlab.disk.names import folder_name
 from agentlab.disk.row import Row, parse_row
-from agentlab.disk.runs import Run, inside, read_config, session_folders, session_rows
+from agentlab.disk.runs import Run, read_config, session_folders, session_rows
 from agentlab.disk.store import flatten
 from agentlab.exchange.plain import Data, plain
 from agentlab.results.metrics import summarize
@@ -92,10 +92,10 @@ class Catalog:
             }
 
     def _run(self) -> Run:
-        return Run(self.folder, self._config[1], [])
+        return Run(self.folder, self._config[1], [row for rows in self._rows.values() for row in rows.values()])
 
     def _table(self, run: Run) -> list[tuple[str, str]]:
-        """The final table so far, made anew only when something has changed."""
+        """The final table so far, made again only when something has changed."""
         if self._summary[0] != self._rows_revision:
             rows = [row for name in sorted(self._rows) for _, row in sorted(self._rows[name].items())]
             self._summary = (self._rows_revision, summary_lines(summarize(rows, attempts=run.attempts)))
@@ -140,7 +140,7 @@ class Catalog:
         return found - known
 
     def _forget(self, left: set[str]) -> None:
-        """Sessions have gone: whoever has the list must get it anew."""
+        """Sessions have gone: whoever has the list must get it again."""
         self._epoch = secrets.token_hex(4)
         for kept in (self._lines, self._changed, self._problems):
             for name in kept.keys() - left:
@@ -177,8 +177,7 @@ class Catalog:
 
     def _reread(self, path: Path) -> set[str]:
         self._read, self._tail = 0, b""
-        with disk_errors(path):
-            rows = self._parse(inside(path, self.folder).read_bytes())
+        rows = self._parse(read_bytes(path))
         before, self._rows, self._problems = self._rows.keys(), {}, {}
         return before | self._take(rows)
 
