@@ -95,7 +95,7 @@ class RunConfig(ConfigSection):
     )
     history: Literal["fresh", "conversation"] = Field(
         default="fresh",
-        description="fresh: every attempt begins anew. conversation: it goes on with what was said in the earlier ones "
+        description="fresh: every attempt starts from scratch. conversation: it goes on with what was said in the earlier ones "
         "(Algorithm 1), for policies that can.",
     )
     max_steps: int | None = Field(default=None, ge=1, description="Replies per attempt; null: the benchmark's own number.")
@@ -143,18 +143,19 @@ class RunConfig(ConfigSection):
 
 
 # -- resolving ---------------------------------------------------------------------------------------------------------------------
-def resolve(flags: Settings, *, file: Path | None = None, sets: Sequence[str] = ()) -> RunConfig:
+def resolve(flags: Settings, *, file: Path | None = None, sets: Sequence[str] = (), recipe: Settings | None = None) -> RunConfig:
     """The configuration of a run.
 
     Args:
         flags: Nested settings from the command line; None values are unset.
         file: YAML, TOML or JSON.
         sets: ``a.b=c`` texts; the value is read as YAML.
+        recipe: Nested settings that all others override: :func:`agentlab.run.recipes.settings_of_recipe`.
 
     Raises:
         UsageError: unreadable file, unknown key (nearest ones offered), bad value.
     """
-    layers = [load_file(file) if file else {}, _without_none(flags), *(parse_set(text) for text in sets)]
+    layers = [recipe or {}, load_file(file) if file else {}, _without_none(flags), *(parse_set(text) for text in sets)]
     layers = [_expand_sampling(layer) for layer in layers]
     said = merge({}, *layers)
     section = said.get("adapt", {})
@@ -168,7 +169,7 @@ def resolve(flags: Settings, *, file: Path | None = None, sets: Sequence[str] = 
     settings = merge(without_replaced(preset, said), of_suite, *layers)
     adapt = settings["adapt"]
     adapt["preset"] = honest_name(str(name), preset, adapt)
-    _choose_writer(adapt, str(settings.get("policy", RunConfig.model_fields["policy"].default)))
+    settings["adapt"] = adapt = _with_writer(adapt, str(settings.get("policy", RunConfig.model_fields["policy"].default)))
     refuse_settings_of_axes_that_are_off(adapt["preset"], said, adapt, is_default)
     refuse_another_schedule(adapt["preset"], preset, adapt)
     try:
@@ -177,11 +178,12 @@ def resolve(flags: Settings, *, file: Path | None = None, sets: Sequence[str] = 
         raise UsageError(_explain(error), "`agentlab settings` lists them all.") from error
 
 
-def _choose_writer(adapt: Settings, policy: str) -> None:
+def _with_writer(adapt: Settings, policy: str) -> Settings:
     """Where words are learned and nobody was named to write them, a policy that can write does so itself."""
     words = adapt.get("words")
-    if isinstance(words, dict) and words.get("method", "none") != "none" and "engine" not in words and writes_text(policy):
-        words["engine"] = "self"
+    if isinstance(words, Mapping) and words.get("method", "none") != "none" and "engine" not in words and writes_text(policy):
+        return {**adapt, "words": {**words, "engine": "self"}}  # copies: the preset's own settings are shared
+    return adapt
 
 
 def _know_method(said: Settings) -> None:
