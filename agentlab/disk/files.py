@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.errors import StoreError
+from envs.redaction import without_secrets
 
 ATTEMPT = re.compile(r"attempt_(\d{2,})$")
 """Folder names of attempts."""
@@ -29,7 +30,11 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write the whole file under a temporary name and rename it, so that a reader sees the old file or the new one."""
+    """Write the whole file under a temporary name and rename it, so that a reader sees the old file or the new one.
+
+    Keys and passwords that are known do not get into it.
+    """
+    text = without_secrets(text)
     temporary = path.with_name(f".{path.name}.tmp")
     with disk_errors(path):
         with temporary.open("w", encoding="utf-8") as file:

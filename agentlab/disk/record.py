@@ -24,6 +24,7 @@ from agentlab.disk.files import disk_errors, read_lines, write_atomic
 from envs import actions as act
 from envs.base import Observation, Screenshot, TaskSpec
 from envs.errors import StoreError
+from envs.redaction import without_secrets
 from policies.base import Decision
 from retrospect.trace import Step, Trace
 
@@ -43,7 +44,7 @@ class AttemptWriter:
         """Append one line to events.jsonl and flush it to the operating system."""
         path = self.folder / "events.jsonl"
         with disk_errors(path), path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"event": kind, **fields}) + "\n")
+            file.write(without_secrets(json.dumps({"event": kind, **fields}) + "\n"))
 
     def observation(self, observation: Observation) -> Recorded:
         """Save what was observed, and return it as an event has it."""
