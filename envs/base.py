@@ -257,10 +257,12 @@ class TaskSuite(abc.ABC):
 
     Attributes:
         default_limit: Instances of a run that asks for no number: all, where the benchmark is a fixed list.
+        default_attempts: Attempts per task of a run that asks for no number.
     """
 
     name: str
     default_limit = 100
+    default_attempts = 5
 
     @abc.abstractmethod
     def task_names(self) -> list[str]:

@@ -37,6 +37,12 @@ SPARE_BYTES = 1 << 30
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
+def cache_of(benchmark: str) -> Path:
+    """Where what a benchmark downloads is kept; ``AGENTLAB_CACHE`` moves it, for example to a bigger disk."""
+    base = os.environ.get("AGENTLAB_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agentlab"
+    return Path(base).expanduser() / benchmark
+
+
 @dataclass(frozen=True)
 class Download:
     """A file to be had.

@@ -155,6 +155,15 @@ def default_limit(name: str) -> int:
     return get_suite(name).default_limit
 
 
+def default_attempts(name: str) -> int:
+    """How many attempts per task a run of this suite makes if the user names no number.
+
+    Raises:
+        UsageError: there is no such suite.
+    """
+    return get_suite(name).default_attempts
+
+
 def default_options(name: str) -> dict[str, Any]:
     """Options of the environment if the user does not say otherwise."""
     benchmark, part = locate(name)

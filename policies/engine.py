@@ -20,7 +20,7 @@ from transformers import DynamicCache
 from envs.errors import AdaptationError, PolicyError
 from policies.batching import Batcher
 from policies.families.messages import Message
-from policies.generation import BatchRow, Generation, Prompt, Request, Score
+from policies.generation import BatchRow, FirstPass, Generation, Prompt, Request, Score
 from policies.head import HeadAdapter, head_hooks
 from policies.sampler import Sampler
 from policies.vision_cache import VisionCache
@@ -49,16 +49,21 @@ class Engine:
     def __init__(
         self, model: Any, processor: Any, *, max_batch: int = 16, window_s: float = 0.02, vision_cache_mb: float = 1024.0
     ) -> None:
-        self.model, self.processor = model, processor
+        self.processor = processor
         self.vision = VisionCache(model, vision_cache_mb)
-        # Newer versions of transformers renamed the argument, and warn of the old name.
-        self._cache_argument = "cache" if "cache" in inspect.signature(type(model).forward).parameters else "past_key_values"
-        processor.tokenizer.padding_side = "left"
         self.patch_size: int = processor.image_processor.patch_size
         self.factor: int = self.patch_size * processor.image_processor.merge_size
+        self._share(model, processor.tokenizer, max_batch, window_s)
+
+    def _share(self, model: Any, tokenizer: Any, max_batch: int, window_s: float) -> None:
+        """What engines of all kinds have."""
+        self.model, self.tokenizer = model, tokenizer
+        # Newer versions of transformers renamed the argument, and warn of the old name.
+        self._cache_argument = "cache" if "cache" in inspect.signature(type(model).forward).parameters else "past_key_values"
+        tokenizer.padding_side = "left"
         keep_head_resident(model)
         self._input_device = execution_device(model.get_input_embeddings())
-        self.stop_ids = _stop_ids(model, processor)
+        self.stop_ids = _stop_ids(model, tokenizer)
         self._lock = threading.Lock()  # one pass at a time: the hooks sit on the shared head
         self._tokenizer_lock = threading.Lock()  # fast tokenizers refuse concurrent use ("Already borrowed")
         self.batcher: Batcher[Request, Generation] = Batcher(self.generate, max_batch=max_batch, window_s=window_s)
@@ -139,23 +144,24 @@ class Engine:
                     f"Out of memory on {self.device} while generating.",
                     "Lower model.max_pixels or model.history_images, or use model.dtype=bfloat16 or a smaller policy.",
                 ) from error
-        self.vision.clear()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        self._make_room()
         half = len(requests) // 2
         return self.generate(requests[:half]) + self.generate(requests[half:])
 
+    def _make_room(self) -> None:
+        """Forget what can be computed again."""
+        self.vision.clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
     @torch.no_grad()
     def _generate(self, requests: Sequence[Request]) -> list[Generation]:
-        encoded = self._encode([r.prompt for r in requests])
-        positions = self._positions(encoded)  # [3, b, L]
-        mask = encoded["attention_mask"]  # [b, L]
+        pass_ = self._first_pass(requests)
+        mask, cache = pass_.mask, pass_.cache
         padded = not bool(mask.all())
         sampler = Sampler([r.sampling for r in requests], [r.seed for r in requests])
         rows = [BatchRow(r.sampling.max_new_tokens, self.stop_ids) for r in requests]
-        cache = DynamicCache(config=self.model.config.get_text_config())
-        step_inputs = {"input_ids": encoded["input_ids"], **self._seen([r.prompt for r in requests], encoded)}
-        next_position = positions.amax(dim=(0, 2)) + 1  # [b]: after an image it is not the number of tokens
+        step_inputs, positions, next_position = pass_.inputs, pass_.positions, pass_.next_position
         live = list(range(len(rows)))  # the rows that are still in the batch
         hidden: list[list[Tensor]] = [[] for _ in rows]
         with head_hooks(self.model.lm_head, [r.adapter for r in requests], capture=any(r.capture for r in requests)) as tap:
@@ -178,6 +184,9 @@ class Engine:
                     for i, h in zip(live, tap.hidden.pop(), strict=True):
                         if requests[i].capture and not rows[i].finish:
                             hidden[i].append(h)
+                if pass_.after is not None:
+                    pass_.after()
+                    pass_.after = None
                 for i, token, logprob in zip(live, tokens.tolist(), chosen.tolist(), strict=True):
                     rows[i].add(token, logprob)
                 going = [at for at, i in enumerate(live) if not rows[i].finish]
@@ -192,11 +201,28 @@ class Engine:
                     next_position, mask = next_position[index.to(mask.device)], mask[index.to(mask.device)]
                     live = [live[at] for at in going]
                 step_inputs = {"input_ids": tokens[:, None].to(self._input_device)}
-                positions = next_position.view(1, -1, 1).expand(3, -1, -1)  # [3, b, 1]
+                positions = self._step_positions(next_position)
                 next_position = next_position + 1
                 mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
-        prompt_tokens = encoded["attention_mask"].sum(dim=1).tolist()
-        return [self._generation(row, hidden[i] if requests[i].capture else None, prompt_tokens[i]) for i, row in enumerate(rows)]
+        sizes = pass_.prompt_tokens
+        return [self._generation(row, hidden[i] if requests[i].capture else None, sizes[i]) for i, row in enumerate(rows)]
+
+    def _first_pass(self, requests: Sequence[Request]) -> FirstPass:
+        """What the model is called with to read the prompts."""
+        encoded = self._encode([r.prompt for r in requests])
+        positions = self._positions(encoded)  # [3, b, L]
+        return FirstPass(
+            inputs={"input_ids": encoded["input_ids"], **self._seen([r.prompt for r in requests], encoded)},
+            positions=positions,
+            next_position=positions.amax(dim=(0, 2)) + 1,  # [b]: after an image it is not the number of tokens
+            mask=encoded["attention_mask"],  # [b, L]
+            cache=DynamicCache(config=self.model.config.get_text_config()),
+            prompt_tokens=encoded["attention_mask"].sum(dim=1).tolist(),
+        )
+
+    def _step_positions(self, next_position: Tensor) -> Tensor:
+        """Rotary positions of one more token per row, [b] -> [3, b, 1]."""
+        return next_position.view(1, -1, 1).expand(3, -1, -1)
 
     def _generation(self, row: BatchRow, hidden: list[Tensor] | None, prompt_tokens: int) -> Generation:
         return Generation(
@@ -210,9 +236,8 @@ class Engine:
 
     def tokens(self, text: str) -> Tensor:
         """A reply's tokens [T] as the tokenizer writes its text, the end of the turn included."""
-        tokenizer = self.processor.tokenizer
         with self._tokenizer_lock:
-            return torch.tensor([*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id])
+            return torch.tensor([*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id])
 
     def known(self, ids: Sequence[int]) -> Tensor:
         """Recorded token ids of a reply as y [T].
@@ -231,9 +256,7 @@ class Engine:
 
     def _decode(self, tokens: list[int], *, skip_special_tokens: bool = False) -> str:
         with self._tokenizer_lock:
-            text: str = self.processor.tokenizer.decode(
-                tokens, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
-            )
+            text: str = self.tokenizer.decode(tokens, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False)
         return text
 
     # -- teacher forcing -----------------------------------------------------------------------------------------------------------
@@ -253,22 +276,27 @@ class Engine:
 
     @torch.no_grad()
     def _score(self, prompt: Prompt, tokens: Tensor, adapter: HeadAdapter | None) -> Score:
-        encoded = self._encode([prompt])
-        prompt_positions = self._positions(encoded)  # [3, 1, L]
-        new = prompt_positions.amax() + 1 + torch.arange(len(tokens), device=tokens.device)  # [T]
-        hidden = self.model.model(
-            input_ids=torch.cat([encoded["input_ids"], tokens[None]], dim=1),  # [1, L + T]: no padding, no mask
-            position_ids=torch.cat([prompt_positions, new.expand(3, 1, -1)], dim=2),
-            use_cache=False,
-            **self._seen([prompt], encoded),
-        ).last_hidden_state[0, -len(tokens) - 1 : -1]  # [T, d]: position i predicts token i + 1
-        hidden, tokens = hidden.to(self.device), tokens.to(self.device)
+        hidden = self._hidden_of(prompt, tokens).to(self.device)  # [T, d]
+        tokens = tokens.to(self.device)
         logprobs = []
         with head_hooks(self.model.lm_head, [adapter], capture=False):
             for rows, chosen in zip(hidden.split(SCORE_ROWS), tokens.split(SCORE_ROWS), strict=True):
                 logits = self.model.lm_head(rows[None])[0].float()  # [n, V]
                 logprobs.append(logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1))
         return Score(hidden, torch.cat(logprobs).cpu())
+
+    def _hidden_of(self, prompt: Prompt, tokens: Tensor) -> Tensor:
+        """What the head receives where it predicts each of ``tokens`` [T] after ``prompt``: [T, d]."""
+        encoded = self._encode([prompt])
+        prompt_positions = self._positions(encoded)  # [3, 1, L]
+        new = prompt_positions.amax() + 1 + torch.arange(len(tokens), device=tokens.device)  # [T]
+        hidden: Tensor = self.model.model(
+            input_ids=torch.cat([encoded["input_ids"], tokens[None]], dim=1),  # [1, L + T]: no padding, no mask
+            position_ids=torch.cat([prompt_positions, new.expand(3, 1, -1)], dim=2),
+            use_cache=False,
+            **self._seen([prompt], encoded),
+        ).last_hidden_state[0, -len(tokens) - 1 : -1]  # [T, d]: position i predicts token i + 1
+        return hidden
 
 
 def execution_device(module: Any) -> torch.device:
@@ -312,9 +340,9 @@ def _with_budget(message: Message, min_pixels: int, max_pixels: int) -> Message:
     return {**message, "content": content}
 
 
-def _stop_ids(model: Any, processor: Any) -> frozenset[int]:
+def _stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     configured = model.generation_config.eos_token_id
-    ids = set(configured if isinstance(configured, list) else [configured]) | {processor.tokenizer.eos_token_id}
+    ids = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
     return frozenset(i for i in ids if i is not None)
 
 

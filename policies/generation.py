@@ -5,6 +5,7 @@ T tokens generated · d hidden size
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,6 +69,29 @@ class Score:
 
     hidden: Tensor
     logprobs: Tensor
+
+
+@dataclass
+class FirstPass:
+    """How a batch begins: what the model is called with to read the prompts.
+
+    Attributes:
+        inputs: ``input_ids`` [b, L] of what is not in ``cache`` yet, padded on the left, and what was seen.
+        positions: Rotary positions of ``inputs``.
+        next_position: [b], of the first generated token.
+        mask: [b, cached + L], 0 where there is padding.
+        cache: Keys and values of what was read before.
+        prompt_tokens: Length of each whole prompt.
+        after: Called once the prompts have been read.
+    """
+
+    inputs: dict[str, Any]
+    positions: Tensor
+    next_position: Tensor
+    mask: Tensor
+    cache: Any
+    prompt_tokens: list[int]
+    after: Callable[[], None] | None = None
 
 
 class BatchRow:

@@ -286,7 +286,11 @@ class HeadLearner:
                 f"{folder} holds an adapter for a head of {shape}, this model's is {(V, d)}.", "It belongs to another model."
             )
         state = folder / STATE
-        self.updates = int(json.loads(state.read_text())["updates"]) if state.exists() else 1
+        try:
+            updates = int(json.loads(state.read_bytes())["updates"]) if state.exists() else 1
+        except (OSError, ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
+            raise StoreError(f"{state} is corrupt: {error}.", "The adapter beside it cannot be gone on from.") from error
+        self.updates = updates
         self._adapter, self._previous, self._can_roll_back = adapter.to(self.weight.device, dtype), None, False
         self._past, self._past_before = _load_past(folder) if self.config.replays else None, None
         self.discard()
@@ -310,7 +314,7 @@ def _load_past(folder: Path) -> Past | None:
     try:
         kept = load_file(path)
         return Past(kept["hidden"].clone(), kept["tokens"], Replayed(kept["margin"], kept["moved"]))
-    except (SafetensorError, KeyError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise StoreError(f"{path} cannot be read: {error}.") from error
 
 

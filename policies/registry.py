@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 from envs.base import Modality
 from envs.errors import PolicyError, SetupError, UsageError, did_you_mean
 from policies.base import Policy, SamplingConfig
+from policies.causal.load import is_text_model
+from policies.causal.settings import MODELS as TEXT_MODELS
 from policies.families.messages import PLATFORMS
 from policies.families.registry import checkpoints
 from policies.sampling import PRESETS
@@ -18,7 +21,7 @@ BUNDLED = "ui-tars-nano"
 MODEL_FREE = ("noop", "random", "scripted")
 CHECKPOINTS = checkpoints()
 """Named checkpoints on the Hugging Face hub."""
-NAMES = (BUNDLED, *CHECKPOINTS, *MODEL_FREE)
+NAMES = (BUNDLED, *CHECKPOINTS, *TEXT_MODELS, *MODEL_FREE)
 
 ENGINE_OPTIONS = ("device", "dtype", "attn_implementation", "max_batch", "window_s", "vision_cache_mb")
 
@@ -42,9 +45,11 @@ def load_policy(name: str, *, sampling: SamplingConfig | str | None = None, **op
     Args:
         name: Which policy.
         sampling: How replies are drawn: settings, or the name of a preset (``official``, ``zerogui``, ``greedy``); default greedy.
-        options: For models ``device``, ``dtype``, ``attn_implementation``, ``max_batch``, ``window_s``, ``vision_cache_mb``,
-            ``family``, ``platform`` and every field of :class:`~policies.families.settings.FamilySettings`; for ``openai:`` the
-            fields of :class:`~policies.chat.ChatOptions` and the same.
+        options: For text-only chat models see :func:`policies.causal.load.load_engine` and
+            :class:`~policies.causal.settings.CausalSettings`.  For models that see: ``device``, ``dtype``, ``attn_implementation``,
+            ``max_batch``, ``window_s``, ``vision_cache_mb``, ``family``, ``platform`` and every field of
+            :class:`~policies.families.settings.FamilySettings`; for ``openai:`` the fields of
+            :class:`~policies.chat.ChatOptions` and the same.
 
     Raises:
         UsageError: unknown name or option.
@@ -66,6 +71,10 @@ def load_policy(name: str, *, sampling: SamplingConfig | str | None = None, **op
         from policies.plugged import load_plugged
 
         return load_plugged(name, chosen, options)
+    if is_text_model(name):
+        from policies.causal.load import load_text_policy
+
+        return load_text_policy(name, chosen, options)
     return _load_model(name, chosen, options)
 
 
@@ -82,7 +91,31 @@ def needs(name: str) -> frozenset[Modality]:
         from policies.plugged import needs_of
 
         return needs_of(name)
-    return frozenset() if name in MODEL_FREE else Policy.needs
+    if name in MODEL_FREE:
+        return frozenset()
+    return frozenset({"text"}) if is_text_model(name) else Policy.needs
+
+
+def writes_text(name: str) -> bool:
+    """Whether the policy ``name`` can write text of its own (:meth:`policies.base.Policy.complete`), before it is loaded.
+
+    Not those without a model, nor the bundled one, which knows nothing but its screens; of endpoints and of a user's own classes it is
+    not known here.
+    """
+    if name in (*MODEL_FREE, BUNDLED) or name.startswith("openai:") or re.match(r"[\w.]+:", name):
+        return False
+    folder = Path(name).expanduser()
+    if folder.is_dir():  # a checkpoint of our own making (`agentlab pretrain`) knows no more than the bundled one
+        return _image_processor(folder) != "NanoImageProcessor"
+    return name in CHECKPOINTS or name in TEXT_MODELS or "/" in name
+
+
+def _image_processor(folder: Path) -> str:
+    try:
+        found = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+        return str(found.get("image_processor_type", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
 
 
 def _sampling(sampling: SamplingConfig | str | None) -> SamplingConfig:
@@ -134,6 +167,8 @@ def hub_repository(name: str) -> str | None:
     """
     if name in (*MODEL_FREE, BUNDLED) or name.startswith("openai:") or _is_plugged(name):
         return None
+    if name in TEXT_MODELS and TEXT_MODELS[name].source.startswith("package:"):
+        return None
     source, folder = _locate(name)
     return None if folder else source
 
@@ -145,6 +180,8 @@ def _locate(name: str) -> tuple[str, Path | None]:
         return str(folder), folder
     if name in CHECKPOINTS:
         return CHECKPOINTS[name], None
+    if name in TEXT_MODELS:
+        return TEXT_MODELS[name].source, None
     path = Path(name).expanduser()
     if path.exists():
         return str(path), path

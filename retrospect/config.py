@@ -25,7 +25,8 @@ class WordsConfig(BaseModel):
     engine: str = Field(
         default="rules",
         description="Who writes. rules: a fixed form, filled from the evidence of the failed attempt alone; no model. self: the "
-        "policy's own backbone, frozen. openai:<model>: an OpenAI-compatible endpoint.",
+        "policy's own backbone, frozen. openai:<model>: an OpenAI-compatible endpoint. Not given: self where the policy is a model that "
+        "can write text, else rules.",
     )
     credit: Literal["sparse", "critique", "judge"] = Field(
         default="sparse",

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from agentlab.cli import benchmarks as benchmarks_cli
 from agentlab.cli import containers as containers_cli
 from agentlab.cli import export as export_cli
 from agentlab.cli import traces as traces_cli
+from agentlab.cli.terminal import Terminal
 from envs.errors import InfrastructureError, LabError
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ app.add_typer(containers_cli.app, name="containers")
 app.add_typer(traces_cli.app)
 app.add_typer(export_cli.app)
 
-out = Console()
-err = Console(stderr=True)
+out = Terminal()
+err = Terminal(stderr=True)
 
 INTERNAL_ERROR = 70
 """Exit code of a bug of ours (sysexits.h: EX_SOFTWARE)."""
@@ -128,6 +128,7 @@ def run(
 
 
 def _run(config: RunConfig, retry_infra: bool) -> None:
+    from agentlab.disk.runs import run_title
     from agentlab.results.metrics import summarize
     from agentlab.results.report import summary_table
     from agentlab.run.progress import RunProgress
@@ -138,7 +139,7 @@ def _run(config: RunConfig, retry_infra: bool) -> None:
         err.print(escape(line))
 
     prepare(config, say)
-    runner = Runner(config, retry_infrastructure=retry_infra)
+    runner = Runner(config, retry_infrastructure=retry_infra, say=say)
     with RunProgress(err, len(runner.tasks), config.attempts) as progress, tracking(config, len(runner.tasks), say) as tracker:
         runner.on_row = both(progress.row, tracker.row)
         try:
@@ -147,8 +148,8 @@ def _run(config: RunConfig, retry_infra: bool) -> None:
             err.print(f"Stopped. The same command continues the run in {escape(str(runner.folder))}.")
             raise typer.Exit(130) from None
     summary = summarize(rows, attempts=config.attempts, planned=len(runner.tasks))
-    out.print(summary_table(summary, f"{config.suite} · {config.policy} · {config.adapt.preset} · seed {config.seed}"))
-    out.print(f"Run directory: {runner.folder}", soft_wrap=True)
+    out.print(summary_table(summary, run_title(config.to_json())))
+    out.print(f"Run directory: {runner.folder}", markup=False, soft_wrap=True)
     if summary.infrastructure_sessions:
         err.print("Some sessions were ended by machinery failures; --retry-infra makes them again.")
         if not any(row.graded for row in rows):

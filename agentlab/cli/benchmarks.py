@@ -8,17 +8,17 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 from typer.core import TyperGroup
 
+from agentlab.cli.terminal import Terminal
 from envs.benchmark import Benchmark, OnBytes, Watcher
 from envs.errors import UsageError, did_you_mean
 
-out = Console()
-err = Console(stderr=True)
+out = Terminal()
+err = Terminal(stderr=True)
 
 app = typer.Typer()
 

@@ -6,11 +6,11 @@ import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from agentlab.cli.benchmarks import with_ability
+from agentlab.cli.terminal import Terminal
 from envs.errors import UsageError, did_you_mean
 from envs.plugins import is_module_name
 from envs.suites import find_benchmark
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from envs.containers import Listing
 
 app = typer.Typer(help="The emulator containers of this project: list, start, stop, clean up.", no_args_is_help=True)
-out = Console()
+out = Terminal()
 
 
 DEFAULT = "osworld"

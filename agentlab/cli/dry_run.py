@@ -45,8 +45,8 @@ def show(config: RunConfig, console: Console) -> None:
     for error in missing:
         console.print(f"Missing here: {error.message} {error.hint}", markup=False, highlight=False, soft_wrap=True)
     for line in fetched:
-        console.print(f"Would be fetched: {line}", highlight=False, soft_wrap=True)
-    console.print(f"Run directory: {config.folder} ({_done(config.folder)})", highlight=False, soft_wrap=True)
+        console.print(f"Would be fetched: {line}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"Run directory: {config.folder} ({_done(config.folder)})", markup=False, highlight=False, soft_wrap=True)
 
 
 def _planned(config: RunConfig, missing: Sequence[SetupError]) -> tuple[list[TaskSpec], int]:

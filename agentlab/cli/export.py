@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from agentlab.cli.terminal import Terminal
 
 app = typer.Typer()
-out = Console()
-err = Console(stderr=True)
+out = Terminal()
+err = Terminal(stderr=True)
 
 SHOWN = 20
 """Lines about what was left out or odd."""

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
+from agentlab.cli.terminal import Terminal
+
 app = typer.Typer()
-out = Console()
-err = Console(stderr=True)
+out = Terminal()
+err = Terminal(stderr=True)
 
 
 @app.command()
@@ -23,7 +24,8 @@ def report(
     strips: Annotated[int, typer.Option(help="Also draw this many sessions, those that learned first.", min=0)] = 0,
 ) -> None:
     """Report on a run: tables here; Markdown, a web page and figures in RUN/report."""
-    from agentlab.disk.runs import inside, read_run
+    from agentlab.disk.files import inside
+    from agentlab.disk.runs import read_run
     from agentlab.results import report as reports
     from agentlab.results.pages import markdown as as_markdown
 
@@ -89,7 +91,7 @@ def replay(
     out_dir: Annotated[Path | None, typer.Option("--out", help="Folder to write to.", show_default="RUN/replay")] = None,
 ) -> None:
     """Send recorded actions to a fresh environment, compare the screens and grade again; exit code 1 if anything differs."""
-    from agentlab.disk.runs import inside
+    from agentlab.disk.files import inside
     from agentlab.replay import report as replay_report
     from agentlab.replay.masks import parse_mask
     from agentlab.replay.replay import Options, replay_all
@@ -133,7 +135,7 @@ def rescore(
     out_dir: Annotated[Path | None, typer.Option("--out", help="Folder to write to.", show_default="RUN/rescore")] = None,
 ) -> None:
     """Compute weight updates again from recorded attempts, without an environment, and what the adapted policy would now do."""
-    from agentlab.disk.runs import inside
+    from agentlab.disk.files import inside
     from agentlab.replay import rescore as rescoring
     from agentlab.replay.targets import find_target
     from agentlab.results.report import terminal_table

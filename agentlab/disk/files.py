@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,12 @@ from typing import Any
 from envs.errors import StoreError
 from envs.redaction import without_secrets
 
-ATTEMPT = re.compile(r"attempt_(\d{2,})$")
+ATTEMPT = re.compile(r"attempt_([0-9]{2,9})$")
 """Folder names of attempts."""
+LARGEST = 256 * 2**20
+"""Bytes of the largest file of a run that is read; a week of attempts has a results.jsonl of some megabytes."""
+DEEPEST = 100
+"""Levels of nesting of the deepest JSON that is read."""
 
 
 @contextlib.contextmanager
@@ -37,7 +43,8 @@ def write_atomic(path: Path, text: str) -> None:
     text = without_secrets(text)
     temporary = path.with_name(f".{path.name}.tmp")
     with disk_errors(path):
-        with temporary.open("w", encoding="utf-8") as file:
+        temporary.unlink(missing_ok=True)  # of a process that died, or a pipe or a link that somebody put there
+        with temporary.open("x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -56,16 +63,118 @@ def fresh_folder(folder: Path) -> None:
             raise StoreError(f"{folder} is not empty.", "Choose another folder for the export.")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of ours.
+def inside(path: Path, folder: Path) -> Path:
+    """``path`` with its links followed, if that is still inside ``folder``.
+
+    Raises:
+        StoreError: it leads out, in circles, or to what is neither file nor folder.
+    """
+    try:
+        real = path.resolve()
+        if not real.is_relative_to(folder.resolve()):
+            raise StoreError(f"{path} leads out of {folder}.", "Nothing outside a run directory is read.")
+        mode = real.stat().st_mode if os.path.lexists(real) else stat.S_IFREG
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise StoreError(f"{path} cannot be read: {error}.", mend(path)) from error
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise StoreError(f"{path} is no file.", "Pipes and devices are not read.")
+    return real
+
+
+def read_bytes(path: Path, folder: Path | None = None) -> bytes:
+    """The one way to read a file of a run, which may be damaged or a stranger's.
+
+    Args:
+        folder: Links are followed inside it only; the file's own folder if None.
+
+    Raises:
+        StoreError: missing or unreadable, no regular file, larger than :data:`LARGEST`, or a link that leads out.
+    """
+    real = inside(path, folder or path.parent)
+    with disk_errors(path):
+        descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)  # a pipe put there meanwhile stops nobody
+        with os.fdopen(descriptor, "rb") as file:
+            about = os.fstat(descriptor)
+            if not stat.S_ISREG(about.st_mode):
+                raise StoreError(f"{path} is no file.", mend(path))
+            if about.st_size > LARGEST:
+                raise StoreError(f"{path} is too large to be a file of a run ({about.st_size} bytes).", mend(path))
+            return file.read(LARGEST + 1)
+
+
+def read_text(path: Path, folder: Path | None = None) -> str:
+    """A UTF-8 text, as :func:`read_bytes` reads it.
+
+    Raises:
+        StoreError: as there, or not UTF-8.
+    """
+    data = read_bytes(path, folder)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise StoreError(f"{path} is corrupt: it is not UTF-8 ({error.reason} at byte {error.start}).", mend(path)) from error
+
+
+def parse_json(data: bytes | str) -> Any:
+    """JSON of a run: numbers are finite (others are None), texts can be encoded, nothing is nested deeper than :data:`DEEPEST`.
+
+    Raises:
+        ValueError: it is not that.
+    """
+    text = data if isinstance(data, str) else data.decode("utf-8")
+    try:
+        found = json.loads(text, parse_constant=lambda name: None, parse_float=_finite_float)
+        if text.count("[") + text.count("{") > DEEPEST or "\\u" in text:
+            found = _cleaned(found, 0)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    return found
+
+
+def _finite_float(digits: str) -> float | None:
+    value = float(digits)
+    return value if math.isfinite(value) else None
+
+
+def _cleaned(value: Any, depth: int) -> Any:
+    """Without half surrogates, which no file and no terminal takes."""
+    if depth > DEEPEST:
+        raise ValueError("nested too deeply")
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, list):
+        return [_cleaned(item, depth + 1) for item in value]
+    if isinstance(value, dict):
+        return {_cleaned(key, depth): _cleaned(item, depth + 1) for key, item in value.items()}
+    return value
+
+
+def strict_json(content: Any, indent: int | None = None) -> str:
+    """Strict JSON, which has no NaN and no infinity: such a number (of an update that was refused, say) is null."""
+    try:
+        return json.dumps(content, indent=indent, allow_nan=False)
+    except ValueError:
+        return json.dumps(finite(content), indent=indent, allow_nan=False)
+
+
+def finite(value: Any) -> Any:
+    """``value`` with None for every number in it that is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def read_json(path: Path, folder: Path | None = None) -> dict[str, Any]:
+    """A JSON object from a file of a run, as :func:`read_bytes` reads it.
 
     Raises:
         StoreError: unreadable, or not a JSON object.
     """
-    with disk_errors(path):
-        raw = path.read_bytes()
+    raw = read_bytes(path, folder)
     try:
-        data = json.loads(raw)
+        data = parse_json(raw)
     except ValueError as error:
         raise StoreError(f"{path} is corrupt: {error}.", mend(path)) from error
     if not isinstance(data, dict):
@@ -73,34 +182,47 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path, folder: Path | None = None) -> list[dict[str, Any]]:
     """Objects of a .jsonl file; a torn last line (the process died while writing it) is left out.
 
     Raises:
-        StoreError: a line other than the last is not a JSON object.
+        StoreError: unreadable, or a line other than the last is not a JSON object.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
-    with disk_errors(path):
-        lines = path.read_bytes().split(b"\n")
+    lines = read_bytes(path, folder).split(b"\n")
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
+            if not isinstance(row, dict):
+                raise ValueError("a JSON object was expected")
         except ValueError as error:
             if number == len(lines):  # no newline behind it: torn
                 break
             raise StoreError(f"{path}, line {number} is corrupt: {error}.", mend(path)) from error
-        if isinstance(row, dict):
-            rows.append(row)
+        rows.append(row)
     return rows
+
+
+def check_files(folder: Path) -> None:
+    """Refuse a folder that somebody else's code is to read (an adapter's) unless all in it are regular files.
+
+    Raises:
+        StoreError: it is missing or no folder, or something in it is a link, a pipe or the like.
+    """
+    with disk_errors(folder):
+        for path in sorted(folder.iterdir()):
+            mode = path.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise StoreError(f"{path} is no file.", "Links, pipes and devices are not read.")
 
 
 def mend(path: Path) -> str:
     if ATTEMPT.match(path.parent.name):
-        return f"Remove {path.parent} and the later attempts beside it; the same command then makes them again."
+        return f"Move {path.parent} and the later attempts beside it out of the run; the same command then makes them again."
     if path.name == "results.jsonl":
         return f"Remove {path}; it is rebuilt from the result.json files."
     return "Choose another directory with --out DIR, or remove this one to start again."

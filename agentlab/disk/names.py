@@ -12,11 +12,18 @@ LONGEST = 100
 """Characters of a folder's name, without the digest."""
 FOLDER = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._~+-]{0,199}")
 """What a session's folder may be called."""
+UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but for tab and newline, marks that turn the direction of writing, and halves of surrogate pairs."""
 
 
 def digest(text: str) -> str:
     """Sixteen hexadecimal digits that stand for a text."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def printable(text: str) -> str:
+    """``text`` with a replacement character for each character that is not to reach a terminal."""
+    return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def slug(name: str) -> str:

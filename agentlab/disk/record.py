@@ -12,18 +12,17 @@ void_01/         what a try that the machinery broke had got to
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from agentlab.disk.files import disk_errors, read_lines, write_atomic
+from agentlab.disk.files import disk_errors, mend, read_lines, strict_json, write_atomic
+from agentlab.disk.runs import read_observation
 from envs import actions as act
 from envs.base import Observation, Screenshot, TaskSpec
-from envs.errors import StoreError
+from envs.errors import InvalidActionError, StoreError
 from envs.redaction import without_secrets
 from policies.base import Decision
 from retrospect.trace import Step, Trace
@@ -44,7 +43,7 @@ class AttemptWriter:
         """Append one line to events.jsonl and flush it to the operating system."""
         path = self.folder / "events.jsonl"
         with disk_errors(path), path.open("a", encoding="utf-8") as file:
-            file.write(without_secrets(json.dumps({"event": kind, **fields}) + "\n"))
+            file.write(without_secrets(strict_json({"event": kind, **fields}) + "\n"))
 
     def observation(self, observation: Observation) -> Recorded:
         """Save what was observed, and return it as an event has it."""
@@ -99,7 +98,7 @@ class AttemptWriter:
         write_atomic(self.folder / name, content)
 
     def json(self, name: str, content: dict[str, Any]) -> None:
-        write_atomic(self.folder / name, json.dumps(content, indent=2) + "\n")
+        write_atomic(self.folder / name, strict_json(content, indent=2) + "\n")
 
     def void(self) -> None:
         """The machinery broke this try: keep what there is in ``void_NN/`` and start the folder afresh."""
@@ -125,49 +124,33 @@ def load_trace(folder: Path) -> Trace:
     if not (by_kind["begin"] and by_kind["step"] and by_kind["end"]):
         raise StoreError(f"{folder} holds no finished attempt.", "Continue the run first.")
     begin, end = by_kind["begin"][0], by_kind["end"][0]
-    steps = [
-        Step(
-            index=e["index"],
-            observation=load_observation(folder, e),
-            text=e["text"],
-            thought=e["thought"],
-            action_text=e["action_text"],
-            actions=tuple(act.from_json(a) for a in e["actions"]),
-            invalid=e["invalid"],
-            feedback=e.get("feedback", ""),
-            seconds=e["seconds"],
-            tokens=e["tokens"],
-            redrawn=e.get("redrawn", 0),
-            redrawn_unparsable=e.get("redrawn_unparsable", 0),
+    try:
+        return Trace(
+            instruction=begin["instruction"],
+            steps=[_step(folder, event) for event in by_kind["step"]],
+            final=read_observation(folder, end),
+            score=end["score"],
+            ended_by=end["ended_by"],
+            guidance=begin["guidance"],
+            attempt=begin["attempt"],
         )
-        for e in by_kind["step"]
-    ]
-    return Trace(
-        instruction=begin["instruction"],
-        steps=steps,
-        final=load_observation(folder, end),
-        score=end["score"],
-        ended_by=end["ended_by"],
-        guidance=begin["guidance"],
-        attempt=begin["attempt"],
+    except (KeyError, TypeError, ValueError, AttributeError, InvalidActionError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise StoreError(f"{folder / 'events.jsonl'} is corrupt ({what}).", mend(folder / "events.jsonl")) from error
+
+
+def _step(folder: Path, event: dict[str, Any]) -> Step:
+    return Step(
+        index=event["index"],
+        observation=read_observation(folder, event),
+        text=event["text"],
+        thought=event["thought"],
+        action_text=event["action_text"],
+        actions=tuple(act.from_json(a) for a in event["actions"]),
+        invalid=event["invalid"],
+        feedback=event.get("feedback", ""),
+        seconds=event["seconds"],
+        tokens=event["tokens"],
+        redrawn=event.get("redrawn", 0),
+        redrawn_unparsable=event.get("redrawn_unparsable", 0),
     )
-
-
-def load_observation(folder: Path, event: Mapping[str, Any]) -> Observation:
-    """What an event of the attempt in ``folder`` says was observed.
-
-    Raises:
-        StoreError: its screen is missing or cannot be read.
-    """
-    observation: Observation = {}
-    if event.get("screen"):
-        observation["screenshot"] = load_screen(folder / event["screen"])
-    if isinstance(text := event.get("observation"), str):
-        observation["text"] = text
-    return observation
-
-
-def load_screen(path: Path) -> Screenshot:
-    """A saved screen, [H, W, 3] uint8 RGB."""
-    with disk_errors(path), Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))

@@ -5,22 +5,41 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
+from agentlab.disk.files import finite, strict_json
 from envs.errors import StoreError
 
 SCHEMA: Final = 2
 """Version of the layout and of the rows; a run of another version is refused, never guessed at.  (1: folders that two tasks shared.)"""
+
+LARGEST_NUMBER: Final = 2**64
+"""No number of a row is as large, so that sums and means of them can be had."""
 
 
 class RowPart(BaseModel):
     """Base of a row and its parts: immutable, finite numbers, nothing converted, nothing unknown."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, int | float) and abs(value) >= LARGEST_NUMBER:
+                raise ValueError(f"{name} is out of range")
+        return self
 
 
 class Seconds(RowPart):
@@ -73,7 +92,7 @@ class UpdateColumns(RowPart):
         accepted: The weights moved.
         seconds: Wall-clock of the update itself.
         error: Why it could not be computed; absent from the JSON where it could.
-        numbers: The method's own, beside those above in the JSON.
+        numbers: The method's own, beside those above in the JSON; None for one that is not finite.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -82,6 +101,14 @@ class UpdateColumns(RowPart):
     accepted: bool
     seconds: float
     error: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _finite(cls, data: Any) -> Any:
+        """A method's own number that is not finite (the update is refused for it) is None, as JSON has no other."""
+        if not isinstance(data, dict):
+            return data
+        return {name: value if name in cls.model_fields else finite(value) for name, value in data.items()}
 
     @property
     def numbers(self) -> dict[str, Any]:
@@ -165,7 +192,7 @@ class Row(RowPart):
 
     def line(self) -> str:
         """Its line of results.jsonl, with the newline."""
-        return json.dumps(self.to_json()) + "\n"
+        return strict_json(self.to_json()) + "\n"
 
 
 def parse_row(data: bytes, where: Path | str) -> Row:

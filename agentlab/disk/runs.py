@@ -9,10 +9,8 @@ layout, links that lead out of it are not followed, and only WebP is decoded.
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,12 +19,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from agentlab.disk.files import ATTEMPT, disk_errors, mend, read_json, read_lines
+from agentlab.disk.files import ATTEMPT, inside, mend, parse_json, read_bytes, read_json, read_lines
 from agentlab.disk.names import FOLDER, folder_name
 from agentlab.disk.row import SCHEMA, Row, parse_row
 from envs.base import Observation, Screenshot
 from envs.errors import StoreError, UsageError
 
+MOST_ATTEMPTS = 1000
+"""Attempts per task that a run may have."""
 ADAPTER = "adapter"
 """Folder of an attempt's adapter, inside the attempt's."""
 SCREEN = re.compile(r"screens/\d{3,6}\.webp")
@@ -48,7 +48,11 @@ class Run:
 
     @property
     def attempts(self) -> int:
-        return int(self.config.get("attempts") or 1)
+        """Attempts per task: as configured, or as many as were made where the configuration gives no such number."""
+        value = self.config.get("attempts")
+        if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_ATTEMPTS:
+            return value
+        return min(max((row.attempt for row in self.rows), default=1), MOST_ATTEMPTS)
 
     @property
     def imported(self) -> str:
@@ -60,9 +64,17 @@ class Run:
     def title(self) -> str:
         if self.imported:
             return f"{self.config.get('suite')} · {self.config.get('policy')} · imported from {self.imported}"
-        adapt = self.config.get("adapt")
-        preset = adapt.get("preset", "?") if isinstance(adapt, dict) else adapt
-        return f"{self.config.get('suite')} · {self.config.get('policy')} · {preset} · seed {self.config.get('seed')}"
+        return run_title(self.config)
+
+
+def run_title(config: Mapping[str, Any]) -> str:
+    """What a run is, for the head of its tables: with who writes the words, where words are learned."""
+    adapt = config.get("adapt")
+    method = adapt.get("preset", "?") if isinstance(adapt, dict) else adapt
+    words = adapt.get("words") if isinstance(adapt, dict) else None
+    if isinstance(words, dict) and (words.get("method", "none") != "none" or words.get("credit", "sparse") == "judge"):
+        method = f"{method} (words: {words.get('engine', '?')})"
+    return f"{config.get('suite')} · {config.get('policy')} · {method} · seed {config.get('seed')}"
 
 
 @dataclass(frozen=True)
@@ -101,8 +113,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         StoreError: no run there, a corrupt config.json or a link that leads out of the run, or a run of another version.
     """
-    path = inside(folder / "config.json", folder)
-    if not path.exists():
+    path = folder / "config.json"
+    if not os.path.lexists(path):
         raise StoreError(
             f"{folder} is not a run directory: it has no config.json.", "Give the directory that `agentlab run` printed."
         )
@@ -127,7 +139,23 @@ def read_run(folder: Path, *, strict: bool = False) -> Run:
     """
     config = read_config(folder)
     rows, problems = _all_rows(folder, strict=strict)
-    return Run(folder, config, rows, problems)
+    run = Run(folder, config, rows, problems)
+    if "attempts" in config and config["attempts"] != run.attempts:
+        problems.append(
+            f"{folder / 'config.json'}: attempts is {_short(config['attempts'])}, which is no number of attempts from 1 to"
+            f" {MOST_ATTEMPTS}; {run.attempts} were made."
+        )
+    return run
+
+
+def _short(value: Any) -> str:
+    """A value of somebody's, for a message."""
+    shown = f"{value:.3g}" if isinstance(value, float) else "a huge number" if _huge(value) else repr(value)
+    return shown if len(shown) <= 40 else f"{shown[:40]} …"
+
+
+def _huge(value: Any) -> bool:
+    return isinstance(value, int) and value.bit_length() > 64
 
 
 def read_rows(folder: Path) -> list[Row]:
@@ -149,7 +177,7 @@ def _all_rows(folder: Path, *, strict: bool) -> tuple[list[Row], list[str]]:
     listed = folder / "results.jsonl"
     order: dict[tuple[Any, Any], None] = {}
     try:
-        order = {(line.get("task"), line.get("attempt")): None for line in read_lines(inside(listed, folder))}
+        order = {(line.get("task"), line.get("attempt")): None for line in read_lines(listed)}
     except (StoreError, TypeError) as error:  # the order is a nicety; the result.json files are the truth
         what = error.message if isinstance(error, StoreError) else f"{listed} is damaged."
         problems.append(f"{what} The rows are those of the attempts.")
@@ -184,9 +212,7 @@ def read_row(result: Path) -> Row:
     Raises:
         StoreError: it cannot be read, is not of this version, or is that of another task or attempt.
     """
-    with disk_errors(result):
-        path = result if stat.S_ISREG(result.lstat().st_mode) else inside(result, result.parent)
-        row = parse_row(path.read_bytes(), result)
+    row = parse_row(read_bytes(result), result)
     attempt, session = result.parent, result.parent.parent
     if folder_name(row.task) != session.name:
         raise StoreError(
@@ -199,20 +225,6 @@ def read_row(result: Path) -> Row:
 
 
 # -- finding one's way -------------------------------------------------------------------------------------------------------------
-def inside(path: Path, folder: Path) -> Path:
-    """``path`` with its links followed, if that is still inside ``folder``.
-
-    Raises:
-        StoreError: it leads out.
-    """
-    real = path.resolve()
-    if not real.is_relative_to(folder.resolve()):
-        raise StoreError(f"{path} leads out of {folder}.", "Nothing outside a run directory is read.")
-    if real.exists() and not (real.is_file() or real.is_dir()):
-        raise StoreError(f"{path} is no file.", "Pipes and devices are not read.")
-    return real
-
-
 def session_folders(run: Path) -> list[Path]:
     """Folders of the sessions, in alphabetical order."""
     root = run / "sessions"
@@ -282,7 +294,7 @@ def _events(folder: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            event = json.loads(line)
+            event = parse_json(line)
         except ValueError:
             event = None
         if isinstance(event, dict):
@@ -292,20 +304,25 @@ def _events(folder: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _text(path: Path, problems: list[str]) -> str:
-    if not path.exists():
+    if not os.path.lexists(path):
         return ""
     try:
-        return inside(path, path.parent).read_text(encoding="utf-8", errors="replace")
-    except (OSError, StoreError) as error:
-        problems.append(str(error))
+        data = read_bytes(path)
+    except StoreError as error:
+        problems.append(error.message)
         return ""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        problems.append(f"{path} is not UTF-8: what could not be read is shown as \N{REPLACEMENT CHARACTER}.")
+        return data.decode("utf-8", "replace")
 
 
 def _json(path: Path, problems: list[str]) -> dict[str, Any] | None:
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     try:
-        return read_json(inside(path, path.parent))
+        return read_json(path)
     except StoreError as error:
         problems.append(error.message)
         return None
@@ -349,5 +366,5 @@ def read_screen(folder: Path, name: Any) -> Screenshot:
     try:
         with Image.open(path, formats=["WEBP"]) as image:
             return np.asarray(image.convert("RGB"))
-    except (OSError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError) as error:
         raise StoreError(f"The screen {name} cannot be decoded: {error}.") from error

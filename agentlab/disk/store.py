@@ -13,13 +13,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agentlab.disk.files import ATTEMPT, disk_errors, write_atomic
+from agentlab.disk.files import ATTEMPT, disk_errors, read_bytes, strict_json, write_atomic
 from agentlab.disk.names import folder_name
 from agentlab.disk.row import SCHEMA, Row
 from agentlab.disk.runs import ADAPTER, read_config, read_rows, session_rows
@@ -55,6 +56,8 @@ class RunStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock_file: int | None = None
+        self.say: Callable[[str], None] = lambda line: None
+        """Told, in a line, what is set aside and why."""
         self._results = threading.RLock()  # results.jsonl and the result.json files change together
 
     @classmethod
@@ -78,8 +81,8 @@ class RunStore:
         fresh = "config.json" not in names
         if fresh and names - {"run.lock"}:
             raise StoreError(f"{folder} is not a run directory: it has files but no config.json.", "Choose another with --out DIR.")
-        store._take_lock()
         try:
+            store._take_lock()
             if fresh:
                 store._write_config(config)
             else:
@@ -95,7 +98,7 @@ class RunStore:
     def _take_lock(self) -> None:
         path = self.folder / "run.lock"
         with disk_errors(path):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
         try:
             # The kernel drops the lock with its process, however that died: a lock file left behind locks nobody out.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -103,9 +106,13 @@ class RunStore:
             holder = os.read(descriptor, 64).decode(errors="replace").strip() or "unknown"
             os.close(descriptor)
             raise StoreError(f"Another process (pid {holder}) works in {self.folder}.", "Wait for it, or use --out DIR.") from error
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
+        except OSError as error:
+            os.close(descriptor)
+            raise StoreError(f"{path} cannot be locked: {error.strerror}.", "Use --out DIR on another file system.") from error
         self._lock_file = descriptor
+        with disk_errors(path):
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
 
     def _write_config(self, config: Mapping[str, Any]) -> None:
         write_atomic(self.folder / "config.json", json.dumps({"schema": SCHEMA, "config": config}, indent=2) + "\n")
@@ -138,7 +145,11 @@ class RunStore:
         path = self.folder / "results.jsonl"
         with self._results, disk_errors(path):
             text = without_secrets("".join(row.line() for row in self.rows()))
-            if not path.exists() or path.read_bytes() != text.encode():
+            try:
+                same = read_bytes(path) == text.encode()
+            except StoreError:
+                same = False
+            if not same:
                 write_atomic(path, text)
 
     def sort(self, tasks: Sequence[str]) -> None:
@@ -173,16 +184,23 @@ class SessionStore:
         Raises:
             StoreError: one of them cannot be read, or is another task's.
         """
+        if self.folder.is_symlink():
+            raise StoreError(
+                f"{self.folder} is a link.", "Nothing outside a run directory is read or written: move it out of the run."
+            )
         return session_rows(self.folder, strict=True)[0]
 
     def start_attempt(self, attempt: int) -> Path:
         """An empty folder for an attempt; what an attempt in flight left there when its process died is removed.
 
-        Nothing that holds a result is removed: where attempts from this one on have one, all of them are set aside.
+        Nothing that holds a result is removed: where attempts from this one on have one, or are no folders, all of them are set aside.
         """
-        if any((folder / "result.json").exists() for folder in self._from(attempt)):
-            self.set_aside(attempt)
         folder = self.attempt_folder(attempt)
+        there = self._from(attempt)
+        if any(os.path.lexists(path / "result.json") for path in there):
+            self.set_aside(attempt, f"{folder / 'result.json'} is missing, and later attempts have theirs.")
+        elif odd := next((path for path in there if path.is_symlink() or not path.is_dir()), None):
+            self.set_aside(attempt, f"{odd} is not the folder of an attempt.")
         with disk_errors(folder):
             if folder.exists():
                 shutil.rmtree(folder)
@@ -193,17 +211,26 @@ class SessionStore:
         """Folders of this attempt and the later ones."""
         return [p for p in self.folder.glob("attempt_*") if (m := ATTEMPT.match(p.name)) and int(m[1]) >= attempt]
 
-    def set_aside(self, attempt: int) -> None:
-        """Move attempt ``attempt`` and the later ones into ``set_aside_NN/``: they stay readable and count no more."""
+    def set_aside(self, attempt: int, why: str = "") -> None:
+        """Move attempt ``attempt`` and the later ones into ``set_aside_NN/``: they stay readable and count no more.
+
+        Args:
+            why: What was damaged; said to the user, and written into ``set_aside_NN/why.txt``.
+        """
         numbered = self._from(attempt)
         if not numbered:
             return
         with disk_errors(self.folder):
-            aside = self.folder / f"set_aside_{len(list(self.folder.glob('set_aside_*'))) + 1:02d}"
+            taken = [int(m[1]) for p in self.folder.iterdir() if (m := re.fullmatch(r"set_aside_([0-9]{1,9})", p.name))]
+            aside = self.folder / f"set_aside_{max(taken, default=0) + 1:02d}"
             aside.mkdir()
+            if why:
+                write_atomic(aside / "why.txt", why + "\n")
             for path in sorted(numbered, reverse=True):  # the newest first: a crash in between leaves no gap
                 path.rename(aside / path.name)
         self.run._repair_results()
+        if why:
+            self.run.say(f"{why} From attempt {attempt} on everything was set aside, in {aside}, and is made again.")
 
     def adapter_folder(self, attempt: int) -> Path:
         """Where the weights after an attempt are, if it has any and they have been kept."""
@@ -224,11 +251,11 @@ class SessionStore:
         for attempt in adapted if keep == "none" and over else adapted[:-1]:
             folder = self.adapter_folder(attempt)
             with disk_errors(folder):
-                if folder.exists():
+                if folder.is_dir() and not folder.is_symlink():
                     shutil.rmtree(folder)
 
     def commit(self, attempt: int, row: Row) -> None:
         """The attempt is over and all its files are written: result.json makes it count."""
         with self.run._results:  # another session may be setting attempts aside, which rewrites results.jsonl from the files
-            write_atomic(self.attempt_folder(attempt) / "result.json", json.dumps(row.to_json(), indent=2) + "\n")
+            write_atomic(self.attempt_folder(attempt) / "result.json", strict_json(row.to_json(), indent=2) + "\n")
             self.run.append(row)

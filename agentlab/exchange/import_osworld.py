@@ -27,9 +27,9 @@ import numpy as np
 from PIL import Image
 
 from agentlab.disk import rows
+from agentlab.disk.files import inside
 from agentlab.disk.record import AttemptWriter
 from agentlab.disk.row import Breakage, Seconds
-from agentlab.disk.runs import inside
 from agentlab.disk.store import RunStore
 from agentlab.exchange import osworld_traj as traj
 from agentlab.exchange.plain import text

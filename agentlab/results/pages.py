@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentlab.disk.files import disk_errors, write_atomic
+from agentlab.disk.names import printable
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def _row(cells: Sequence[str]) -> str:
 
 def _plain(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
-    return re.sub(r"([\\`*_\[\]|~#<>])", r"\\\1", " ".join(text.split())).replace("\\<", "&lt;").replace("\\>", "&gt;")
+    return re.sub(r"([\\`*_\[\]|~#<>])", r"\\\1", " ".join(printable(text).split())).replace("\\<", "&lt;").replace("\\>", "&gt;")
 
 
 PAGE = """<!doctype html>

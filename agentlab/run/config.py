@@ -21,10 +21,11 @@ from agentlab.run.axes import honest_name, refuse_another_schedule, refuse_setti
 from agentlab.run.presets import preset_named
 from envs.errors import UsageError
 from envs.redaction import redacted
-from envs.suites import benchmark_names, default_limit, default_options, default_workers
+from envs.suites import benchmark_names, default_attempts, default_limit, default_options, default_workers
 from policies.adaptation import config_classes, config_of, method_named
 from policies.base import SamplingConfig
 from policies.methods import NoneConfig, WeightsConfig
+from policies.registry import writes_text
 from policies.sampling import PRESETS as SAMPLING
 from retrospect.config import WordsConfig
 
@@ -81,7 +82,12 @@ class RunConfig(ConfigSection):
     suite: str = Field(default="miniwob", description="Benchmark or task suite.")
     policy: str = Field(default="ui-tars-nano", description="Policy by name, or the path of a checkpoint.")
     adapt: AdaptConfig = AdaptConfig()
-    attempts: int = Field(default=5, ge=1, description="T_max of Algorithm 1: attempts per task.")
+    attempts: int = Field(
+        default=5,
+        ge=1,
+        le=1000,
+        description="T_max of Algorithm 1: attempts per task. Not given: the suite's own number, of text 10.",
+    )
     seed: int = Field(default=0, ge=0, lt=2**32, description="Of the instances and of every random choice.")
     limit: int = Field(
         default=100,
@@ -161,16 +167,25 @@ def resolve(flags: Settings, *, file: Path | None = None, sets: Sequence[str] = 
     for layer in layers:
         check_keys(layer)
     suite = str(said.get("suite", RunConfig.model_fields["suite"].default))
-    of_suite = {"limit": default_limit(suite), "env": default_options(suite)}
+    of_suite = {"limit": default_limit(suite), "attempts": default_attempts(suite), "env": default_options(suite)}
     settings = merge(without_replaced(preset, said), of_suite, *layers)
     adapt = settings["adapt"]
     adapt["preset"] = honest_name(str(name), preset, adapt)
+    settings["adapt"] = adapt = _with_writer(adapt, str(settings.get("policy", RunConfig.model_fields["policy"].default)))
     refuse_settings_of_axes_that_are_off(adapt["preset"], said, adapt, is_default)
     refuse_another_schedule(adapt["preset"], preset, adapt)
     try:
         return RunConfig.model_validate(settings)
     except ValidationError as error:
         raise UsageError(_explain(error), "`agentlab settings` lists them all.") from error
+
+
+def _with_writer(adapt: Settings, policy: str) -> Settings:
+    """Where words are learned and nobody was named to write them, a policy that can write does so itself."""
+    words = adapt.get("words")
+    if isinstance(words, Mapping) and words.get("method", "none") != "none" and "engine" not in words and writes_text(policy):
+        return {**adapt, "words": {**words, "engine": "self"}}  # copies: the preset's own settings are shared
+    return adapt
 
 
 def _know_method(said: Settings) -> None:

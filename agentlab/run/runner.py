@@ -75,12 +75,18 @@ class Runner:
     """
 
     def __init__(
-        self, config: RunConfig, *, on_row: Callable[[Row], None] = lambda row: None, retry_infrastructure: bool = False
+        self,
+        config: RunConfig,
+        *,
+        on_row: Callable[[Row], None] = lambda row: None,
+        retry_infrastructure: bool = False,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.config = config
         self.tasks = plan(config)
         self.on_row = on_row
         self.retry_infrastructure = retry_infrastructure
+        self.say = say
         self.stop = threading.Event()
 
     @property
@@ -98,6 +104,7 @@ class Runner:
             LabError: the run cannot go on.
         """
         store = RunStore.open(self.folder, self.config.to_json(), free=CHANGES_NO_RESULT, grows="limit")
+        store.say = self.say
         try:
             todo = self._todo(store)
             on_start(store.rows())

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from threading import Event
 from typing import Any
 
 from agentlab.disk import rows
-from agentlab.disk.files import disk_errors, read_json
+from agentlab.disk.files import check_files, disk_errors, read_json, read_text
 from agentlab.disk.record import AttemptWriter, load_trace
 from agentlab.disk.row import Breakage, Row, UpdateColumns
 from agentlab.disk.rows import Played
@@ -30,7 +31,7 @@ from agentlab.disk.store import SessionStore
 from agentlab.run.config import RunConfig
 from agentlab.run.worker import EnvSlot
 from envs.base import Observation, TaskEnv, TaskSpec
-from envs.errors import AdaptationError, InfrastructureError, LabError
+from envs.errors import AdaptationError, InfrastructureError, StoreError
 from policies.base import Decision, PastAttempt, Policy, PolicySession
 from retrospect.reflect import Retrospector
 from retrospect.trace import Step, Trace
@@ -222,42 +223,74 @@ class Session:
 
     # -- coming back to a session ----------------------------------------------------------------------------------------------
     def _restore(self, made: list[Row]) -> tuple[PolicySession, list[Row], str, History]:
-        """θ, rows, x and H as the last finished attempt left them; from attempt 1 again if they cannot be had."""
-        theta = self._open()
+        """θ, rows, x and H as the last finished attempt left them.
+
+        Where its files are damaged: as the newest attempt left them whose files are whole.  What came after that one is set aside,
+        said and never counted, for it was made under what cannot be had any more, or cannot be gone on from.
+        """
+        why = ""
+        for n in range(len(made), 0, -1):
+            theta = self._open()
+            try:
+                x, h = self._take_up(theta, made[:n])
+            except StoreError as error:
+                theta.close()
+                why = why or error.message
+                continue
+            if n < len(made):
+                self.store.set_aside(n + 1, why)
+            return theta, made[:n], x, h
+        if made:
+            self.store.set_aside(1, why)
+        return self._open(), [], "", ()
+
+    def _take_up(self, theta: PolicySession, made: list[Row]) -> tuple[str, History]:
+        """Bring θ and the words to where the attempts ``made`` left them; returns x and H.
+
+        Raises:
+            StoreError: a file that says so is missing or damaged.
+        """
         h: History = ()
-        if not made:
-            return theta, [], "", h
-        try:
-            if self.config.sampling.no_repeat or self.config.history != "fresh":
-                for row in made:
-                    trace = load_trace(self.store.attempt_folder(row.attempt))
-                    theta.recall([(step.observation, step.actions) for step in trace.steps])
-                    h = self._history_after(h, trace)
-            # Attempts that the weights did not learn from (`switch`) left no file: the newest adapter is the one in force.
-            adapted = [row.attempt for row in made if row.adapter]
-            if adapted:
-                theta.load_adapter(self.store.adapter_folder(adapted[-1]))
-            if self.words is not None:
-                self._restore_words(len(made))
-            return theta, made, self._guidance_after(len(made)), h
-        except LabError:
-            theta.close()
-            self.store.set_aside(1)  # never lost, never counted
-            return self._open(), [], "", ()
+        if self.config.sampling.no_repeat or self.config.history != "fresh":
+            for row in made:
+                trace = load_trace(self.store.attempt_folder(row.attempt))
+                theta.recall([(step.observation, step.actions) for step in trace.steps])
+                h = self._history_after(h, trace)
+        # Attempts that the weights did not learn from (`switch`) left no file: the newest adapter is the one in force.
+        adapted = [row.attempt for row in made if row.adapter]
+        if adapted:
+            folder = self.store.adapter_folder(adapted[-1])
+            check_files(folder)
+            theta.load_adapter(folder)
+        if self.words is not None:
+            self._restore_words(made)
+        return self._guidance_after(made[-1]), h
 
     def _open(self) -> PolicySession:
         weights = self.config.adapt.weights
         return self.policy.open(self.task, seed=self.seed, adapt=weights if weights.method != "none" else None)
 
-    def _restore_words(self, t: int) -> None:
-        paths = (self.store.attempt_folder(i) / "words.json" for i in range(t, 0, -1))
-        path = next((p for p in paths if p.exists()), None)
-        if path is not None and self.words is not None:
-            self.words.load_state(read_json(path)["state"])
+    def _restore_words(self, made: list[Row]) -> None:
+        """From the words.json of the newest attempt that was reflected on."""
+        reflected = [row.attempt for row in made if row.words is not None]
+        if not reflected or self.words is None:
+            return
+        path = self.store.attempt_folder(reflected[-1]) / "words.json"
+        state = read_json(path).get("state")
+        if not isinstance(state, dict):
+            raise StoreError(f"{path} is corrupt: it has no state of the words.")
+        try:
+            self.words.load_state(state)
+        except StoreError as error:
+            raise StoreError(f"{path}: {error.message}", error.hint) from error
 
-    def _guidance_after(self, t: int) -> str:
-        path = self.store.attempt_folder(t) / "guidance.txt"
-        return path.read_text(encoding="utf-8") if path.exists() else ""
+    def _guidance_after(self, row: Row) -> str:
+        path = self.store.attempt_folder(row.attempt) / "guidance.txt"
+        expected = row.words.characters if row.words is not None else 0
+        text = read_text(path) if expected or os.path.lexists(path) else ""
+        if row.words is not None and len(text) != expected:
+            raise StoreError(f"{path} is not what was written: it has {len(text)} characters, and had {expected}.")
+        return text
 
 
 def step_of(index: int, before: Observation, decision: Decision, info: Mapping[str, Any], seconds: float) -> Step:

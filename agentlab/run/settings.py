@@ -24,9 +24,13 @@ from envs.errors import UsageError, did_you_mean
 from envs.registration import own_benchmarks
 from policies.registry import ENGINE_OPTIONS
 
-OF_POLICIES = ("policies.families.settings", "policies.chat")
-"""Modules whose models are options of policies."""
-NOT_A_SETTING = {"task", "oracle", "grader", "render_mode", "platform"}
+OF_POLICIES = {
+    "policies.families.settings": "checkpoints",
+    "policies.chat": "openai:MODEL",
+    "policies.causal.settings": "text models",
+}
+"""Modules whose models are options of policies, and of which."""
+NOT_A_SETTING = {"task", "oracle", "grader", "sandbox", "render_mode", "platform"}
 """Parameters of environments that a run fills in."""
 
 
@@ -112,10 +116,10 @@ def _fields(model: Any) -> dict[str, tuple[Any, FieldInfo]]:
 
 
 def _of_policies() -> Iterator[Setting]:
-    for module in OF_POLICIES:
+    for module, of in OF_POLICIES.items():
         for model in vars(importlib.import_module(module)).values():
             if isinstance(model, type) and issubclass(model, BaseModel) and model.__module__ == module:
-                yield from _of(model, "model.", "openai:MODEL" if module.endswith("chat") else "checkpoints")
+                yield from _of(model, "model.", of)
     from policies.checkpoint import load_engine
 
     yield from _of_callable(load_engine, "model.", "checkpoints", lambda option: option in ENGINE_OPTIONS)

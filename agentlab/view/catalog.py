@@ -11,10 +11,10 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from agentlab.disk.files import disk_errors
+from agentlab.disk.files import disk_errors, inside, read_bytes
 from agentlab.disk.names import folder_name
 from agentlab.disk.row import Row, parse_row
-from agentlab.disk.runs import Run, inside, read_config, session_folders, session_rows
+from agentlab.disk.runs import Run, read_config, session_folders, session_rows
 from agentlab.disk.store import flatten
 from agentlab.exchange.plain import Data, plain
 from agentlab.results.metrics import summarize
@@ -92,7 +92,7 @@ class Catalog:
             }
 
     def _run(self) -> Run:
-        return Run(self.folder, self._config[1], [])
+        return Run(self.folder, self._config[1], [row for rows in self._rows.values() for row in rows.values()])
 
     def _table(self, run: Run) -> list[tuple[str, str]]:
         """The final table so far, made anew only when something has changed."""
@@ -177,8 +177,7 @@ class Catalog:
 
     def _reread(self, path: Path) -> set[str]:
         self._read, self._tail = 0, b""
-        with disk_errors(path):
-            rows = self._parse(inside(path, self.folder).read_bytes())
+        rows = self._parse(read_bytes(path))
         before, self._rows, self._problems = self._rows.keys(), {}, {}
         return before | self._take(rows)
 

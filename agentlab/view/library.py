@@ -10,9 +10,9 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from agentlab.disk.files import read_json
+from agentlab.disk.files import inside, read_json
 from agentlab.disk.names import digest, slug
-from agentlab.disk.runs import attempt_folders, find_session, inside, read_attempt, screen_path
+from agentlab.disk.runs import attempt_folders, find_session, read_attempt, screen_path
 from agentlab.exchange.plain import Data, attempt_data, number, shifts, text
 from agentlab.view.catalog import Catalog
 from envs.errors import LabError, StoreError, UsageError

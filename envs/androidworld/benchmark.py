@@ -66,7 +66,9 @@ class AndroidWorld(Benchmark):
         self,
         watch: Watcher,
         *,
-        base: Annotated[str, typer.Option(help="Tag of the image that upstream's own Dockerfile makes.")] = "android_world:latest",
+        base: Annotated[
+            str, typer.Option(help="Build upon this image, made by upstream's own Dockerfile, instead of upon our own base.")
+        ] = "",
         prepare: Annotated[
             bool,
             typer.Option("--prepare/--no-prepare", help="Install the applications once, so that every start is warm (needs KVM)."),
@@ -78,11 +80,11 @@ class AndroidWorld(Benchmark):
             ),
         ] = None,
     ) -> None:
-        """AndroidWorld's emulator image with our guest server, built upon upstream's own image."""
+        """AndroidWorld's emulator image with our guest server, from pinned inputs on; the same command continues."""
         from envs.androidworld.knobs import parse_sets
         from envs.androidworld.setup import fetch
 
-        fetch(base, watch.say, prepare=prepare, knobs=parse_sets(sets or []))
+        fetch(watch, base=base, prepare=prepare, knobs=parse_sets(sets or []))
 
     def start(self, count: int, *, run: str, ttl: int) -> Sequence[Container]:
         """Emulators."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import inspect
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from envs.androidworld import tasks
+from envs.androidworld import recipe, tasks
 from envs.androidworld.addresses import parse_address
 from envs.androidworld.knobs import KNOBS
 from envs.androidworld.options import check
 from envs.androidworld.providers import OUR_DOCKERFILE, OUR_IMAGE, UPSTREAM_IMAGE, OurProvider, require_kvm
+from envs.benchmark import Watcher
 from envs.containers import build_image, connect, engine_errors, require_image
 from envs.errors import SetupError, UsageError, did_you_mean
 
@@ -99,12 +100,15 @@ def enough_disk() -> str:
     return f"{free:.0f} GB free"
 
 
-def fetch(base: str, say: Callable[[str], None], *, prepare: bool, knobs: Mapping[str, Any] | None = None) -> None:
-    """Build our image on upstream's, and install the benchmark's applications once.
+def fetch(watch: Watcher, *, base: str = "", prepare: bool = True, knobs: Mapping[str, Any] | None = None) -> None:
+    """Build our image, from its pinned inputs on, and install the benchmark's applications once.
+
+    What is there already is used: downloads continue where they broke off, the engine keeps finished steps of a build, and an
+    installed phone stays in its volume.
 
     Args:
-        base: Tag of the image that upstream's own Dockerfile makes.
-        say: Gets a line for people.
+        watch: Who is told what is going on.
+        base: Tag of an image to build upon instead of ours: what upstream's own Dockerfile makes.
         prepare: Start an emulator and keep it, prepared, in a Docker volume.
         knobs: Settings of that emulator (:mod:`envs.androidworld.knobs`).
 
@@ -112,15 +116,21 @@ def fetch(base: str, say: Callable[[str], None], *, prepare: bool, knobs: Mappin
         SetupError: something is missing here; the hint says how to get it.
         InfrastructureError: the engine, the build or the emulator failed.
     """
-    client = connect()
+    client, say = connect(), watch.say
     if prepare and (knobs or {}).get("accel") != "off":
         require_kvm()
-    require_image(client, base, _how_to_base(base))
+    if base:
+        require_image(client, base, _how_to_base(base))
     free = free_gb()
     if free < DISK_GB / 2:
         raise SetupError(
             f"Only {free:.0f} GB are free for images.", f"{DISK_GB} GB are needed in all; `docker system df` says what is used."
         )
+    if not base:
+        folder = recipe.fetch_inputs(watch)
+        say(f"Building {recipe.BASE_IMAGE}: emulator, system image and upstream's package (minutes) ...")
+        recipe.build_base(watch, folder)
+        base = recipe.BASE_IMAGE
     say(f"Building {OUR_IMAGE} on {base} ...")
     build_image(OUR_DOCKERFILE, OUR_IMAGE, say, arguments={"BASE": base})
     if prepare:
@@ -135,6 +145,8 @@ def fetch(base: str, say: Callable[[str], None], *, prepare: bool, knobs: Mappin
 
 def _how_to_base(base: str) -> str:
     return (
-        f"Build it as upstream's README says (google-research/android_world, commit {tasks.revision()[:12]}, section on Docker), "
-        f"with the tag {base}, or name another one with --base TAG (a run: --set androidworld.image=TAG)."
+        f"Upstream's own Dockerfile (google-research/android_world, commit {tasks.revision()[:12]}) does not build with today's "
+        "setuptools. "
+        f"`agentlab fetch androidworld` builds ours, without it; an image of upstream's that you have is named with --base TAG "
+        f"(a run: --set androidworld.image=TAG), not {base}."
     )

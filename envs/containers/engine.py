@@ -117,10 +117,22 @@ def build_image(name: str, tag: str, on_line: Callable[[str], None], *, argument
         raise SetupError(
             f"There is no {folder}/Dockerfile.", "Dockerfiles are in the source tree: install with `pip install -e .` from a clone."
         )
+    return build_folder(folder, tag, on_line, arguments=arguments)
+
+
+def build_folder(
+    folder: Path, tag: str, on_line: Callable[[str], None], *, arguments: Mapping[str, str] | None = None, target: str = ""
+) -> str:
+    """Build the Dockerfile of any folder, up to the stage ``target`` if one is named, as ``tag`` and return the image's id.
+
+    Raises:
+        SetupError: no engine.
+        InfrastructureError: the build failed.
+    """
     client = connect()
     with engine_errors(f"build {tag}"):
         limits: dict[str, Any] = {"rm": True, "forcerm": True, "decode": True, "timeout": CALL_SECONDS * 30}
-        for chunk in client.api.build(path=str(folder), tag=tag, buildargs=dict(arguments or {}), **limits):
+        for chunk in client.api.build(path=str(folder), tag=tag, buildargs=dict(arguments or {}), target=target, **limits):
             _report(chunk, tag, on_line)
         return str(client.images.get(tag).id)
 

@@ -48,6 +48,10 @@ class ContainerSpec:
         volumes: Name of a Docker volume, made when there is none -> path in the container.
         groups: Additional groups of its user, by number (the one that owns a device).
         init: Whether Docker's own init is its first process, for images that bring none and start many.
+        network: Docker's name of the network, ``"none"`` for no network at all; None is the engine's own default.
+        read_only: The file system cannot be written, but for ``small_disks``.
+        cpus: Most cores' worth of time, or None.
+        swap: Whether it may use as much swap as memory (the engine's own default).
     """
 
     image: str
@@ -67,6 +71,10 @@ class ContainerSpec:
     volumes: Mapping[str, str] = field(default_factory=dict)
     groups: tuple[int, ...] = ()
     init: bool = False
+    network: str | None = None
+    read_only: bool = False
+    cpus: float | None = None
+    swap: bool = True
 
 
 class Fleet:
@@ -258,6 +266,10 @@ def _arguments(spec: ContainerSpec, name: str, owner: Owner) -> dict[str, Any]:
         },
         "group_add": [str(group) for group in spec.groups],
         "init": spec.init,
+        "read_only": spec.read_only,
+        **({"network_mode": spec.network} if spec.network else {}),
+        **({"nano_cpus": int(spec.cpus * 1e9)} if spec.cpus else {}),
+        **({"memswap_limit": spec.memory} if spec.memory and not spec.swap else {}),
         "tmpfs": dict(spec.small_disks),
         "log_config": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "1"}},
         "detach": True,

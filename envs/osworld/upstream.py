@@ -12,6 +12,7 @@ import sys
 import uuid
 from pathlib import Path
 
+from envs.download import cache_of
 from envs.errors import SetupError
 
 REPOSITORY = "xlang-ai/OSWorld"
@@ -41,8 +42,7 @@ desktop-env itself asks for 7 GB of which its evaluators use 1.5."""
 
 def cache_folder() -> Path:
     """The shared folder; ``AGENTLAB_CACHE`` moves it, for example to a bigger disk."""
-    base = os.environ.get("AGENTLAB_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agentlab"
-    return Path(base).expanduser() / "osworld"
+    return cache_of("osworld")
 
 
 def source_folder() -> Path:

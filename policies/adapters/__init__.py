@@ -64,5 +64,9 @@ def load_adapter(folder: Path, device: str = "cpu") -> HeadAdapter:
     kinds = [adapter_class(name) for name in _WHERE]
     for kind in kinds:
         if (folder / kind.FILE).exists():
-            return kind.load(folder, device)
+            try:
+                return kind.load(folder, device)
+            except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError) as error:
+                what = f"{type(error).__name__}: {error}"
+                raise StoreError(f"{folder / kind.FILE} is no adapter as this version writes it ({what}).") from error
     raise StoreError(f"{folder} holds no adapter.", f"Expected {' or '.join(kind.FILE for kind in kinds)} in it.")

@@ -1,6 +1,8 @@
 """Algorithm 1 on a small world: what is learned when, what the machinery may and may not do, and how a session is taken up."""
 
 import json
+import math
+import os
 from threading import Event
 
 import pytest
@@ -12,6 +14,7 @@ from agentlab.run.config import resolve
 from agentlab.run.session import Interrupted, Session, derive_seed
 from agentlab.run.worker import EnvSlot
 from envs import actions as act
+from policies.base import Update
 from retrospect.config import WordsConfig
 from retrospect.reflect import Retrospector
 
@@ -20,6 +23,16 @@ from retrospect.reflect import Retrospector
 def _quiet_machinery():
     DoorEnv.faults = []
     DoorEnv.opened = DoorEnv.closed = 0
+
+
+class WanderingPolicy(DoorPolicy):
+    """Takes no notice of the guidance, which is not its kind."""
+
+    def open(self, task, *, seed, adapt=None):
+        session = super().open(task, seed=seed)
+        begin = session.begin
+        session.begin = lambda instruction, *, guidance="", attempt=1: begin(instruction, attempt=attempt)
+        return session
 
 
 class Lab:
@@ -190,6 +203,77 @@ def test_a_session_whose_adapter_cannot_be_loaded_starts_again(lab):
     assert [r.attempt for r in rows] == [1, 2, 3] and rows[-1].success
     assert policy.sessions[0].closed
     assert (lab.folder(task, 1).parent / "set_aside_01/attempt_01/result.json").exists()
+
+
+@pytest.mark.parametrize("damage", ["torn", "missing", "pipe", "not utf-8", "another object", "half a state"])
+def test_a_damaged_file_of_the_newest_attempt_costs_that_attempt_only_and_is_said(tmp_path, damage):
+    words = WordsConfig(method="textgrad", engine="rules")
+    lab = Lab(tmp_path / "run", adapt={"preset": "textgrad", "words": words.model_dump()}, attempts=4)
+    lab.store.say = (said := []).append
+    task, policy = door(7), WanderingPolicy()
+    with pytest.raises(Interrupted):
+        lab.run(task, policy, on_row=stop_after(lab, 3), words=Retrospector(words))
+    lab.stop.clear()
+    kept = (lab.folder(task, 2) / "result.json").read_bytes()
+    path = lab.folder(task, 3) / "words.json"
+    whole = path.read_bytes()
+    path.unlink()
+    if damage == "pipe":
+        os.mkfifo(path)
+    elif damage != "missing":
+        contents = {
+            "torn": whole[:40],
+            "not utf-8": whole[:40] + b"\xff",
+            "another object": b"[]",
+            "half a state": b'{"state": {"memory": 3}}',
+        }
+        path.write_bytes(contents[damage])
+    rows = lab.run(task, policy, words=Retrospector(words))
+    lab.store.close()
+    assert [r.attempt for r in rows] == [1, 2, 3, 4]
+    assert (lab.folder(task, 2) / "result.json").read_bytes() == kept  # not made again
+    aside = lab.folder(task, 1).parent / "set_aside_01"
+    assert sorted(p.name for p in aside.iterdir()) == ["attempt_03", "attempt_04", "why.txt"]
+    assert len(said) == 1 and "words.json" in said[0] and str(aside) in said[0]
+
+
+@pytest.mark.parametrize("damage", ["shorter", "missing"])
+def test_guidance_that_is_not_what_was_written_is_never_gone_on_from(tmp_path, damage):
+    words = WordsConfig(method="textgrad", engine="rules")
+    lab = Lab(tmp_path / "run", adapt={"preset": "textgrad", "words": words.model_dump()}, attempts=3)
+    lab.store.say = (said := []).append
+    with pytest.raises(Interrupted):
+        lab.run(door(7), WanderingPolicy(), on_row=stop_after(lab, 1), words=Retrospector(words))
+    lab.stop.clear()
+    path = lab.folder(door(7), 1) / "guidance.txt"
+    whole = path.read_text()
+    path.unlink()
+    if damage == "shorter":
+        path.write_text(whole[:-5])
+    lab.run(door(7), WanderingPolicy(), words=Retrospector(words))
+    lab.store.close()
+    assert len(said) == 1 and "guidance.txt" in said[0]
+    assert (lab.folder(door(7), 1) / "guidance.txt").read_text() == whole  # made again, from the same seed
+
+
+def test_numbers_that_are_not_finite_are_null_in_every_file(lab):
+    class Refusing(DoorPolicy):
+        def open(self, task, *, seed, adapt=None):
+            session = super().open(task, seed=seed, adapt=adapt)
+            session.adapt = lambda credit, refined=None: Update(
+                "rosa", False, 0.1, {"residual_after": math.nan, "norm": [math.inf, 1.0]}
+            )
+            return session
+
+    lab.run(door(3), Refusing())
+
+    def refuse(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    update = json.loads((lab.folder(door(3), 1) / "update.json").read_text(), parse_constant=refuse)
+    assert update["residual_after"] is None and update["norm"] == [None, 1.0]
+    for line in (lab.store.folder / "results.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=refuse)
 
 
 def test_stopping_during_a_machinery_failure_is_not_counted_as_one(lab):

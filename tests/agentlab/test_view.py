@@ -111,7 +111,7 @@ def test_runs_sessions_and_steps_come_as_they_were_recorded(client):
     assert [s["actions"][0]["kind"] for s in one["steps"]] == ["click", "drag"] and one["steps"][0]["thought"] == EVIL
     assert one["steps"][0]["credit"] == -1 and one["reward"] == -1 and three["reward"] == 1
     assert two["guidance"] == one["guidance_after"] and three["guidance"] == two["guidance_after"]
-    assert one["update"]["kl_mean"] == 0.0123 and one["update"]["bad"] == "nan"
+    assert one["update"]["kl_mean"] == 0.0123 and one["update"]["bad"] is None
 
 
 def test_screens_are_served_as_images_and_nothing_else_is(client, runs):

@@ -1,0 +1,28 @@
+"""The one console of the verbs: what is printed may come from a stranger's run, and is text, never an instruction to the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from agentlab.disk.names import printable
+
+
+class Terminal(Console):
+    """A console that prints no control characters but its own, and takes ``:name:`` for no picture.
+
+    Markup is taken in the texts that we write; what is not ours is passed through :func:`rich.markup.escape`, or printed with
+    ``markup=False``.
+
+    Args:
+        stderr: Print there.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, emoji=False)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text, style, control) if control else Segment(printable(text), style)

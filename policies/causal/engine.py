@@ -1,0 +1,139 @@
+"""Generation with a text-only chat model: the decode loop of :class:`policies.engine.Engine`, prompts as text, prefixes read once.
+
+b rows of a batch · P tokens of their prompts that were read before · S tokens that were not · d hidden size
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from envs.errors import PolicyError
+from policies.causal.prefix import PrefixCache, left_padded
+from policies.engine import Engine
+from policies.generation import FirstPass, Prompt, Request
+
+ChatMessage = dict[str, str]
+"""``role`` and ``content``, as chat templates take them."""
+
+
+class TextEngine(Engine):
+    """One frozen causal language model shared by all sessions.
+
+    Args:
+        model: An ``AutoModelForCausalLM`` in eval mode.
+        tokenizer: Its tokenizer, with a chat template.
+        max_batch: Rows generated together at most.
+        window_s: How long a batch waits for sessions that are known to be acting.
+        prefix_cache_mb: Memory for keys and values of prompts that may be continued or asked again.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, *, max_batch: int = 16, window_s: float = 0.02, prefix_cache_mb: float = 1024.0
+    ) -> None:
+        self._share(model, tokenizer, max_batch, window_s)
+        self.prefixes = PrefixCache(prefix_cache_mb if _keeps_everything(model.config) else 0)
+        self._prefix_budget = prefix_cache_mb
+
+    @property
+    def head_weight(self) -> Tensor:
+        """W [V, d] of the head that adapters act on.
+
+        Raises:
+            PolicyError: the logits are not W h (they are capped or scaled afterwards), so that nothing derived for W h holds.
+        """
+        config = self.model.config
+        for name, neutral in (("final_logit_softcapping", None), ("logit_scale", 1.0), ("logits_scaling", 1.0)):
+            if getattr(config, name, neutral) not in (neutral, None, 1.0):
+                raise PolicyError(f"This model changes its logits after the head ({name}).", "Its weights cannot be adapted.")
+        weight: Tensor = self.model.lm_head.weight
+        return weight
+
+    def chat(self, messages: Sequence[ChatMessage], **template: Any) -> Prompt:
+        """A conversation as the model's own chat template writes it, up to where its reply begins.
+
+        Args:
+            messages: In order; the last one is the user's.
+            template: Variables of the template, e.g. ``enable_thinking`` of Qwen3.
+
+        Raises:
+            PolicyError: the template does not take this conversation.
+        """
+        try:
+            with self._tokenizer_lock:
+                text: str = self.tokenizer.apply_chat_template(
+                    list(messages), tokenize=False, add_generation_prompt=True, **template
+                )
+        except Exception as error:  # whatever a stranger's template raises
+            raise PolicyError(f"The model's chat template failed: {error}.", "Does the tokenizer have one?") from error
+        return Prompt(text, ())
+
+    def _ids(self, prompt: Prompt) -> Tensor:
+        with self._tokenizer_lock:
+            return torch.tensor(self.tokenizer(prompt.text, add_special_tokens=False)["input_ids"], dtype=torch.long)
+
+    def _make_room(self) -> None:
+        self.prefixes.clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _first_pass(self, requests: Sequence[Request]) -> FirstPass:
+        prompts = [self._ids(r.prompt) for r in requests]  # of each row [n]
+        keep = _keeps_everything(self.model.config)
+        parts = [self.prefixes.match(ids) if keep else (None, 0) for ids in prompts]
+        P, S = max(n for _, n in parts), max(len(ids) - n for ids, (_, n) in zip(prompts, parts, strict=True))
+        b = len(prompts)
+        ids, positions = torch.zeros(b, S, dtype=torch.long), torch.zeros(b, S, dtype=torch.long)
+        mask = torch.zeros(b, P + S, dtype=torch.long)
+        for row, (tokens, (_, n)) in enumerate(zip(prompts, parts, strict=True)):
+            new = len(tokens) - n
+            ids[row, S - new :] = tokens[n:]
+            positions[row, S - new :] = torch.arange(n, len(tokens))
+            mask[row, P - n : P] = 1
+            mask[row, P + S - new :] = 1
+            self.prefixes.read += new
+            self.prefixes.reused += n
+        config = self.model.config
+        cache = left_padded(parts, config.num_hidden_layers) if keep else DynamicCache(config=config)
+        lengths = torch.tensor([len(tokens) for tokens in prompts])
+        return FirstPass(
+            inputs={"input_ids": ids.to(self._input_device)},
+            positions=positions.to(self._input_device),
+            next_position=lengths.to(self._input_device),
+            mask=mask.to(self._input_device),
+            cache=cache,
+            prompt_tokens=lengths.tolist(),
+            after=self._remembering(prompts, parts, mask, cache) if keep else None,
+        )
+
+    def _remembering(self, prompts: list[Tensor], parts: list[tuple[Any, int]], mask: Tensor, cache: Any) -> Callable[[], None]:
+        """What to do once the prompts are read: keep the keys and values of those that were not there already."""
+
+        def remember() -> None:
+            for row, (tokens, (_, n)) in enumerate(zip(prompts, parts, strict=True)):
+                if n < len(tokens) - 1:
+                    at = mask[row].nonzero()[:, 0].to(cache.layers[0].keys.device)  # [n]: without the padding between
+                    keys = torch.stack([layer.keys[row].index_select(1, at) for layer in cache.layers])
+                    values = torch.stack([layer.values[row].index_select(1, at) for layer in cache.layers])
+                    self.prefixes.add(tokens, keys, values)
+
+        return remember
+
+    def _step_positions(self, next_position: Tensor) -> Tensor:
+        return next_position[:, None]  # [b, 1]
+
+    def _hidden_of(self, prompt: Prompt, tokens: Tensor) -> Tensor:
+        ids = torch.cat([self._ids(prompt).to(tokens.device), tokens])  # [n + T]
+        hidden: Tensor = self.model.model(input_ids=ids[None], use_cache=False).last_hidden_state[0]
+        return hidden[-len(tokens) - 1 : -1]
+
+
+def _keeps_everything(config: Any) -> bool:
+    """Whether every layer attends to all earlier tokens: only then keys and values can be cut and joined at will."""
+    kinds = set(getattr(config, "layer_types", None) or {"full_attention"})
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    return kinds == {"full_attention"} and (window is None or bool(getattr(config, "layer_types", None)))

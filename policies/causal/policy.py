@@ -1,0 +1,285 @@
+"""Chat models as policies: a question in, a reply out, one head adapter per session."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from envs.actions import Action, Answer, Finished, Invalid
+from envs.base import Modality, Observation, TaskSpec
+from envs.errors import UsageError
+from envs.reasoning.answers import after_thought, answer_key
+from policies.base import Decision, PastAttempt, Policy, SamplingConfig
+from policies.causal.engine import ChatMessage, TextEngine
+from policies.causal.settings import CausalSettings
+from policies.generation import Generation, Prompt, Request
+from policies.learned import LearnedSession
+from policies.learner import HeadLearner
+from policies.sampling import seed_of
+
+MAX_REDRAWS = 12
+REDRAW_TEMPERATURE = 1.0
+
+FORMATS = {
+    "math": "Please reason step by step, and put your final answer within \\boxed{}.",
+    "number": "Put your final answer within \\boxed{}.",
+    "word": "Put your final answer within \\boxed{}.",
+    "list": "Put your final answer within \\boxed{}.",
+    "bool": "Put your final answer within \\boxed{}.",
+    "choice": "Put the letter of the right option within \\boxed{}.",
+    "code": "Give the complete code in one ```python block.",
+}
+"""How an answer is to be given, by the task's kind."""
+
+
+class CausalPolicy(Policy):
+    """One frozen chat model; its sessions differ in conversation, guidance and head adapter.
+
+    Args:
+        name: As the user wrote it.
+        engine: The backbone.
+        settings: How it is asked.
+        sampling: How replies are drawn.
+    """
+
+    adaptable = True
+    converses = True
+    needs: frozenset[Modality] = frozenset({"text"})
+
+    def __init__(self, name: str, engine: TextEngine, settings: CausalSettings, sampling: SamplingConfig) -> None:
+        self.name, self.settings, self.sampling = name, settings, sampling
+        self._engine: TextEngine | None = engine
+
+    @property
+    def engine(self) -> TextEngine:
+        if self._engine is None:
+            raise UsageError(f"The policy {self.name} is closed.")
+        return self._engine
+
+    def open(self, task: TaskSpec, *, seed: int, adapt: Any = None) -> CausalSession:
+        learner = None
+        if adapt is not None and adapt.method != "none":
+            learner = HeadLearner(adapt, self.engine.head_weight, seed)
+        return CausalSession(self, task, seed=seed, learner=learner)
+
+    def complete(self, text: str, *, max_new_tokens: int = 1024) -> str:
+        prompt = self.engine.chat([{"role": "user", "content": text}], **self.template())
+        reply = self.engine.submit(Request(prompt, SamplingConfig(max_new_tokens=max_new_tokens), seed=0)).text
+        return (after_thought(reply) or "").strip()
+
+    def template(self) -> dict[str, Any]:
+        """Variables of the chat template."""
+        return {} if self.settings.thinking is None else {"enable_thinking": self.settings.thinking}
+
+    def describe(self) -> dict[str, Any]:
+        return self.settings.model_dump()
+
+    def memory(self) -> dict[str, float]:
+        if self._engine is None or self._engine.device.type != "cuda":
+            return {}
+        return {"gpu_peak": torch.cuda.max_memory_allocated(self._engine.device) / 2**20}
+
+    def close(self) -> None:
+        self._engine = None
+
+
+class CausalSession(LearnedSession):
+    """One task: the conversation, and a head adapter if the weights adapt.
+
+    In a conversation (``history=conversation``) the next user turn is x*: the guidance where words were learned, else what the user
+    said to the failed attempt, else nothing.  Fresh, the question stands alone with the guidance after it.
+    """
+
+    engine: TextEngine
+
+    def __init__(self, policy: CausalPolicy, task: TaskSpec, *, seed: int, learner: HeadLearner | None) -> None:
+        super().__init__(policy.engine, learner)
+        self.policy, self.task, self.seed = policy, task, seed
+        self.settings, self.sampling = policy.settings, policy.sampling
+        self.instruction = self.guidance = ""
+        self.attempt = 0
+        self.past: tuple[PastAttempt, ...] = ()
+        self.history: list[tuple[str, str]] = []  # (what the environment said, reply) of this attempt
+        self._said: set[str] = set()
+        self._said_now: set[str] = set()
+
+    # -- the conversation --------------------------------------------------------------------------------------------------------
+    def converse(self, history: Sequence[PastAttempt]) -> None:
+        self.past = tuple(history)
+
+    def begin(self, instruction: str, *, guidance: str = "", attempt: int = 1) -> None:
+        if attempt > self.attempt:
+            self._said |= self._said_now
+        self._said_now = set()
+        self.instruction, self.guidance, self.attempt = instruction, guidance, attempt
+        self.past = self.past if attempt > 1 else ()
+        self.history = []
+        self._forget()
+        self.engine.batcher.enter(id(self))
+
+    def recall(self, steps: Sequence[tuple[Observation, tuple[Action, ...]]]) -> None:
+        self._said |= {_key(actions) for _, actions in steps}
+
+    def messages(self, observation: str, *, guidance: str | None = None, step: int | None = None) -> list[ChatMessage]:
+        """The conversation of the next reply, or of reply ``step`` of this attempt; under other guidance if given."""
+        guidance = self.guidance if guidance is None else guidance
+        found: list[ChatMessage] = []
+        if self.settings.system is not None:
+            found.append({"role": "system", "content": self.settings.system})
+        for question, answer in self.task.options.get("examples", ())[: self.settings.shots]:
+            found += _turn("user", question), _turn("assistant", answer)
+        if self.past:
+            found += self._earlier()
+            found.append(_turn("user", guidance.strip() or self.past[-1].feedback))
+        else:
+            found.append(_turn("user", self._question(guidance)))
+        history = self.history if step is None else self.history[:step]
+        for number, (said, reply) in enumerate(history):
+            if number:
+                found.append(_turn("user", said))
+            found.append(_turn("assistant", reply))
+        if history:
+            found.append(_turn("user", observation))
+        return found
+
+    def _earlier(self) -> list[ChatMessage]:
+        """H_{t-1}: the question, and every earlier attempt's replies after the turn that they answer."""
+        found = [_turn("user", self._question(self.past[0].guidance))]
+        for number, attempt in enumerate(self.past):
+            if number:
+                found.append(_turn("user", attempt.guidance.strip() or self.past[number - 1].feedback))
+            for turn, (seen, reply) in enumerate(attempt.turns):
+                if turn:
+                    found.append(_turn("user", seen.get("text", "")))
+                found.append(_turn("assistant", after_thought(reply) or reply))
+        return found
+
+    def _question(self, guidance: str) -> str:
+        parts = [self.instruction]
+        if guidance.strip():
+            parts.append(f"Keep in mind:\n{guidance.strip()}")
+        wanted = FORMATS.get(str(self.task.options.get("kind", "")))
+        if self.settings.instruct and wanted:
+            parts.append(wanted)
+        return "\n\n".join(parts)
+
+    # -- acting ------------------------------------------------------------------------------------------------------------------
+    def act(self, observation: Observation) -> Decision:
+        if self.attempt == 0:
+            raise UsageError("act() before begin().", "Call begin(instruction) first.")
+        started = time.perf_counter()
+        said, step = observation.get("text", ""), len(self.history)
+        prompt = self._prompt(self.messages(said))
+        drawn: list[tuple[Generation, tuple[Action, ...]]] = []
+        first = self.sampling.first_greedy and self.attempt == 1
+        for index in range(1 if first or not self.sampling.no_repeat else MAX_REDRAWS + 1):
+            warm = 0.0 if first else self.sampling.temperature or (REDRAW_TEMPERATURE if index else 0.0)
+            reply = self._draw(prompt, warm, seed_of(self.seed, self.task.id, self.attempt, step, index))
+            actions = self._read(reply)
+            drawn.append((reply, actions))
+            if not isinstance(actions[0], Invalid) and _key(actions) not in self._said | self._said_now:
+                break
+        reply, actions = next((d for d in reversed(drawn) if not isinstance(d[1][0], Invalid)), drawn[-1])
+        self._said_now.add(_key(actions))
+        self._record(reply)
+        self.history.append((said, reply.text))
+        unparsable = sum(isinstance(a[0], Invalid) for _, a in drawn) - isinstance(actions[0], Invalid)
+        decision = self._decision(reply, actions, time.perf_counter() - started)
+        return dataclasses.replace(
+            decision, tokens=sum(len(r.tokens) for r, _ in drawn), redrawn=len(drawn) - 1, redrawn_unparsable=unparsable
+        )
+
+    def _limit(self) -> int:
+        return min(self.sampling.max_new_tokens, self.settings.max_new_tokens)
+
+    def _draw(self, prompt: Prompt, temperature: float, seed: int) -> Generation:
+        """One reply; a thought over its budget is ended, and the answer asked for."""
+        limit, budget = self._limit(), self.settings.thought_tokens
+        sampling = dataclasses.replace(self.sampling, temperature=temperature, max_new_tokens=min(limit, budget or limit))
+        reply = self._submit(prompt, sampling, seed)
+        if budget is None or reply.finish == "stop" or not _is_thinking(prompt.text[-40:] + reply.text):
+            return reply
+        ended = f"{reply.text}\n</think>\n\n"
+        sampling = dataclasses.replace(sampling, max_new_tokens=self.settings.answer_tokens)
+        rest = self._submit(Prompt(prompt.text + ended, ()), sampling, seed_of(seed, "answer"))
+        return Generation(
+            text=ended + rest.text,
+            tokens=torch.cat([reply.tokens, rest.tokens]),
+            hidden=None if reply.hidden is None or rest.hidden is None else torch.cat([reply.hidden, rest.hidden]),
+            logprobs=torch.cat([reply.logprobs, rest.logprobs]),
+            finish=rest.finish,
+            prompt_tokens=reply.prompt_tokens,
+        )
+
+    def _submit(self, prompt: Prompt, sampling: SamplingConfig, seed: int) -> Generation:
+        adapter = self.learner.adapter if self.learner else None
+        return self.engine.submit(Request(prompt, sampling, seed, adapter, capture=self.learner is not None))
+
+    def _prompt(self, messages: list[ChatMessage]) -> Prompt:
+        return self.engine.chat(messages, **self.policy.template())
+
+    def _prompt_under(self, guidance: str, step: int) -> Prompt:
+        return self._prompt(self.messages(self.history[step][0], guidance=guidance, step=step))
+
+    def _read(self, reply: Generation) -> tuple[Action, ...]:
+        if reply.finish == "length":
+            return (Invalid(f"The reply had not ended after {len(reply.tokens)} tokens."),)
+        if not reply.text.strip():
+            return (Invalid("The reply is empty."),)
+        return (Answer(reply.text),)
+
+    def _decision(self, reply: Generation, actions: tuple[Action, ...], seconds: float) -> Decision:
+        rest = after_thought(reply.text)
+        spoken = reply.text if rest is None else rest
+        return Decision(
+            text=reply.text,
+            actions=actions,
+            thought="" if rest is None or rest == reply.text else reply.text[: len(reply.text) - len(rest)],
+            action_text=spoken.strip(),
+            tokens=len(reply.tokens),
+            seconds=seconds,
+            logprob=float(reply.logprobs.sum()),
+            token_ids=tuple(reply.tokens.tolist()),
+            token_logprobs=tuple(round(value, 6) for value in reply.logprobs.tolist()),
+        )
+
+    # -- recorded attempts -------------------------------------------------------------------------------------------------------
+    def relive(self, steps: Sequence[tuple[Observation, str]], tokens: Sequence[Sequence[int]] = ()) -> list[float]:
+        found = []
+        drawn = list(tokens) or [()] * len(steps)
+        for number, (observation, text) in enumerate(steps):
+            said = observation.get("text", "")
+            y: Tensor = self.engine.known(drawn[number]) if drawn[number] else self.engine.tokens(text)
+            score = self.engine.score(self._prompt(self.messages(said)), y, self.learner.adapter if self.learner else None)
+            found.append(float(score.logprobs.sum()))
+            self._record(Generation(text, y, score.hidden, score.logprobs, "stop", 0))
+            self.history.append((said, text))
+        return found
+
+    def propose(self) -> list[Decision]:
+        found = []
+        for step in range(len(self.history)):
+            started = time.perf_counter()
+            reply = self._draw(self._prompt_under(self.guidance, step), 0.0, 0)
+            found.append(self._decision(reply, self._read(reply), time.perf_counter() - started))
+        return found
+
+
+def _is_thinking(text: str) -> bool:
+    """Whether a thought was begun (by the template or the model) and has not ended."""
+    return text.rfind("<think>") > text.rfind("</think>")
+
+
+def _turn(role: str, text: str) -> ChatMessage:
+    return {"role": role, "content": text}
+
+
+def _key(actions: tuple[Action, ...]) -> str:
+    """Equal for replies with the same final answer."""
+    last = actions[-1] if actions else None
+    return answer_key(last.text) if isinstance(last, Answer | Finished) else ""
