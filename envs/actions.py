@@ -212,7 +212,7 @@ class Fail(Action):
 
 @dataclass(frozen=True, slots=True)
 class Invalid(Action):
-    """What the policy wrote is no action; executes nothing, costs a step; the reason is recorded and read by the critics."""
+    """What the policy wrote is not an action; executes nothing, costs a step; the reason is recorded and read by the critics."""
 
     kind: ClassVar[str] = "invalid"
     reason: str

@@ -33,7 +33,7 @@ Say = Callable[[str], None]
 """Gets a line for a person."""
 
 OnBytes = Callable[[int], None]
-"""Gets the number of bytes that are there more than at the last call; negative when a file has to be begun anew."""
+"""Gets the number of bytes that are there more than at the last call; negative when a file has to be started over."""
 
 
 def nothing(_: int) -> None:

@@ -232,7 +232,7 @@ def _total(answer: httpx.Response) -> int | None:
 
 
 def _settle(item: Download, part: BinaryIO, size: int | None, digest: str | None) -> None:
-    """Check a finished part.  One that is too short is continued; one that is wrong is begun anew."""
+    """Check a finished part.  One that is too short is continued; one that is wrong is started over."""
     have = part.seek(0, os.SEEK_END)
     expected = item.size if item.size is not None else size
     if expected is not None and have < expected:

@@ -27,7 +27,7 @@ class Decision:
     Attributes:
         text: The reply, verbatim.
         thought: Its thought part ("" if it has none).
-        actions: The parsed actions in pixels of the observation; one :class:`~envs.actions.Invalid` if the text is no action.
+        actions: The parsed actions in pixels of the observation; one :class:`~envs.actions.Invalid` if the text is not an action.
         action_text: The reply's action part in the model's own words and coordinate frame, for guidance and history.
         tokens: Generated tokens.
         seconds: Wall-clock seconds of the call, waiting for a batch included.
@@ -142,7 +142,7 @@ class PolicySession(abc.ABC):
     def converse(self, history: Sequence[PastAttempt]) -> None:
         """The coming attempt goes on with the conversation of the earlier ones (``history=conversation``), before :meth:`begin`.
 
-        ``history`` is all of them, oldest first, as ROSA2 Algorithm 1 has it: H_t = H_{t-1} ∪ {ŷ_t, x*}.  It is given anew for every
+        ``history`` is all of them, oldest first, as ROSA2 Algorithm 1 has it: H_t = H_{t-1} ∪ {ŷ_t, x*}.  It is given again for every
         attempt, so that nothing of it need be kept; without this call an attempt begins afresh.
 
         Raises:
@@ -156,7 +156,7 @@ class PolicySession(abc.ABC):
 
     @abc.abstractmethod
     def act(self, observation: Observation) -> Decision:
-        """The next reply.  Text that is no action comes back as an Invalid action, never as an exception.
+        """The next reply.  Text that is not an action comes back as an Invalid action, never as an exception.
 
         Raises:
             PolicyError: the model cannot answer at all.

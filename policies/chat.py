@@ -26,8 +26,7 @@ from policies.families.base import Family
 from policies.families.messages import Message, Platform, images
 from policies.families.registry import choose
 from policies.families.session import Draw, ProtocolSession, description
-from policies.families.settings import FamilySettings, seen_size
-from policies.registry import CHOICES, checked_platform
+from policies.families.settings import CHOICES, FamilySettings, checked_platform, seen_size
 
 
 class ChatOptions(BaseModel):
@@ -35,7 +34,7 @@ class ChatOptions(BaseModel):
 
     Attributes:
         base_url: Of the endpoint; default ``OPENAI_BASE_URL``, or OpenAI itself.
-        api_key_env: Environment variable that holds the key.  (The key itself is no option: a run writes its options down.)
+        api_key_env: Environment variable that holds the key.  (The key itself is not an option: a run writes its options down.)
         timeout_s: Of one request: until the whole answer is there.
         tries: Requests per reply before the attempt is void.
         max_wait_s: Longest pause between two of them.
@@ -193,7 +192,7 @@ class ChatSession(ProtocolSession):
 
 class _Malformed(Exception):
     def __init__(self) -> None:
-        super().__init__("the reply is no chat completion")
+        super().__init__("the reply is not a chat completion")
 
 
 def _is_transient(error: BaseException) -> bool:

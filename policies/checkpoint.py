@@ -26,7 +26,7 @@ ARCHITECTURES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5"
 """``model_type`` of the models that the engine runs, by transformers' own classes."""
 
 ELSEWHERE: Mapping[str, str] = {
-    "opencua": "OpenCUA's architecture is no part of transformers: serve it with vLLM, and ask it as openai:opencua-7b.",
+    "opencua": "OpenCUA's architecture is not part of transformers: serve it with vLLM, and ask it as openai:opencua-7b.",
 }
 IMAGE_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 """Older and newer versions of transformers keep the image processor's settings in the one or the other."""
@@ -123,7 +123,7 @@ def describe_folder(folder: Path) -> Described:
     if not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
         missing.append("*.safetensors")
     if missing:
-        raise PolicyError(f"{folder} is no model checkpoint: {', '.join(missing)} missing.")
+        raise PolicyError(f"{folder} is not a model checkpoint: {', '.join(missing)} missing.")
     config = _json_object(folder / "config.json")
     declared = _json_object(folder / SETTINGS_FILE) if (folder / SETTINGS_FILE).is_file() else {}
     if "family" not in declared and declared.get("prompt") in _PROMPTS:
@@ -142,7 +142,7 @@ def describe_remote(source: str) -> Described:
     """What a checkpoint on the hub (or in its local cache) says of itself.
 
     Raises:
-        PolicyError: it cannot be had, or the engine does not run it.
+        PolicyError: it is unavailable, or the engine does not run it.
     """
     from transformers import PreTrainedConfig
 

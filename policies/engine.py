@@ -313,7 +313,7 @@ def keep_head_resident(model: Any) -> None:
     """Load the head for good where accelerate offloaded it: its weight is what adapters and updates are computed with.
 
     Raises:
-        PolicyError: it is no plain linear layer of floating-point weights.
+        PolicyError: it is not a plain linear layer of floating-point weights.
     """
     head = model.lm_head
     if head.weight.is_meta:

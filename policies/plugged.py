@@ -18,7 +18,7 @@ from policies.base import Policy, SamplingConfig
 
 PLUGINS = Plugins("policy", "agentlab.policies")
 GIVEN = ("name", "sampling")
-"""What a class or function gets that is no setting of the user's."""
+"""What a class or function gets that is not a setting of the user's."""
 
 
 def is_plugged(name: str) -> bool:

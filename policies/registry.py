@@ -13,8 +13,8 @@ from envs.errors import PolicyError, SetupError, UsageError, did_you_mean
 from policies.base import Policy, SamplingConfig
 from policies.causal.load import is_text_model
 from policies.causal.settings import MODELS as TEXT_MODELS
-from policies.families.messages import PLATFORMS
 from policies.families.registry import checkpoints
+from policies.families.settings import CHOICES, checked_platform
 from policies.sampling import PRESETS
 
 BUNDLED = "ui-tars-nano"
@@ -141,22 +141,6 @@ def _load_model(name: str, sampling: SamplingConfig, options: Mapping[str, Any])
     )
     engine = load_engine(source, **engine_options)
     return ModelPolicy(name, engine, family, settings, sampling, platform)
-
-
-CHOICES = ("family", "platform")
-"""Options that are no settings of a family."""
-
-
-def checked_platform(options: Mapping[str, Any]) -> Any:
-    """``options["platform"]``.
-
-    Raises:
-        UsageError: there is no such device.
-    """
-    platform = options.get("platform")
-    if platform not in (None, *PLATFORMS):
-        raise UsageError(f"Unknown platform {platform!r}.", "Use computer or mobile, or leave it out.")
-    return platform
 
 
 def hub_repository(name: str) -> str | None:

@@ -72,7 +72,7 @@ def _blame(step: StepEvidence, n: int, ended_by: str, blamed: set[int], detours:
 def parse_credit(reply: str, evidence: Evidence) -> tuple[float, ...] | None:
     """The per-step scores in the last JSON object of a reply, clipped to [-1, 1]; None if there is no usable one.
 
-    Steps that the reply leaves out, or scores with something that is no finite number, keep the rules' credit.
+    Steps that the reply leaves out, or scores with something that is not a finite number, keep the rules' credit.
     """
     scores = _last_object(reply[-MAX_REPLY:])
     if scores is None:

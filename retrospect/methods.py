@@ -13,6 +13,7 @@ is a mistake in it and ends the run.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -87,30 +88,17 @@ def scores_steps(method: Method) -> bool:
     return bool(getattr(method, "scores_steps", False))
 
 
-@scoring
-def _textgrad(failure: Failure) -> Revision:
-    from retrospect import textgrad
-
-    limit = failure.config.max_chars
-    return textgrad.step(failure.previous, failure.evidence, failure.attempts, failure.engine, max_chars=limit)
-
-
-def _reflexion(failure: Failure) -> Revision:
-    from retrospect import reflexion
-
-    if failure.engine is None:
-        return Revision(reflexion.remember_by_rule(failure.attempts))
-    text = reflexion.reflection(failure.evidence, failure.attempts, failure.engine, failure.config.max_chars)
-    memory = [*failure.memory, (failure.trace.attempt, text)]
-    return Revision(reflexion.render_memory(memory), critique=text, remember=text)
-
-
-def _none(failure: Failure) -> str:
+def keep(failure: Failure) -> str:
+    """The method ``none``: the guidance stays as it is."""
     return failure.previous
 
 
-METHODS: Mapping[str, Method] = {"textgrad": _textgrad, "reflexion": _reflexion, "none": _none}
-"""Those of ours."""
+METHODS: Mapping[str, str] = {
+    "textgrad": "retrospect.textgrad:revise",
+    "reflexion": "retrospect.reflexion:revise",
+    "none": "retrospect.methods:keep",
+}
+"""Those of ours; a method is imported when it is used."""
 
 
 def check_name(name: str) -> str:
@@ -133,7 +121,9 @@ def method_named(name: str) -> Method:
         UsageError: there is none, or it is not a function.
     """
     if name in METHODS:
-        return METHODS[check_name(name)]
+        module, _, function = METHODS[name].partition(":")
+        ours: Method = getattr(importlib.import_module(module), function)
+        return ours
     found = PLUGINS.load(check_name(name))
     if not callable(found) or isinstance(found, type):
         raise UsageError(f"{name} is not a function.", "A method of the words is called with a retrospect.methods.Failure.")

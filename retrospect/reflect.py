@@ -15,7 +15,7 @@ from retrospect.credit import judge, parse_credit, rules_credit, sparse_credit
 from retrospect.engines import WordsEngine, make_engine
 from retrospect.evidence import Evidence, gather
 from retrospect.guidance import Tried
-from retrospect.methods import METHODS, Failure, Revision, method_named, revise, scores_steps
+from retrospect.methods import Failure, Revision, keep, method_named, revise, scores_steps
 from retrospect.trace import Trace
 
 
@@ -59,7 +59,7 @@ class Retrospector:
     """The words axis of one session: remembers its failed attempts; one thread at a time, any number of them side by side.
 
     Raises:
-        SetupError, UsageError: on construction, if the engine cannot be had (no key, no policy that writes text).
+        SetupError, UsageError: on construction, if the engine is unavailable (no key, no policy that writes text).
     """
 
     def __init__(self, config: WordsConfig, self_engine: Callable[[str], str] | None = None) -> None:
@@ -79,7 +79,7 @@ class Retrospector:
         Raises:
             SetupError: the endpoint refuses the key or does not know the model: no later attempt would fare better.
         """
-        method = self._method if words else METHODS["none"]
+        method = self._method if words else keep
         if words:
             preload(self.config)
         started = time.perf_counter()
@@ -133,7 +133,7 @@ class Retrospector:
             ]
             memory = [(int(attempt), str(text)) for attempt, text in state["memory"]]
         except (KeyError, TypeError, ValueError) as error:
-            raise StoreError("The saved state of the words is damaged.", "Start this session anew.") from error
+            raise StoreError("The saved state of the words is damaged.", "Start this session again.") from error
         self._attempts, self._memory = attempts, memory
 
     def _credit(self, evidence: Evidence, critique: str | None, engine: WordsEngine | None, errors: list[str]) -> tuple[float, ...]:

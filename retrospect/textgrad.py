@@ -30,7 +30,7 @@ from envs.errors import AdaptationError
 from retrospect.engines import Role, Usage, WordsEngine
 from retrospect.evidence import Evidence
 from retrospect.guidance import Tried, render_tried
-from retrospect.methods import Revision
+from retrospect.methods import Failure, Revision, scoring
 from retrospect.sanitize import admit
 
 TAGS = ("<IMPROVED_VARIABLE>", "</IMPROVED_VARIABLE>")
@@ -61,6 +61,12 @@ CONSTRAINTS = (
 )
 
 _import_lock = threading.Lock()
+
+
+@scoring
+def revise(failure: Failure) -> Revision:
+    """The method ``textgrad``: one step on the guidance of the failed attempt."""
+    return step(failure.previous, failure.evidence, failure.attempts, failure.engine, max_chars=failure.config.max_chars)
 
 
 def step(

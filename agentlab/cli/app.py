@@ -16,6 +16,7 @@ from rich.markup import escape
 from agentlab.cli import benchmarks as benchmarks_cli
 from agentlab.cli import containers as containers_cli
 from agentlab.cli import export as export_cli
+from agentlab.cli import families as families_cli
 from agentlab.cli import traces as traces_cli
 from agentlab.cli.terminal import Terminal
 from envs.errors import InfrastructureError, LabError
@@ -35,6 +36,7 @@ app.add_typer(benchmarks_cli.fetch_app, name="fetch")
 app.add_typer(containers_cli.app, name="containers")
 app.add_typer(traces_cli.app)
 app.add_typer(export_cli.app)
+app.add_typer(families_cli.app)
 
 out = Terminal()
 err = Terminal(stderr=True)
@@ -94,6 +96,9 @@ def run(
         Path | None, typer.Option("--out", help="Run directory.", show_default="runs/<suite>-<policy>-<adapt>-s<seed>")
     ] = None,
     temperature: Annotated[float | None, typer.Option(help="Sampling temperature; 0 is greedy.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Settings of a published score (`agentlab recipes` lists them); all others win over it.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings from a YAML, TOML or JSON file.")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Any setting; may be repeated.")] = None,
     track: Annotated[str | None, typer.Option(help="Also tell a tracker: wandb, mlflow or tensorboard.")] = None,
@@ -118,13 +123,27 @@ def run(
         "track": track,
         "sampling": {"temperature": temperature},
     }
-    resolved = resolve(flags, file=config, sets=sets or [])
+    resolved = resolve(flags, file=config, sets=sets or [], recipe=_recipe(recipe, suite))
     if dry_run:
         from agentlab.cli.dry_run import show
 
         show(resolved, out)
         return
     _run(resolved, retry_infra)
+
+
+def _recipe(name: str | None, suite: str) -> dict[str, Any] | None:
+    """The settings of a recipe; a note where it is of another benchmark or says what else must match."""
+    if name is None:
+        return None
+    from agentlab.run.recipes import recipe_named, settings_of_recipe
+
+    recipe = recipe_named(name)
+    if not suite.startswith(recipe.benchmark):
+        err.print(f"note: {recipe.name} is a recipe of {recipe.benchmark}.", markup=False, soft_wrap=True)
+    if recipe.note:
+        err.print(f"note: {recipe.note}", markup=False, soft_wrap=True)
+    return settings_of_recipe(recipe)
 
 
 def _run(config: RunConfig, retry_infra: bool) -> None:

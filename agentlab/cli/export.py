@@ -20,13 +20,13 @@ SHOWN = 20
 @app.command()
 def export(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
-    form: Annotated[str, typer.Option("--format", help="atif, sft, pairs or datasets.")],
+    form: Annotated[str, typer.Option("--format", help="atif, sft, pairs, datasets, osworld or androidworld.")],
     out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write to; must be empty.")],
     no_guidance: Annotated[
         bool, typer.Option("--no-guidance", help="Leave the guidance out of the instruction that is exported.")
     ] = False,
 ) -> None:
-    """Write a run for other tools: ATIF trajectories, JSONL for training, a folder for Hugging Face datasets."""
+    """Write a run for other tools: ATIF trajectories, JSONL for training, a folder for Hugging Face datasets, upstream's results."""
     from agentlab.exchange.export import export_run
 
     done = export_run(run_dir, form, out_dir, guidance=not no_guidance)

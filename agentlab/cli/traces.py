@@ -84,7 +84,7 @@ def replay(
     patience: Annotated[float, typer.Option(help="Seconds for which a screen that differs is looked at again.", min=0.0)] = 3.0,
     provider: Annotated[
         str | None,
-        typer.Option(help="Where desktops and devices come from.", show_default="as the run says, if that is no address"),
+        typer.Option(help="Where desktops and devices come from.", show_default="as the run says, if that is not an address"),
     ] = None,
     suite: Annotated[str | None, typer.Option(help="The tasks, for a run over your own: a path, or module:Name.")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", metavar="ENV.KEY=VALUE", help="Option of the environment.")] = None,

@@ -77,7 +77,7 @@ def inside(path: Path, folder: Path) -> Path:
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
         raise StoreError(f"{path} cannot be read: {error}.", mend(path)) from error
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise StoreError(f"{path} is no file.", "Pipes and devices are not read.")
+        raise StoreError(f"{path} is not a file.", "Pipes and devices are not read.")
     return real
 
 
@@ -96,7 +96,7 @@ def read_bytes(path: Path, folder: Path | None = None) -> bytes:
         with os.fdopen(descriptor, "rb") as file:
             about = os.fstat(descriptor)
             if not stat.S_ISREG(about.st_mode):
-                raise StoreError(f"{path} is no file.", mend(path))
+                raise StoreError(f"{path} is not a file.", mend(path))
             if about.st_size > LARGEST:
                 raise StoreError(f"{path} is too large to be a file of a run ({about.st_size} bytes).", mend(path))
             return file.read(LARGEST + 1)
@@ -217,7 +217,7 @@ def check_files(folder: Path) -> None:
         for path in sorted(folder.iterdir()):
             mode = path.lstat().st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise StoreError(f"{path} is no file.", "Links, pipes and devices are not read.")
+                raise StoreError(f"{path} is not a file.", "Links, pipes and devices are not read.")
 
 
 def mend(path: Path) -> str:

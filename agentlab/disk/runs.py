@@ -142,7 +142,7 @@ def read_run(folder: Path, *, strict: bool = False) -> Run:
     run = Run(folder, config, rows, problems)
     if "attempts" in config and config["attempts"] != run.attempts:
         problems.append(
-            f"{folder / 'config.json'}: attempts is {_short(config['attempts'])}, which is no number of attempts from 1 to"
+            f"{folder / 'config.json'}: attempts is {_short(config['attempts'])}, which is not a number of attempts from 1 to"
             f" {MOST_ATTEMPTS}; {run.attempts} were made."
         )
     return run
@@ -332,7 +332,7 @@ def screen_path(folder: Path, name: Any) -> Path:
     """The file of a screen that an event names.
 
     Raises:
-        StoreError: that is no name of a screen, it leads out of the attempt, or there is no such file.
+        StoreError: that is not a name of a screen, it leads out of the attempt, or there is no such file.
     """
     if not isinstance(name, str) or not SCREEN.fullmatch(name):
         raise StoreError(f"{name!r} is not the name of a screen.")

@@ -230,14 +230,14 @@ class SessionStore:
                 path.rename(aside / path.name)
         self.run._repair_results()
         if why:
-            self.run.say(f"{why} From attempt {attempt} on everything was set aside, in {aside}, and is made again.")
+            self.run.say(f"{why} From attempt {attempt} on everything was set aside, in {aside}, and is retried.")
 
     def adapter_folder(self, attempt: int) -> Path:
         """Where the weights after an attempt are, if it has any and they have been kept."""
         return self.attempt_folder(attempt) / ADAPTER
 
     def prune_adapters(self, keep: str) -> None:
-        """Remove adapters that nobody needs any more.
+        """Remove adapters that are no longer needed.
 
         Args:
             keep: ``all``; ``last``, the newest; or ``none``, the newest until the session is over.  One that the machinery ended may

@@ -10,6 +10,7 @@ from agentlab.disk.runs import Run, read_run
 from agentlab.exchange import atif as export_atif
 from agentlab.exchange import datasets as export_datasets
 from agentlab.exchange import training as export_training
+from agentlab.exchange import upstream as export_upstream
 from agentlab.exchange.source import Exported
 from envs.errors import UsageError
 
@@ -21,6 +22,8 @@ WRITERS: dict[str, Callable[[Run, Path, bool], Exported]] = {
     "sft": export_training.write_sft,
     "pairs": export_training.write_pairs,
     "datasets": export_datasets.write,
+    "osworld": export_upstream.write_osworld,
+    "androidworld": export_upstream.write_androidworld,
 }
 """Formats by name."""
 

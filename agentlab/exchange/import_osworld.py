@@ -217,7 +217,7 @@ class _Task:
         except ValueError:
             score = math.nan
         if not 0 <= score <= 1:
-            self.remark(f"result.txt says {raw[:40]!r}, which is no score")
+            self.remark(f"result.txt says {raw[:40]!r}, which is not a score")
             return None
         return score
 
@@ -251,7 +251,7 @@ class _Task:
             return ""
 
     def _screen(self, name: Any) -> str:
-        """Name of a screen in the run, "" if it cannot be had."""
+        """Name of a screen in the run, "" if it is unavailable."""
         if not isinstance(name, str) or Path(name).name != name:
             self.remark("a step without a screen" if name is None else f"{name!r} is not the name of a screen")
             return ""

@@ -103,14 +103,14 @@ def copy_screen(attempt: Path, name: str, target: Path) -> None:
     """Copy ``screens/<name>`` of an attempt.
 
     Raises:
-        StoreError: there is none, it lies outside the attempt, or it is no WebP image.
+        StoreError: there is none, it lies outside the attempt, or it is not a WebP image.
     """
     source = screen_path(attempt, f"screens/{name}")
     try:
         with Image.open(source, formats=["WEBP"]):  # reads the header only
             pass
     except (OSError, Image.DecompressionBombError) as error:
-        raise StoreError(f"the screen {name} is no WebP image") from error
+        raise StoreError(f"the screen {name} is not a WebP image") from error
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)

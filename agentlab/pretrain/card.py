@@ -84,7 +84,7 @@ _HEAD = """\
 
 A `Qwen2VLForConditionalGeneration` of 2.7 million parameters that plays MiniWoB++ tasks from pixels in UI-TARS's reply format. It
 is there so that everything around it, the attempt loop, the critics, the adaptation of the LM head, runs on a laptop with a policy
-that really succeeds and really fails. It is no general agent: it knows the tasks below, at 160 x 220 pixels, and nothing else.
+that really succeeds and really fails. It is not a general agent: it knows the tasks below, at 160 x 220 pixels, and nothing else.
 
 - **Input**: the instruction, optionally guidance in a fence (`retrospect.guidance.render_tried`), up to four earlier replies, the
   current screenshot. Preprocessing (patch 10, position tint 0.3) is declared in `preprocessor_config.json` and done by

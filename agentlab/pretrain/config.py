@@ -77,7 +77,7 @@ class PretrainConfig(BaseModel):
     def _a_checkpoint(cls, base: Path | None) -> Path | None:
         if base is not None and not (base / "model.safetensors").is_file():
             raise UsageError(
-                f"{base} is no checkpoint: it has no model.safetensors.", "Give a folder that `agentlab pretrain` made."
+                f"{base} is not a checkpoint: it has no model.safetensors.", "Give a folder that `agentlab pretrain` made."
             )
         return base
 

@@ -39,7 +39,7 @@ NEAR = 10.0
 
 
 def parsed(reply: str) -> Reply | None:
-    """The reply as the environment will take it; None if it is no action."""
+    """The reply as the environment will take it; None if it is not an action."""
     try:
         return parse_reply(reply, FRAME)
     except InvalidActionError:

@@ -41,7 +41,7 @@ class Options:
         patience: Seconds for which a screen that differs is looked at again: a text cursor blinks, a window may come late.
         stop: Give an attempt up at its first divergence, ungraded, instead of going on to the end.
         solved: Only attempts that solved their task.
-        retries: How often an attempt that the machinery broke is made again.
+        retries: How often an attempt that the machinery broke is retried.
     """
 
     masks: tuple[Rectangle, ...] = ()
@@ -74,7 +74,7 @@ class Divergence:
 
 @dataclass
 class Replay:
-    """One attempt made again.
+    """One attempt, replayed.
 
     Attributes:
         compared: Observations compared; ``unseen`` could not be, because the recorded one cannot be read.
@@ -128,7 +128,7 @@ class Replayer:
         """Make an attempt again; None if it is not one to replay (unfinished, or not solved where only solved ones are asked for).
 
         Raises:
-            SetupError: the environment cannot be had on this machine.
+            SetupError: the environment is unavailable on this machine.
         """
         row = attempt.result
         if row is None or not row.graded or (self.options.solved and not row.success):
@@ -282,7 +282,7 @@ def replay_all(
 
     Raises:
         UsageError: there is nothing to replay.
-        SetupError: the environment cannot be had on this machine.
+        SetupError: the environment is unavailable on this machine.
     """
     replayer, done, kept = Replayer(target.run, options, env, suite), [], 0
     try:

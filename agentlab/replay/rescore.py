@@ -108,7 +108,7 @@ def rescore(target: Selection, config: RunConfig, *, propose: bool = True) -> li
         propose: Also ask what the policy would now do, which costs as much as acting did.
 
     Raises:
-        UsageError, PolicyError, SetupError: the policy cannot be had, or cannot score; nothing there to learn from.
+        UsageError, PolicyError, SetupError: the policy is unavailable, or cannot score; nothing there to learn from.
     """
     tasks = {task.id: task for task in plan(config)}
     done: list[Rescored] = []
@@ -200,7 +200,7 @@ def sections(done: Sequence[Rescored]) -> list[Section]:
         rows.append((f"{r.session}/{r.attempt}", state, *cells, then, change))
     note = (
         "log p: of all replies of the attempt, as recorded, and as scored here before and after the update.  Under the run's own "
-        "adaptation the first two agree.  (Runs of earlier versions have no token ids: their texts are tokenized anew.)"
+        "adaptation the first two agree.  (Runs of earlier versions have no token ids: their texts are tokenized again.)"
     )
     return [Section("Updates", ("attempt", "update", *NUMBERS, "log p recorded", "log p"), rows, note), _would_do(done)]
 

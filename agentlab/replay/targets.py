@@ -95,7 +95,7 @@ def refuse_imported(run: Run) -> None:
     """Raises UsageError if the run was not made here: its actions and weights are another program's."""
     if run.imported:
         raise UsageError(
-            f"{run.folder} was imported from {run.imported}.", "It can be viewed, reported and compared, not made again."
+            f"{run.folder} was imported from {run.imported}.", "It can be viewed, reported and compared, not replayed."
         )
 
 

@@ -96,7 +96,7 @@ class RunConfig(ConfigSection):
     )
     history: Literal["fresh", "conversation"] = Field(
         default="fresh",
-        description="fresh: every attempt begins anew. conversation: it goes on with what was said in the earlier ones "
+        description="fresh: every attempt starts from scratch. conversation: it goes on with what was said in the earlier ones "
         "(Algorithm 1), for policies that can.",
     )
     max_steps: int | None = Field(default=None, ge=1, description="Replies per attempt; null: the benchmark's own number.")
@@ -146,18 +146,19 @@ class RunConfig(ConfigSection):
 
 
 # -- resolving ---------------------------------------------------------------------------------------------------------------------
-def resolve(flags: Settings, *, file: Path | None = None, sets: Sequence[str] = ()) -> RunConfig:
+def resolve(flags: Settings, *, file: Path | None = None, sets: Sequence[str] = (), recipe: Settings | None = None) -> RunConfig:
     """The configuration of a run.
 
     Args:
         flags: Nested settings from the command line; None values are unset.
         file: YAML, TOML or JSON.
         sets: ``a.b=c`` texts; the value is read as YAML.
+        recipe: Nested settings that all others override: :func:`agentlab.run.recipes.settings_of_recipe`.
 
     Raises:
         UsageError: unreadable file, unknown key (nearest ones offered), bad value.
     """
-    layers = [load_file(file) if file else {}, _without_none(flags), *(parse_set(text) for text in sets)]
+    layers = [recipe or {}, load_file(file) if file else {}, _without_none(flags), *(parse_set(text) for text in sets)]
     layers = [_expand_sampling(layer) for layer in layers]
     said = merge({}, *layers)
     section = said.get("adapt", {})

@@ -44,7 +44,7 @@ def _sampled(temperature: float) -> dict[str, Any]:
 
 PRESETS: dict[str, Preset] = {
     "none": Preset("frozen prompt and weights, retries (the papers' baseline)", _pair()),
-    "best-of-k": Preset("frozen, every attempt sampled anew", _pair(sampling={"temperature": 0.7})),
+    "best-of-k": Preset("frozen, every attempt sampled afresh", _pair(sampling={"temperature": 0.7})),
     "no-repeat": Preset(
         "frozen, sampled, but never again an action already tried on the same screen",
         _pair(sampling={"temperature": 0.7, "no_repeat": True}),

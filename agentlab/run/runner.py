@@ -193,7 +193,7 @@ def open_words(config: RunConfig, policy: Policy) -> Retrospector | None:
     """The words axis of a new session; None if neither words nor credit are asked for.
 
     Raises:
-        SetupError, UsageError: the engine cannot be had.
+        SetupError, UsageError: the engine is unavailable.
     """
     words = config.adapt.words
     if words.method == "none" and words.credit == "sparse":

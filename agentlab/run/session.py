@@ -8,7 +8,7 @@
         θ_{t+1} = θ_t + Δθ                                       (line 17)   :meth:`Session._learn_weights`
         H_{t+1} = H_t ∪ {ŷ_t, x*}       ``history=conversation``; ∅ with ``fresh``
 
-The unit of work, of resume and of parallelism.  What the machinery breaks is made again within bounds; it is recorded, and it is
+The unit of work, of resume and of parallelism.  What the machinery breaks is retried within bounds; it is recorded, and it is
 never a reward, never adapted on, never written down as a failure of the agent.
 """
 
@@ -41,7 +41,7 @@ History = tuple[PastAttempt, ...]
 
 
 class Interrupted(Exception):
-    """The run is being stopped; the attempt in flight does not count and is made again when the run is continued."""
+    """The run is being stopped; the attempt in flight does not count and is retried when the run is continued."""
 
 
 class Session:
@@ -100,7 +100,7 @@ class Session:
                 break
             except InfrastructureError as error:
                 theta.discard()
-                if self.stop.wait(0.2):  # Ctrl-C reaches the browser too: that is no failure of the machinery
+                if self.stop.wait(0.2):  # Ctrl-C reaches the browser too: that is not a failure of the machinery
                     raise Interrupted from error
                 broken.append(Breakage(component=error.component, message=error.message))
                 writer.event("infrastructure", **broken[-1].model_dump())
@@ -138,7 +138,7 @@ class Session:
                 writer.step(steps[-1], seen, decision)
                 seen = writer.observation(observation)
         except InfrastructureError:
-            if not acting:  # an endpoint's failure is no fault of the environment
+            if not acting:  # an endpoint's failure is not a fault of the environment
                 self.envs.renew()
             raise
         writer.end(seen, info["score"], info["ended_by"])
@@ -226,7 +226,7 @@ class Session:
         """θ, rows, x and H as the last finished attempt left them.
 
         Where its files are damaged: as the newest attempt left them whose files are whole.  What came after that one is set aside,
-        said and never counted, for it was made under what cannot be had any more, or cannot be gone on from.
+        said and never counted, for it was made under what is unavailable now, or cannot be continued.
         """
         why = ""
         for n in range(len(made), 0, -1):

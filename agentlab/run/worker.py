@@ -1,4 +1,4 @@
-"""What one worker owns: an environment, reused from task to task and made anew after the machinery broke."""
+"""What one worker owns: an environment, reused from task to task and retried after the machinery broke."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class Catalog:
         return Run(self.folder, self._config[1], [row for rows in self._rows.values() for row in rows.values()])
 
     def _table(self, run: Run) -> list[tuple[str, str]]:
-        """The final table so far, made anew only when something has changed."""
+        """The final table so far, made again only when something has changed."""
         if self._summary[0] != self._rows_revision:
             rows = [row for name in sorted(self._rows) for _, row in sorted(self._rows[name].items())]
             self._summary = (self._rows_revision, summary_lines(summarize(rows, attempts=run.attempts)))
@@ -140,7 +140,7 @@ class Catalog:
         return found - known
 
     def _forget(self, left: set[str]) -> None:
-        """Sessions have gone: whoever has the list must get it anew."""
+        """Sessions have gone: whoever has the list must get it again."""
         self._epoch = secrets.token_hex(4)
         for kept in (self._lines, self._changed, self._problems):
             for name in kept.keys() - left:

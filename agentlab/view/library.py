@@ -25,7 +25,7 @@ class Library:
         paths: Run directories, or folders of run directories.
 
     Raises:
-        UsageError: one of them is no folder.
+        UsageError: one of them is not a folder.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:

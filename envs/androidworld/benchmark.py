@@ -53,14 +53,14 @@ class AndroidWorld(Benchmark):
 
     # -- this machine ----------------------------------------------------------------------------------------------------------
     def checks(self) -> Iterator[Check]:
-        from envs.androidworld.providers import require_kvm
+        from envs.androidworld.providers import kvm_runs
         from envs.androidworld.setup import enough_disk, image_found
         from envs.containers import engine_check
 
         yield engine_check()
         yield Check("AndroidWorld image", image_found, FETCH)
         yield Check("disk for AndroidWorld", enough_disk, "free some: docker system df")
-        yield Check("/dev/kvm", lambda: f"{require_kvm()} is usable", "enable virtualisation, or join the group kvm")
+        yield Check("/dev/kvm", kvm_runs, "enable virtualisation, or join the group kvm")
 
     def fetch(
         self,

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
@@ -23,6 +25,7 @@ from envs.androidworld.device import Device, Instance
 from envs.androidworld.ours import OurDevice
 from envs.androidworld.upstream import UpstreamDevice
 from envs.containers import Container, ContainerSpec, Fleet, Ledger, SparePool
+from envs.containers.engine import DOCKERFILES
 from envs.containers.fleet import LOOPBACK
 from envs.errors import InfrastructureError, SetupError
 
@@ -268,8 +271,29 @@ def require_kvm() -> str:
             "There is no /dev/kvm: an Android emulator needs hardware virtualisation.",
             "Enable it in the firmware (or nested virtualisation in the cloud), or use --provider HOST:PORT of a machine that has it.",
         )
-    if not os.access(KVM, os.R_OK | os.W_OK):
+    # The container is started by the engine and gets the device's group: what this user may do does not matter.
+    if not any(KVM.stat().st_mode & both == both for both in (0o060, 0o006)):
         raise SetupError(
-            "/dev/kvm is there, but this user may not use it.", "Join its group: `sudo usermod -aG kvm $USER`, log in again."
+            f"/dev/kvm is there, but only its owner may use it (mode {KVM.stat().st_mode & 0o777:o}); the emulator does not run as root.",
+            "Let its group: `sudo chmod 660 /dev/kvm`.",
         )
     return str(KVM)
+
+
+def kvm_runs() -> str:
+    """What ``agentlab doctor`` says of KVM: whether a guest of a few bytes ran.
+
+    Raises:
+        SetupError: it is unavailable, or no guest runs.
+    """
+    device = require_kvm()
+    if not os.access(KVM, os.R_OK | os.W_OK):
+        return f"{device} is there for containers; whether a guest runs could not be tried as this user"
+    probe = [sys.executable, str(DOCKERFILES / OUR_DOCKERFILE / "guest" / "kvm.py"), device]
+    try:
+        done = subprocess.run(probe, capture_output=True, text=True, timeout=20, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise SetupError(f"A guest that was started with {device} hangs.") from error
+    if done.returncode != 0:
+        raise SetupError(done.stdout.strip() or f"{device}: {done.stderr.strip()[-200:]}")
+    return f"{device}: a guest runs"

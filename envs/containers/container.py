@@ -28,7 +28,7 @@ class Container:
         return str(self._container.id)
 
     def refresh(self) -> str:
-        """Ask the engine anew: returns the state (``running``, ``paused``, ``exited``, ``gone``) and updates ``ports``.
+        """Ask the engine again: returns the state (``running``, ``paused``, ``exited``, ``gone``) and updates ``ports``.
 
         Ports that the engine chose change whenever a container is started again.
         """

@@ -52,7 +52,7 @@ def ls(ledger: Ledger | None = None) -> list[Listing]:
 
 def _labelled(client: docker.DockerClient) -> list[docker.models.containers.Container]:
     with engine_errors("list containers"):
-        # ignore_removed: containers that vanish between listing and inspecting are no error
+        # ignore_removed: containers that vanish between listing and inspecting are not an error
         found: list[docker.models.containers.Container] = client.containers.list(
             all=True, filters={"label": f"{PREFIX}run"}, ignore_removed=True
         )

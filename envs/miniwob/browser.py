@@ -44,7 +44,7 @@ FLAGS = (
     # Same pixels everywhere: no GPU, no subpixel or hinted glyphs, one colour profile, no scroll bars.
     "--disable-gpu", "--disable-lcd-text", "--font-render-hinting=none", "--force-color-profile=srgb",
     "--force-device-scale-factor=1", "--hide-scrollbars",
-    # Whole tiles are painted anew: repainting parts leaves traces of their borders at rounded corners.
+    # Whole tiles are repainted: repainting parts leaves traces of their borders at rounded corners.
     "--disable-partial-raster",
     # Nothing but the page: no services, no first-run pages, no sound, no name resolution.
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run", "--disable-extensions",

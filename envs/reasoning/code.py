@@ -21,10 +21,10 @@ from typing import Any
 
 from docker.utils.socket import frames_iter
 
+from envs.answers import after_thought
 from envs.containers import ContainerSpec, Fleet
 from envs.containers.engine import connect, engine_errors
 from envs.errors import InfrastructureError
-from envs.reasoning.answers import after_thought
 from envs.reasoning.graders import NO_ANSWER, Verdict
 from envs.reasoning.items import Item
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from envs.answers import boxed
 from envs.errors import SetupError, StoreError
-from envs.reasoning.answers import boxed
 from envs.reasoning.items import LETTERS, Item, read_items
 
 Row = dict[str, Any]

@@ -11,8 +11,7 @@ import string
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from envs.reasoning import mathematics
-from envs.reasoning.answers import (
+from envs.answers import (
     clean,
     final_answer,
     first_line,
@@ -23,6 +22,7 @@ from envs.reasoning.answers import (
     unlatexed,
     whole_number,
 )
+from envs.reasoning import mathematics
 from envs.reasoning.items import LETTERS, Item
 
 MAX_ANSWER = 2000

@@ -42,7 +42,7 @@ def load_text_policy(name: str, sampling: SamplingConfig, options: Mapping[str, 
 
     Raises:
         UsageError: an unknown option, device or dtype.
-        SetupError: the package that holds the weights is not installed and cannot be had.
+        SetupError: the package that holds the weights is not installed and is unavailable.
         PolicyError: it cannot be loaded.
     """
     from policies.causal.policy import CausalPolicy

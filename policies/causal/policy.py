@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from envs.actions import Action, Answer, Finished, Invalid
+from envs.answers import after_thought, answer_key
 from envs.base import Modality, Observation, TaskSpec
 from envs.errors import UsageError
-from envs.reasoning.answers import after_thought, answer_key
 from policies.base import Decision, PastAttempt, Policy, SamplingConfig
 from policies.causal.engine import ChatMessage, TextEngine
 from policies.causal.settings import CausalSettings

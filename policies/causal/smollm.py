@@ -40,7 +40,7 @@ def checkpoint() -> Path:
     """The folder of the dequantised checkpoint, made when there is none.  Several processes may ask at once.
 
     Raises:
-        SetupError: the weights cannot be had.
+        SetupError: the weights is unavailable.
     """
     made = cache_folder() / SHA256[:12]
     if (made / "config.json").is_file():

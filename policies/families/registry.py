@@ -55,7 +55,7 @@ def families() -> dict[str, Family]:
         if isinstance(made, Family):
             found.setdefault(made.name, made)
         else:
-            log.warning("The family %s (%s) is no policies.families.base.Family", entry.name, entry.value)
+            log.warning("The family %s (%s) is not a policies.families.base.Family", entry.name, entry.value)
     return found
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from envs.errors import UsageError
+from policies.families.messages import PLATFORMS
 
 Coordinates = Literal["relative-1000", "relative-999", "relative-1", "absolute-resized"]
 
@@ -46,3 +50,19 @@ def seen_size(screen: tuple[int, int], settings: FamilySettings, factor: int) ->
 
     height, width = smart_resize(screen[1], screen[0], factor, settings.min_pixels, settings.max_pixels)
     return width, height
+
+
+CHOICES = ("family", "platform")
+"""Options that are not settings of a family."""
+
+
+def checked_platform(options: Mapping[str, Any]) -> Any:
+    """``options["platform"]``.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    platform = options.get("platform")
+    if platform not in (None, *PLATFORMS):
+        raise UsageError(f"Unknown platform {platform!r}.", "Use computer or mobile, or leave it out.")
+    return platform

@@ -1,5 +1,6 @@
 """The pages under docs/: one for every verb, and no option on them that its verb does not have."""
 
+import importlib
 import re
 from pathlib import Path
 
@@ -108,3 +109,24 @@ def test_links_between_pages_lead_somewhere(page):
 def test_pages_have_no_place_of_this_machine():
     for page in PAGES:
         assert not re.search(r"/(?:work|root|home/\w+)/", page.read_text(encoding="utf-8").replace("/home/user/", "")), page.name
+
+
+def test_files_and_groups_that_the_architecture_names_exist():
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:agentlab|envs|policies|retrospect|examples|tests)/[\w/.]*)`", text))
+    assert len(named) > 15
+    assert sorted(name for name in named if not (ROOT / name).exists()) == []
+    sources = "".join(
+        path.read_text(encoding="utf-8")
+        for package in ("envs", "policies", "retrospect")
+        for path in (ROOT / package).rglob("*.py")
+    )
+    groups = set(re.findall(r"`(agentlab\.[a-z]+)`", text))
+    assert groups and all(f'"{group}"' in sources for group in groups)
+    names = {
+        module: set(attributes.split("."))
+        for module, attributes in re.findall(r"`((?:envs|policies|retrospect)(?:\.[a-z_]+)+)\.([A-Z]\w+)`", text)
+    }
+    for module, attributes in names.items():
+        for attribute in attributes:
+            assert hasattr(importlib.import_module(module), attribute), f"{module}.{attribute}"

@@ -81,7 +81,7 @@ def content(parts, folder: Path):
 
 def check_atif(path: Path) -> dict:
     """The rules of the format, one by one."""
-    data = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    data = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     fields("trajectory", data)
     assert data["schema_version"] == "ATIF-v1.8" and data["steps"]
     fields("agent", data["agent"])

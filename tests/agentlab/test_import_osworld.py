@@ -129,7 +129,7 @@ def test_torn_missing_and_odd_things_are_reported_and_the_rest_comes_in(results,
     done = import_osworld(results, tmp_path / "run")
     said = "\n".join(done.remarks)
     for part in (
-        f"chrome/{ONE}: traj.jsonl, line 5 is torn", "step_2_", "not a screen", "'nan', which is no score", f"gimp/{TWO}: no traj.jsonl",
+        f"chrome/{ONE}: traj.jsonl, line 5 is torn", "step_2_", "not a screen", "'nan', which is not a score", f"gimp/{TWO}: no traj.jsonl",
         f"chrome/{FOUR}: no result", f"chrome/{FIVE}: no result, and an error", "not a task: not read",
     ):  # fmt: skip
         assert part in said, part

@@ -112,7 +112,7 @@ def test_what_is_written(done, tmp_path):
 
 
 def test_recorded_tokens_are_scored_as_they_were_drawn(run, done, plan_has_the_tasks):
-    """Where a text could have been made of other tokens, the ids say of which; without ids the text is tokenized anew."""
+    """Where a text could have been made of other tokens, the ids say of which; without ids the text is tokenized again."""
     events = run / "sessions/click-test_1/attempt_01/events.jsonl"
     original = events.read_text()
     lines = [json.loads(line) for line in original.splitlines()]

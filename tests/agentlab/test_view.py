@@ -376,4 +376,4 @@ def test_an_export_opens_from_disk(page, tmp_path):
 
 def test_json_is_strict(client):
     text = client.get(f"/api/{key_of(client, 'good')}/click-a_1.json").text
-    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))

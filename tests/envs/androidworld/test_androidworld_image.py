@@ -122,7 +122,8 @@ def test_every_setting_of_the_guest_is_an_option_of_a_run_or_belongs_to_the_cont
 
 
 def test_settings_reach_the_container(monkeypatch, tmp_path):
-    (tmp_path / "kvm").touch()
+    (tmp_path / "kvm").touch(0o660)
+    (tmp_path / "kvm").chmod(0o660)
     monkeypatch.setattr(providers, "KVM", tmp_path / "kvm")
     made = providers.OurProvider.__new__(providers.OurProvider)
     made.knobs = {"boot_timeout_s": 1200, "memory_mb": 6144, "gpu": "swiftshader_indirect", "ui_tree": "none"}

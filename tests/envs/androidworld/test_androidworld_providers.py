@@ -207,7 +207,8 @@ def test_without_kvm_nothing_is_started_and_the_hint_says_what_to_do(monkeypatch
 
 
 def test_containers_get_kvm_and_no_privilege(monkeypatch, tmp_path):
-    (tmp_path / "kvm").touch()
+    (tmp_path / "kvm").touch(0o660)
+    (tmp_path / "kvm").chmod(0o660)
     monkeypatch.setattr(providers, "KVM", tmp_path / "kvm")
     for kind in (providers.OurProvider, providers.UpstreamProvider):
         made = kind.__new__(kind)
@@ -215,3 +216,16 @@ def test_containers_get_kvm_and_no_privilege(monkeypatch, tmp_path):
         spec = made.spec()
         assert spec.devices == (str(tmp_path / "kvm"),) and spec.ports == (5000,) and not spec.cap_add
     assert providers.OurProvider.spec(type("P", (), {"image": "x", "knobs": {}})()).cap_drop == ("ALL",)
+
+
+def test_kvm_is_judged_by_what_the_container_may_do_and_by_a_guest_that_ran(monkeypatch, tmp_path):
+    device = tmp_path / "kvm"
+    device.touch()
+    monkeypatch.setattr(providers, "KVM", device)
+    device.chmod(0o600)
+    with pytest.raises(SetupError, match="mode 600"):
+        providers.require_kvm()
+    device.chmod(0o660)
+    assert providers.require_kvm() == str(device), "whatever group this user is in"
+    with pytest.raises(SetupError, match=r"vmx|ioctl|device"):
+        providers.kvm_runs()  # a file that opens, and runs nothing
