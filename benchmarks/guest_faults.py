@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import docker
 import psutil
+from channel_faults import CHANNEL_FAULTS
 from docker.models.containers import Container
 
 from envs import containers
@@ -45,6 +46,18 @@ CONTAINER_FAULTS: dict[str, Callable[[Container], object]] = {
     "port blocked": block_port,
     "disk filled": fill_disk,
 }
+
+
+def kill_grader(runner: int) -> None:
+    """One of the run's graders, whatever it is doing."""
+    for child in psutil.Process(runner).children(recursive=True):
+        if "grader/__main__.py" in " ".join(child.cmdline()):
+            child.kill()
+            return
+    raise psutil.NoSuchProcess(runner)
+
+
+GRADER_KILLED = "grader killed"
 RUNNER_KILLED = "runner killed"
 ENGINE_SIGNALS = {"engine restarted": signal.SIGTERM, "engine killed": signal.SIGKILL}
 ENGINE_SECONDS = 600.0
@@ -83,7 +96,8 @@ def _answers(client: docker.DockerClient) -> bool:
 
 def kinds_of(text: str) -> list[str]:
     """The kinds of faults that ``--kinds`` names."""
-    groups = {"containers": [*CONTAINER_FAULTS, RUNNER_KILLED], "engine": list(ENGINE_SIGNALS)}
+    containers_, channels = [*CONTAINER_FAULTS, RUNNER_KILLED], [*CHANNEL_FAULTS, GRADER_KILLED]
+    groups = {"containers": containers_, "channels": channels, "all": containers_ + channels, "engine": list(ENGINE_SIGNALS)}
     chosen = groups.get(text) or text.split(",")
     known = [kind for group in groups.values() for kind in group]
     if unknown := set(chosen) - set(known):

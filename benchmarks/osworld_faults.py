@@ -1,15 +1,16 @@
 """Faults injected into OSWorld runs on the light desktop: what they cost, and that they cost nothing else.
 
-    python benchmarks/osworld_faults.py --out FOLDER --faults 65 --spacing 12
-    python benchmarks/osworld_faults.py --out FOLDER --faults 69 --spacing 15 --kinds engine
-    python benchmarks/osworld_faults.py --out FOLDER --faults 100 --spacing 12 --result benchmarks/results/osworld_faults.json
+    python benchmarks/osworld_faults.py --out FOLDER --faults 150 --spacing 8 --result benchmarks/results/osworld_faults.json
 
-Runs of two policies whose scores are known (``scripted`` solves its task, ``noop`` does not) go on until so many faults have hit
-them.  Held throughout, and a violation ends with exit code 1:
+Runs whose scores are known go on until so many faults have hit them: ``scripted`` solves its task, ``noop`` does not, and ``mess`` leaves
+what no evaluator can read (a folder or an unreadable file where the result should be, a closed browser).  The faults are in containers,
+in the channels while a task is set up and while it is graded, in the browser's debugging channel, in the programs of the host, and in
+the run itself.  Held throughout, and a violation ends with exit code 1:
 
-- no false reward: every graded attempt has the score that it would have had without faults;
+- no false reward and no false zero: every attempt is graded, with the score that it would have had without faults;
+- no void that the agent caused: what ``mess`` leaves is scored, and no more attempts of it break than there were faults;
 - no lost attempt: what was finished before the runner was killed is there, unchanged, after the run is continued;
-- no orphan: after ``gc`` the engine has no container of a dead run, and after a run that ended none of it, noted or not;
+- no orphan: when a run has been started again and ended, the engine has no container of a dead run; nobody types ``gc``;
 - nobody else's container is touched: one without our labels, and one with our labels that is not in this ledger.
 
 A command goes on after the last complete run in ``--out``.  ``--kinds engine`` ends the Docker Engine and starts it again, which all
@@ -31,11 +32,23 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+from channel_faults import CHANNEL_FAULTS, Faults, tapped
 from docker.models.containers import Container
-from guest_faults import CONTAINER_FAULTS, ENGINE_SECONDS, ENGINE_SIGNALS, RUNNER_KILLED, kinds_of, restart_engine
+from guest_faults import (
+    CONTAINER_FAULTS,
+    ENGINE_SECONDS,
+    ENGINE_SIGNALS,
+    GRADER_KILLED,
+    RUNNER_KILLED,
+    kill_grader,
+    kinds_of,
+    restart_engine,
+)
 
 from agentlab.run.config import RunConfig
 from agentlab.run.runner import Runner
@@ -43,35 +56,87 @@ from envs import containers
 from envs.containers import Ledger, Owner
 from envs.containers.engine import ENGINE_FAULTS
 from envs.osworld import providers
+from envs.osworld.suite import LIGHT_FOLDER
 
 TASKS = (
     "settings/settings-workspaces", "settings/settings-window-style", "os/files-rename", "os/files-new-folder",
-    "text_editor/editor-drop-a-line", "os/terminal-sorted-list",
+    "text_editor/editor-drop-a-line", "os/terminal-sorted-list", "chrome/browser-opening-hours",
 )  # fmt: skip
-TRUTH = {"scripted": 1.0, "noop": 0.0}
+TRUTH = {"scripted": 1.0, "noop": 0.0, "mess": 0.0}
+ORDER = ("noop", "scripted", "mess", "scripted")
 RETRIES = 8
 DISK = "size=16m,uid=1000,gid=1000,mode=0755"
 MOST_WITHOUT_PROGRESS = 3
 """Faults before an attempt must have been finished: what never gets to a score says nothing about false ones."""
+CHANNEL_SECONDS = 60.0
+"""How long a moment is waited for in which a fault of a channel can be done."""
 QUIET_SECONDS = 900.0
 """A run that neither ends nor can be hit for so long hangs."""
 
 
 # -- the runs ----------------------------------------------------------------------------------------------------------------------
 def configuration(folder: Path, policy: str, workers: int) -> RunConfig:
+    mess = policy == "mess"
     return RunConfig(
-        suite="osworld-light", policy=policy, tasks=TASKS, attempts=1, limit=len(TASKS), max_steps=None if policy == "scripted" else 2,
+        suite=f"osworld:{write_mess(folder.parent / 'mess')}" if mess else "osworld-light", policy="scripted" if mess else policy,
+        tasks=None if mess else TASKS, attempts=1, limit=len(tasks_of(policy)), max_steps=2 if policy == "noop" else None,
         out=folder, workers=workers, infra_retries=RETRIES, env={"provider": "light"},
     )  # fmt: skip
+
+
+def tasks_of(policy: str) -> Sequence[str]:
+    return tuple(f"os/{name}" for name in MESSES) if policy == "mess" else TASKS
+
+
+WAIT = "for i in $(seq 300); do wmctrl -l | grep -q Terminal && break; sleep 0.2; done"
+TERMINAL = [
+    {"type": "launch", "parameters": {"command": ["xfce4-terminal", "--working-directory", "/home/user/Documents"]}},
+    {"type": "execute", "parameters": {"command": ["sh", "-c", WAIT]}},
+]  # fmt: skip
+OUT = {"type": "vm_file", "path": "/home/user/Documents/out.txt", "dest": "out.txt"}
+TEXT = {"func": "compare_text_file", "result": OUT, "expected": OUT | {"dest": "gold.txt", "path": "/etc/hostname"}}
+TABLE = {
+    "func": "compare_table", "options": {"rules": [{"type": "sheet_data", "sheet_idx0": 0, "sheet_idx1": "EI0"}]},
+    "result": OUT | {"dest": "out.xlsx"}, "expected": OUT | {"dest": "gold.xlsx"},
+}  # fmt: skip
+MESSES: dict[str, tuple[Any, list[dict[str, Any]]]] = {
+    "a-folder": (TEXT, [{"kind": "type", "text": "mkdir out.txt", "submit": True}]),
+    "not-readable": (TEXT, [{"kind": "type", "text": "touch out.txt; chmod 000 out.txt", "submit": True}]),
+    "without-end": (TEXT, [{"kind": "type", "text": "ln -s /dev/zero out.txt", "submit": True}]),
+    "no-document": (TABLE, [{"kind": "type", "text": "head -c 5000 /dev/urandom > out.txt", "submit": True}]),
+    "browser-closed": (None, [{"kind": "type", "text": "pkill chrome; pkill socat", "submit": True}]),
+}
+"""Task -> how it is graded, and what its agent leaves."""
+
+
+def write_mess(folder: Path) -> Path:
+    """Tasks whose agents leave what cannot be read; each scores 0 by OSWorld's own code."""
+    browser = json.loads((LIGHT_FOLDER / "chrome" / "browser-opening-hours.json").read_text())
+    (folder / "os").mkdir(parents=True, exist_ok=True)
+    for name, (evaluator, actions) in MESSES.items():
+        config = list(TERMINAL)
+        if evaluator is None:  # a browser, and then a terminal in front of it
+            evaluator = browser["evaluator"]
+            uploads = json.loads(json.dumps(browser["config"][0]))
+            for file in uploads["parameters"]["files"]:
+                file["local_path"] = str(LIGHT_FOLDER / file["local_path"])
+            config = [uploads, *browser["config"][1:], *TERMINAL]
+        oracle = [actions, [{"kind": "wait"}], [{"kind": "finished"}]]
+        task = {"id": name, "instruction": "Make a mess.", "config": config, "evaluator": evaluator, "oracle": oracle}
+        path = folder / "os" / f"{name}.json"
+        path.with_suffix(".tmp").write_text(json.dumps(task))
+        path.with_suffix(".tmp").replace(path)
+    return folder
 
 
 def run_one(folder: Path, policy: str, workers: int) -> None:
     """One run, in a process of its own; the folder for documents is small enough to be filled."""
     original = providers.light_spec
-    providers.light_spec = lambda screen=(1920, 1080): dataclasses.replace(  # type: ignore[assignment]
-        original(screen), small_disks={"/home/user/Documents": DISK}
+    providers.light_spec = lambda *of: dataclasses.replace(  # type: ignore[assignment]
+        original(*of), small_disks={"/home/user/Documents": DISK}
     )
-    Runner(configuration(folder, policy, workers)).run()
+    with tapped(folder.with_suffix(".faults")):
+        Runner(configuration(folder, policy, workers)).run()
 
 
 def start(folder: Path, policy: str, workers: int) -> subprocess.Popen[bytes]:
@@ -125,10 +190,10 @@ class Bench:
             while sum(self.injected.values()) < self.options.faults:
                 number = self.runs + 1
                 self.random.seed(f"{self.options.seed}/{number}")
-                folder = self.folder / f"run-{number:03d}"
+                folder = self.folder / f"faults-{self.options.seed}-{number:03d}"
                 shutil.rmtree(folder, ignore_errors=True)  # of a bench that was stopped in the middle of it
                 folder.with_suffix(".log").unlink(missing_ok=True)
-                self.one_run(folder, ("scripted", "scripted", "noop")[number % 3])
+                self.one_run(folder, ORDER[number % len(ORDER)])
                 for container in foreign:
                     container.reload()
                     if container.status != "running":
@@ -177,7 +242,10 @@ class Bench:
     def inject(self, process: subprocess.Popen[bytes], folder: Path) -> bool:
         """Wait for a moment drawn from the seed and do the next fault; False when the run ended before."""
         kind = self.next_kind()
+        faults = Faults(folder.with_suffix(".faults"))
         time.sleep(self.random.uniform(0.0, self.options.spacing))
+        if kind in CHANNEL_FAULTS:
+            return self.inject_channel(kind, process, faults, folder)
         while process.poll() is None:
             if self.since_progress(folder) >= MOST_WITHOUT_PROGRESS:
                 time.sleep(1.0)
@@ -188,15 +256,34 @@ class Bench:
                 victim = self.random.choice(sorted(running, key=lambda row: row.owner.created)[: self.options.workers])
                 try:
                     self.do(kind, process, victim.container.id)
-                except ENGINE_FAULTS:
-                    continue  # the container ended in this moment: no fault was done
-                self.injected[kind] += 1
-                self.in_run += 1
-                print(f"{sum(self.injected.values()):4d} {folder.name} {kind} {victim.name}", flush=True)
+                except (*ENGINE_FAULTS, psutil.NoSuchProcess):
+                    time.sleep(0.3)
+                    continue  # the container, or the grader, ended in this moment or was not there: no fault was done
+                self.count(kind, folder)
                 return True
             time.sleep(0.3)
         self.deck.append(kind)
         return False
+
+    def inject_channel(self, kind: str, process: subprocess.Popen[bytes], faults: Faults, folder: Path) -> bool:
+        """Want the fault and wait until it was done; False when the run ended before, or nothing fitting comes in this one."""
+        faults.want(kind)
+        until = time.monotonic() + CHANNEL_SECONDS
+        while process.poll() is None and time.monotonic() < until:
+            if not faults.wanted(kind):
+                self.count(kind, folder)
+                return True
+            time.sleep(0.2)
+        if not faults.take(kind):
+            self.count(kind, folder)
+            return process.poll() is None
+        self.deck.insert(0, kind)
+        return process.poll() is None
+
+    def count(self, kind: str, folder: Path) -> None:
+        self.injected[kind] += 1
+        self.in_run += 1
+        print(f"{sum(self.injected.values()):4d} {folder.name} {kind}", flush=True)
 
     def since_progress(self, folder: Path) -> int:
         """Faults since an attempt of this run was last finished."""
@@ -205,7 +292,9 @@ class Bench:
         return self.in_run - self.progress[1]
 
     def do(self, kind: str, process: subprocess.Popen[bytes], container: str) -> None:
-        if kind == RUNNER_KILLED:
+        if kind == GRADER_KILLED:
+            kill_grader(process.pid)
+        elif kind == RUNNER_KILLED:
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
         elif kind in ENGINE_SIGNALS:
@@ -222,8 +311,6 @@ class Bench:
 
     def continue_after_kill(self, folder: Path, policy: str) -> subprocess.Popen[bytes]:
         before = rows(folder)
-        containers.gc(self.ledger)
-        self.check_none_left(folder, "after gc")
         self.finished |= {(folder.name, *key): row for key, row in before.items()}
         return start(folder, policy, self.options.workers)
 
@@ -238,16 +325,21 @@ class Bench:
         made = rows(folder)
         if code != 0:
             self.violations.append(f"{folder.name} ended with exit code {code}")
-        if len(made) != len(TASKS):
-            self.violations.append(f"{folder.name} has {len(made)} of {len(TASKS)} attempts")
+        if len(made) != len(tasks_of(policy)):
+            self.violations.append(f"{folder.name} has {len(made)} of {len(tasks_of(policy))} attempts")
+        broken = sum(len(row["infrastructure"]) for row in made.values())
+        if policy == "mess" and broken > self.in_run:
+            self.violations.append(f"{folder.name}: {broken} attempts broke under {self.in_run} faults")
         for (name, task, attempt), row in self.finished.items():
             if name == folder.name and made.get((task, attempt)) != row:
                 self.violations.append(f"{name}: the finished attempt {attempt} of {task} was lost or changed")
         for key, row in made.items():
             self.outcomes[row["outcome"]] += 1
             self.broken.update(f"attempt: {failure['component']}" for failure in row["infrastructure"])
-            if row["outcome"] == "graded" and row["score"] != TRUTH[policy]:
-                self.violations.append(f"{folder.name}: false reward {row['score']} for {key} under {policy}")
+            if row["outcome"] != "graded":
+                self.violations.append(f"{folder.name}: {key} under {policy} ended {row['outcome']}")
+            elif row["score"] != TRUTH[policy]:
+                self.violations.append(f"{folder.name}: false score {row['score']} for {key} under {policy}")
         self.broken["spare"] += folder.with_suffix(".log").read_text(errors="replace").count("; booting another one.")
         self.check_none_left(folder, "at its end")
 
@@ -266,11 +358,13 @@ def table(bench: Bench) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--faults", type=int, default=100)
+    parser.add_argument("--faults", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--spacing", type=float, default=20.0, help="Most seconds between faults; about as long as two episodes.")
-    parser.add_argument("--kinds", type=kinds_of, default="containers", help="containers, engine, or kinds separated by commas.")
+    parser.add_argument(
+        "--kinds", type=kinds_of, default="all", help="all, containers, channels, engine, or kinds separated by commas."
+    )
     parser.add_argument("--out", type=Path, help="Where the runs and the summary are kept.")
     parser.add_argument("--result", type=Path, help="Also write the summary to this file.")
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)

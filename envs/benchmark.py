@@ -79,14 +79,32 @@ class Workload:
         attempts: Attempts per task, at most.
         steps: Replies per attempt, at most.
         workers: Sessions at a time.
-        reply_seconds: Assumed for one reply of the policy.
+        model_seconds: Of the model in one attempt: replies, and what is learned from them.
+        most_model_seconds: The same where every reply has to be drawn again as often as it may be.
+        one_model: Whether one model on this machine answers all sessions, one after the other.
+        retries: How often an attempt that the machinery broke is made again, at most.
     """
 
     sessions: int
     attempts: int
     steps: int
     workers: int
-    reply_seconds: float
+    model_seconds: float = 0.0
+    most_model_seconds: float = 0.0
+    one_model: bool = False
+    retries: int = 0
+
+    def hours(self, environment_seconds: float) -> tuple[float, float]:
+        """Of the whole run, where an attempt takes so long in its environment: if nothing has to be made again, and at most.
+
+        Environments run beside each other, ``workers`` at a time.  One model does not: a run is never quicker than it.
+        """
+        made = self.sessions * self.attempts
+        usual, most = (
+            max((environment_seconds + model) / min(self.workers, max(self.sessions, 1)), model if self.one_model else 0.0)
+            for model in (self.model_seconds, self.most_model_seconds)
+        )
+        return made * usual / 3600, made * (1 + self.retries) * most / 3600
 
 
 class Benchmark(abc.ABC):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from rich.console import Console
@@ -25,6 +26,8 @@ UNKNOWN_STEPS = 15
 """Of tasks that are not on this machine yet."""
 MODEL_REPLY_SECONDS = 3.0
 """Of a 7B model on one GPU, as the official runner's own estimate."""
+CRITIQUE_SECONDS, UPDATE_SECONDS = 30.0, 30.0
+"""Assumed, of one failed attempt: words about it by a model of that size or over the network, and a step of its weights."""
 
 
 def show(config: RunConfig, console: Console) -> None:
@@ -66,8 +69,27 @@ def estimates(config: RunConfig, sessions: int, steps: int) -> Iterator[str]:
     if needed is not None:
         yield f"GPU memory: about {needed:.0f} GB, {WEIGHTS_GB[config.policy]:g} GB of them weights (without what adaptation adds)"
     benchmark, part = locate(config.suite)
-    reply = MODEL_REPLY_SECONDS if config.policy not in MODEL_FREE else 0.0
-    yield from benchmark.estimates(part, config.env, Workload(sessions, config.attempts, steps, config.parallel, reply))
+    yield from benchmark.estimates(part, config.env, workload(config, sessions, steps))
+
+
+def workload(config: RunConfig, sessions: int, steps: int) -> Workload:
+    """What the run is going to do; a model on this machine answers all sessions, one that is asked over the network each by itself."""
+    from policies.families.ui_tars.session import MAX_REDRAWS
+
+    size: dict[str, Any] = {"sessions": sessions, "attempts": config.attempts, "steps": steps, "workers": config.parallel}
+    size["retries"] = config.infra_retries
+    if config.policy in MODEL_FREE:
+        return Workload(**size)
+    learning = (config.attempts - 1) / config.attempts  # nothing is learned after the last attempt
+    critique = CRITIQUE_SECONDS if config.adapt.words.method != "none" else 0.0
+    update = UPDATE_SECONDS if config.adapt.weights.method != "none" else 0.0
+    replies, redraws = steps * MODEL_REPLY_SECONDS, MAX_REDRAWS * learning if config.sampling.no_repeat else 0.0
+    return Workload(
+        **size,
+        model_seconds=replies + learning * (critique + update),
+        most_model_seconds=replies * (1 + redraws) + learning * (critique + update),
+        one_model=not config.policy.startswith("openai:"),
+    )
 
 
 def downloads(config: RunConfig) -> Iterator[str]:

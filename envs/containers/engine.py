@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import docker
 import docker.errors
@@ -22,6 +24,7 @@ CONNECTIONS = 32
 RETURN_SECONDS = 180.0
 """How long an engine that answered before is waited for: a restart takes seconds, on a busy machine many."""
 POLL_SECONDS = 0.5
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 DOCKERFILES = Path(__file__).resolve().parents[2] / "dockerfiles"
 ENGINE_FAULTS = (docker.errors.DockerException, requests.exceptions.RequestException)
 """Both families: a lost daemon shows as an error of requests and not of the SDK."""
@@ -31,8 +34,9 @@ def connect() -> docker.DockerClient:
     """A client for the engine that ``DOCKER_HOST`` (or the local socket) names; one is shared by all threads.
 
     Raises:
-        SetupError: no engine answers.
+        SetupError: no engine answers, or it is another machine's.
     """
+    refuse_remote(os.environ.get("DOCKER_HOST", ""))
     try:
         client = _client()
         client.ping()
@@ -40,6 +44,21 @@ def connect() -> docker.DockerClient:
         _client.cache_clear()
         raise SetupError(f"No Docker Engine answers ({_reason(error)}).", _how_to_start()) from error
     return client
+
+
+def refuse_remote(address: str) -> None:
+    """Refuse the engine of another machine: its ports and its files are there, and the guests are asked and given files from here.
+
+    Raises:
+        SetupError: ``address``, in the form of DOCKER_HOST, is of another machine.
+    """
+    there = urlsplit(address)
+    if there.scheme in ("", "unix", "npipe") or (there.scheme != "ssh" and (there.hostname or "") in LOCAL_HOSTS):
+        return
+    raise SetupError(
+        f"DOCKER_HOST names the engine of another machine ({there.hostname}).",
+        f"Run agentlab on {there.hostname} itself, or `unset DOCKER_HOST` to use the engine of this machine.",
+    )
 
 
 @functools.cache

@@ -18,6 +18,8 @@ import docker.errors
 
 from envs.containers.container import Container, Probe, wait_ready
 from envs.containers.engine import await_engine, connect, engine_errors, require_image
+from envs.containers.housekeeping import gc
+from envs.containers.network import ensure_network
 from envs.containers.ownership import Ledger, Owner, state_dir
 from envs.errors import InfrastructureError
 
@@ -48,7 +50,7 @@ class ContainerSpec:
         volumes: Name of a Docker volume, made when there is none -> path in the container.
         groups: Additional groups of its user, by number (the one that owns a device).
         init: Whether Docker's own init is its first process, for images that bring none and start many.
-        network: Docker's name of the network, ``"none"`` for no network at all; None is the engine's own default.
+        network: Docker's name of the network, ``"none"`` for no network at all; None is the one in which containers are apart.
         read_only: The file system cannot be written, but for ``small_disks``.
         cpus: Most cores' worth of time, or None.
         swap: Whether it may use as much swap as memory (the engine's own default).
@@ -80,6 +82,8 @@ class ContainerSpec:
 class Fleet:
     """The containers of one run: every one is labelled, in the ledger, and gone after :meth:`close`.
 
+    What dead runs of this user left on the engine is removed first.
+
     Args:
         run: Name of the run, for people and for ``agentlab containers stop RUN``.
         ledger: Where started containers are noted; the user's own by default.
@@ -101,11 +105,21 @@ class Fleet:
         self._client = connect()
         with engine_errors("name its engine"):
             self._engine = str(self._client.info()["ID"])
+        self._remove_leftovers()
         self._mine: set[str] = set()
         self._abandoned: set[str] = set()
         """Of mine, those that nobody uses and that could not be removed while the engine was away."""
         self._lock = threading.Lock()
         self._closed = False
+
+    def _remove_leftovers(self) -> None:
+        try:
+            removed = gc(self.ledger)
+        except InfrastructureError as error:  # they stay in the ledger, for the next start
+            logger.warning("What dead runs left could not be removed now (%s).", error)
+            return
+        if removed:
+            logger.warning("Removed what dead runs left: %s.", ", ".join(removed))
 
     # -- starting --------------------------------------------------------------------------------------------------------------
     def start(self, spec: ContainerSpec, probe: Probe, timeout: float) -> Container:
@@ -148,7 +162,8 @@ class Fleet:
             self._mine.add(name)  # before it exists: an engine that dies now may have created it and not have said so
         self.ledger.add(name, self._engine, self._owner)
         with engine_errors(f"start a container of {spec.image}"):
-            created = self._client.containers.create(**_arguments(spec, name, self._owner))
+            apart = {} if spec.network else {"network": ensure_network(self._client)}
+            created = self._client.containers.create(**creation(spec, name, self._owner), **apart)
             container = Container(created)
             created.start()
         if self._closed:
@@ -244,7 +259,8 @@ class Fleet:
         self.close()
 
 
-def _arguments(spec: ContainerSpec, name: str, owner: Owner) -> dict[str, Any]:
+def creation(spec: ContainerSpec, name: str, owner: Owner) -> dict[str, Any]:
+    """What Docker is told to create."""
     return {
         "image": spec.image,
         "name": name,
@@ -268,7 +284,8 @@ def _arguments(spec: ContainerSpec, name: str, owner: Owner) -> dict[str, Any]:
         "init": spec.init,
         "read_only": spec.read_only,
         **({"network_mode": spec.network} if spec.network else {}),
-        **({"nano_cpus": int(spec.cpus * 1e9)} if spec.cpus else {}),
+        # an engine refuses more processors than there are
+        **({"nano_cpus": round(min(spec.cpus, os.cpu_count() or 1) * 1e9)} if spec.cpus else {}),
         **({"memswap_limit": spec.memory} if spec.memory and not spec.swap else {}),
         "tmpfs": dict(spec.small_disks),
         "log_config": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "1"}},

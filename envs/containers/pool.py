@@ -25,8 +25,10 @@ class SparePool:
     ``take`` hands one out and has the next one booted in the background; ``give_back`` removes one that was used.
     """
 
-    def __init__(self, fleet: Fleet, spec: ContainerSpec, probe: Probe, *, size: int, boot_timeout: float) -> None:
-        self.size = size
+    def __init__(
+        self, fleet: Fleet, spec: ContainerSpec, probe: Probe, *, size: int, boot_timeout: float, wake_timeout: float = WAKE_SECONDS
+    ) -> None:
+        self.size, self._wake_timeout = size, wake_timeout
         self._fleet, self._spec, self._probe, self._boot_timeout = fleet, spec, probe, boot_timeout
         self._threads = ThreadPoolExecutor(max_workers=max(size, 1) + 2, thread_name_prefix="spare")
         self._spares: deque[Future[Container]] = deque()
@@ -103,7 +105,7 @@ class SparePool:
     def _wake(self, container: Container) -> bool:
         try:
             container.unpause()
-            wait_ready(container, self._probe, WAKE_SECONDS)
+            wait_ready(container, self._probe, self._wake_timeout)
         except InfrastructureError as error:
             logger.warning("The spare %s does not wake (%s); booting another one.", container.name, error)
             self._remove(container)

@@ -95,9 +95,10 @@ class OSWorld(Benchmark):
         return start_light(count, run=run, ttl=ttl)
 
     def address(self, container: Container) -> str:
-        ports = container.ports
-        more = f"  (browser debugging 127.0.0.1:{ports[9222]})" if 9222 in ports else ""
-        return f"127.0.0.1:{ports[5000]}{more}"
+        from envs.containers.fleet import LOOPBACK
+        from envs.osworld.address import written
+
+        return written(LOOPBACK, container.ports)
 
 
 BENCHMARK = OSWorld()

@@ -8,7 +8,9 @@ from envs import containers
 from envs.benchmark import Check
 from envs.containers import engine_check
 from envs.errors import SetupError
-from envs.osworld.providers import KVM, LIGHT_BUILD, LIGHT_IMAGE, OFFICIAL_IMAGE, OFFICIAL_PULL, usable_kvm
+from envs.osworld.kvm import KVM, tried
+from envs.osworld.official import IMAGE, PULL
+from envs.osworld.providers import LIGHT_BUILD, LIGHT_IMAGE
 from envs.osworld.upstream import disk_file, grader_python, tasks_folder
 
 
@@ -19,7 +21,7 @@ def checks() -> Iterator[Check]:
     yield Check("OSWorld grader", lambda: str(grader_python()), "agentlab fetch osworld --suite light")
     yield Check("OSWorld light desktop", _light, "agentlab containers build")
     yield Check("OSWorld official machine", _official, "agentlab fetch osworld --vm")
-    yield Check("/dev/kvm", _kvm, "enable virtualisation, or join the group kvm")
+    yield Check("KVM for OSWorld", _kvm, "enable virtualisation; without it the official machine is emulated")
 
 
 def _light() -> str:
@@ -30,11 +32,13 @@ def _light() -> str:
 def _official() -> str:
     if not disk_file().is_file():
         raise SetupError(f"there is no {disk_file()}")
-    containers.require_image(containers.connect(), OFFICIAL_IMAGE, OFFICIAL_PULL)
-    return f"{OFFICIAL_IMAGE} and {disk_file()}"
+    containers.require_image(containers.connect(), IMAGE, PULL)
+    return f"{IMAGE} and {disk_file()}"
 
 
 def _kvm() -> str:
-    if not usable_kvm():
-        raise SetupError(f"{KVM} {'may not be used by this user' if KVM.exists() else 'is not there'}")
-    return f"{KVM} is usable"
+    if not KVM.exists():
+        raise SetupError(f"{KVM} is not there")
+    if (ran := tried(IMAGE)) is False:
+        raise SetupError(f"{KVM} is there, and a tiny guest did not run with it")
+    return "a tiny guest ran" if ran else f"{KVM} is there (tried when {IMAGE} is)"

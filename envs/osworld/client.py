@@ -6,11 +6,12 @@ says nothing about the agent.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -19,6 +20,7 @@ from envs.base import Screenshot
 from envs.connection import CONNECT_SECONDS, Connection, Response
 from envs.errors import InfrastructureError
 
+T = TypeVar("T")
 SCREENSHOT_SECONDS = 20.0
 TREE_SECONDS = 90.0
 COMMAND_SECONDS = 130.0
@@ -26,6 +28,9 @@ COMMAND_SECONDS = 130.0
 OPEN_SECONDS = 150.0
 TRANSFER_SECONDS = 600.0
 POLL_SECONDS = 0.5
+READS = 3
+"""How often a question that changes nothing is asked when no answer comes; as often as OSWorld's own host asks."""
+AGAIN_SECONDS = 0.5
 FREE_BYTES = 1 << 20
 """With less, applications fail to save."""
 
@@ -40,9 +45,14 @@ class CommandResult:
 
 
 class GuestClient:
-    """Client of the guest server at ``host:port``.  Threads may share it; ``close`` can be called twice."""
+    """Client of the guest server at ``host:port``.  Threads may share it; ``close`` can be called twice.
 
-    def __init__(self, host: str, port: int) -> None:
+    Args:
+        patience: Factor on every wait for an answer, for slow guests.
+    """
+
+    def __init__(self, host: str, port: int, *, patience: float = 1.0) -> None:
+        self._patience = patience
         self._connection = Connection(host, port)
         self.address = self._connection.address
         self._takes_operations: bool | None = None
@@ -51,25 +61,31 @@ class GuestClient:
     # -- looking ---------------------------------------------------------------------------------------------------------------
     def screenshot(self) -> Screenshot:
         """The screen with the pointer, RGB, shape [height, width, 3], uint8."""
-        body = self._ask("GET", "/screenshot").body
+        return self._read("GET", "/screenshot", self._picture)
+
+    def _picture(self, answer: Response) -> Screenshot:
         try:
-            return np.asarray(Image.open(io.BytesIO(body)).convert("RGB"))
+            return np.asarray(Image.open(io.BytesIO(answer.body)).convert("RGB"))
         except (UnidentifiedImageError, OSError) as error:
-            raise self._connection.failed("/screenshot", f"{len(body)} bytes that are no image") from error
+            raise self._connection.failed("/screenshot", f"{len(answer.body)} bytes that are no image") from error
 
     def accessibility_tree(self) -> str:
         """OSWorld's XML of the accessibility tree.  Takes seconds with an office document open."""
-        return str(self._json("GET", "/accessibility", seconds=TREE_SECONDS)["AT"])
+        return str(
+            self._read("GET", "/accessibility", lambda answer: self._field(answer, "/accessibility", "AT"), seconds=TREE_SECONDS)
+        )
 
     def terminal(self) -> str | None:
         """The text of the terminal in front, or None."""
-        output = self._json("GET", "/terminal", seconds=TREE_SECONDS)["output"]
+        output = self._read("GET", "/terminal", lambda answer: self._field(answer, "/terminal", "output"), seconds=TREE_SECONDS)
         return None if output is None else str(output)
 
     def screen_size(self) -> tuple[int, int]:
         """(width, height) in pixels."""
-        size = self._json("POST", "/screen_size")
-        return int(size["width"]), int(size["height"])
+        return self._read("POST", "/screen_size", self._size)
+
+    def _size(self, answer: Response) -> tuple[int, int]:
+        return int(self._field(answer, "/screen_size", "width")), int(self._field(answer, "/screen_size", "height"))
 
     def wait_for_rest(self, seconds: float) -> bool | None:
         """Wait until no program on the desktop has anything to do, at most ``seconds``: whether that came to pass.
@@ -82,14 +98,20 @@ class GuestClient:
         if not self._tells_rest:
             return None
         route = "/agentlab/rest"
-        answer = self._connection.send("GET", route, params={"seconds": seconds}, seconds=seconds + SCREENSHOT_SECONDS)
+        answer = self._again(lambda: self._rest(route, seconds))
         if answer.status == 404:
             self._tells_rest = False
             return None
-        told = self._connection.json(self._good(answer, route), route)
+        told = self._connection.json(answer, route)
         if told["free_bytes"] < FREE_BYTES:
             raise InfrastructureError(f"The disk of the guest at {self.address} is full.", component="guest")
         return not told["busy"]
+
+    def _rest(self, route: str, seconds: float) -> Response:
+        answer = self._connection.send(
+            "GET", route, params={"seconds": seconds}, seconds=seconds + SCREENSHOT_SECONDS * self._patience
+        )
+        return answer if answer.status == 404 else self._good(answer, route)
 
     def missing(self, timeout: float = CONNECT_SECONDS) -> str:
         """What keeps the guest from being usable right now, or an empty string: one question, for polling.
@@ -128,7 +150,11 @@ class GuestClient:
     def takes_operations(self) -> bool:
         """Whether the guest has our route for exact input; asked once."""
         if self._takes_operations is None:
-            answer = self._connection.send("POST", "/agentlab/input", json={"operations": []}, seconds=SCREENSHOT_SECONDS)
+            answer = self._connection.send(
+                "POST", "/agentlab/input", json={"operations": []}, seconds=SCREENSHOT_SECONDS * self._patience
+            )
+            if answer.status >= 500:
+                raise self._connection.failed("/agentlab/input", f"HTTP {answer.status}: {answer.text()}")
             self._takes_operations = answer.status == 200
         return self._takes_operations
 
@@ -162,8 +188,12 @@ class GuestClient:
 
     def download(self, path: str) -> bytes | None:
         """A file of the guest, or None when there is none."""
-        answer = self._connection.send("POST", "/file", data={"file_path": path}, seconds=TRANSFER_SECONDS)
-        return None if answer.status == 404 else bytes(self._good(answer, "/file").body)
+        answer = self._again(lambda: self._file(path))
+        return None if answer.status == 404 else bytes(answer.body)
+
+    def _file(self, path: str) -> Response:
+        answer = self._connection.send("POST", "/file", data={"file_path": path}, seconds=TRANSFER_SECONDS * self._patience)
+        return answer if answer.status == 404 else self._good(answer, "/file")
 
     # -- HTTP ------------------------------------------------------------------------------------------------------------------
     def close(self) -> None:
@@ -172,8 +202,27 @@ class GuestClient:
     def _json(self, method: str, route: str, **request: Any) -> dict[str, Any]:
         return self._connection.json(self._ask(method, route, **request), route)
 
-    def _ask(self, method: str, route: str, *, seconds: float = SCREENSHOT_SECONDS, **request: Any) -> Response:
-        return self._good(self._connection.send(method, route, seconds=seconds, **request), route)
+    def _field(self, answer: Response, route: str, name: str) -> Any:
+        told = self._connection.json(answer, route)
+        if name not in told:
+            raise self._connection.failed(route, f"no {name!r} but {answer.text(80)!r}")
+        return told[name]
+
+    def _read(self, method: str, route: str, understand: Callable[[Response], T], *, seconds: float | None = None) -> T:
+        """What the guest answers to a question that changes nothing, and can be asked again."""
+        limit = SCREENSHOT_SECONDS if seconds is None else seconds
+        return self._again(lambda: understand(self._ask(method, route, seconds=limit)))
+
+    def _again(self, ask: Callable[[], T]) -> T:
+        for _ in range(READS - 1):
+            with contextlib.suppress(InfrastructureError):
+                return ask()
+            time.sleep(AGAIN_SECONDS)
+        return ask()
+
+    def _ask(self, method: str, route: str, *, seconds: float | None = None, **request: Any) -> Response:
+        limit = (SCREENSHOT_SECONDS if seconds is None else seconds) * self._patience
+        return self._good(self._connection.send(method, route, seconds=limit, **request), route)
 
     def _good(self, answer: Response, route: str) -> Response:
         if answer.status != 200:

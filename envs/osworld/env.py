@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,8 +17,8 @@ from envs.errors import InfrastructureError, UsageError, did_you_mean
 from envs.gui import GUIEnv, Rectangle
 from envs.osworld import jobs
 from envs.osworld.grading import OfficialGrader
-from envs.osworld.machinery import NAMES, make_provider
-from envs.osworld.operations import FOREIGN_PROGRAM, compile_action
+from envs.osworld.machinery import NAMES, make_provider, proxies_of
+from envs.osworld.operations import compile_action, foreign_command
 from envs.osworld.providers import Guest, Provider
 from envs.osworld.suite import ENV_ID, MAX_STEPS, REFUSED
 from envs.spaces import AnyText
@@ -98,14 +97,16 @@ class OSWorldEnv(GUIEnv):
             it finishes, fails or waits.  A feasible task that was solved but not declared so is then lost, an infeasible one won.
         run_agent_code: Also run tasks whose metric imports a program that the agent has changed, here on the host.
         oracle: Let :meth:`oracle` play the recorded solution; tasks without one are refused.
-        disk, ram, cores: Of the official virtual machine (``OfficialProvider``).
+        disk: Of the official virtual machine (``OfficialProvider``).
+        ram, cores: Of the official virtual machine, or at most of one light desktop; None is what each needs.
         password: Of the user of a guest that is running already.
-        spares: Booted desktops that wait, for a fast reset.
+        spares: Booted desktops that wait, for a fast reset; None is one light desktop, and no virtual machine.
+        proxy: File with proxies for tasks that ask for one, in OSWorld's format (``PROXY_CONFIG_FILE``); None leaves them without.
         render_mode: ``rgb_array`` or None.
     """
 
     choices: ClassVar[dict[str, tuple[str, ...]]] = {"provider": NAMES, "timing": tuple(TIMINGS)}
-    withheld = ("run_agent_code", "spares", "cores")
+    withheld = ("run_agent_code", "spares", "cores", "ram", "proxy")
 
     def __init__(
         self,
@@ -119,10 +120,11 @@ class OSWorldEnv(GUIEnv):
         run_agent_code: bool = False,
         oracle: bool = False,
         disk: str | None = None,
-        ram: str = "4G",
-        cores: int = 4,
+        ram: str | None = None,
+        cores: int | None = None,
         password: str = "password",
-        spares: int = 1,
+        spares: int | None = None,
+        proxy: str | None = None,
         render_mode: str | None = None,
     ) -> None:
         super().__init__(width=screen[0], height=screen[1], kinds=KINDS, render_mode=render_mode)
@@ -140,6 +142,7 @@ class OSWorldEnv(GUIEnv):
         self._grader, self._accessibility = grader, accessibility
         self._last_step_fail, self._run_agent_code, self._use_oracle = last_step_fail, run_agent_code, oracle
         self._screen = (screen[0], screen[1])
+        self._proxies = proxies_of(proxy)
         self._guest: Guest | None = None
         self.oracle_available = oracle
         if accessibility:
@@ -174,10 +177,11 @@ class OSWorldEnv(GUIEnv):
             raise UsageError(f"The task {name} is refused: {REFUSED}.")
         if self._use_oracle and not jobs.oracle(job):
             raise UsageError(f"The task {name} has no recorded solution.", "The scripted policy plays those of --suite light.")
+        self._provider.require(name, job)
 
     def _official(self) -> Grader:
         if self._grader is None:
-            self._grader = OfficialGrader()
+            self._grader = OfficialGrader(proxies=self._proxies)
         return self._grader
 
     def step(self, action: act.Action | tuple[act.Action, ...]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
@@ -276,8 +280,7 @@ class OSWorldEnv(GUIEnv):
             before = now
 
     def _operate_foreign(self, guest: Guest, operations: list[dict[str, Any]]) -> None:
-        program = FOREIGN_PROGRAM.read_text(encoding="utf-8")
-        done = guest.client.execute(["python", "-c", program, json.dumps(operations)])
+        done = guest.client.execute(foreign_command(operations))
         if done.returncode != 0:
             raise InfrastructureError(f"The guest could not perform an action: {done.error.strip()[-300:]}", component="guest")
 

@@ -139,11 +139,13 @@ def fetch_files(files: Iterable[NeededFile], watch: Watcher, *, address: Callabl
 
 
 # -- the virtual machine -------------------------------------------------------------------------------------------------------------
-def fetch_disk(watch: Watcher, *, url: str = "", zip_bytes: int = 0, zip_sha256: str = "", disk_bytes: int = 0) -> Path:
+def fetch_disk(
+    watch: Watcher, *, url: str = "", zip_bytes: int = 0, zip_sha256: str = "", disk_bytes: int = 0, disk_sha256: str = ""
+) -> Path:
     """The official virtual machine's disk, 24 GB, unpacked from a download of 12 GB; returns its file.
 
     Args:
-        url: Where the archive is, and the three figures what it and the disk in it should be; by default the pinned ones.
+        url: Where the archive is, and the other four what it and the disk in it should be; by default the pinned ones.
 
     Raises:
         SetupError: it cannot be had, or there is no room for it.
@@ -162,19 +164,27 @@ def fetch_disk(watch: Watcher, *, url: str = "", zip_bytes: int = 0, zip_sha256:
     download(packed, watch.begin("virtual machine", packed.size))
     part = disk.with_name(f"{disk.name}.part")
     with zipfile.ZipFile(packed.path) as archive, archive.open(disk.name) as source, part.open("wb") as file:
-        _copy(source, file, watch.begin("unpacking", size))
+        found = _copy(source, file, watch.begin("unpacking", size))
     if part.stat().st_size != size:
         raise SetupError(f"{packed.path} holds a disk of {part.stat().st_size} bytes instead of {size}.", f"Remove {packed.path}.")
+    if found != (disk_sha256 or upstream.DISK_SHA256):
+        raise SetupError(
+            f"{packed.path} holds a disk with another SHA-256 than it should have ({found}).", f"Remove {packed.path}."
+        )
     part.replace(disk)
     packed.path.unlink()
     watch.say(f"Virtual machine: {disk}")
     return disk
 
 
-def _copy(source: IO[bytes], file: IO[bytes], on_bytes: OnBytes) -> None:
+def _copy(source: IO[bytes], file: IO[bytes], on_bytes: OnBytes) -> str:
+    """Copy, and return the SHA-256 of what was copied."""
+    digest = hashlib.sha256()
     while piece := source.read(CHUNK):
         file.write(piece)
+        digest.update(piece)
         on_bytes(len(piece))
+    return digest.hexdigest()
 
 
 # -- the grader ----------------------------------------------------------------------------------------------------------------------

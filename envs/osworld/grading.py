@@ -27,10 +27,12 @@ from typing import Any
 import psutil
 
 from envs import actions as act
-from envs.errors import InfrastructureError
-from envs.osworld.jobs import Job, needed_files
-from envs.osworld.providers import CHROMIUM, SERVER, VLC, VNC, Guest
-from envs.osworld.upstream import grader_python, source_folder
+from envs.download import Download, download
+from envs.errors import InfrastructureError, SetupError
+from envs.osworld.jobs import Job, NeededFile, needed_files
+from envs.osworld.ports import CHROMIUM, SERVER, VLC, VNC
+from envs.osworld.providers import Guest
+from envs.osworld.upstream import grader_python, pinned, source_folder
 
 logger = logging.getLogger(__name__)
 
@@ -203,8 +205,8 @@ class OfficialGrader:
         cache = folder / str(task["id"])
         cache.mkdir()
         for file in needed_files(task):
-            if file.kept.is_file() and "/" not in file.name:
-                shutil.copyfile(file.kept, cache / file.name)
+            if "/" not in file.name:
+                shutil.copyfile(_had(file), cache / file.name)
         for path in task.get("gold", ()):
             shutil.copyfile(path, cache / Path(path).name)
         self._ask(self._request("prepare", task, guest, folder), PREPARE_SECONDS, guest)
@@ -275,6 +277,19 @@ class OfficialGrader:
         process = GraderProcess(self._python, self._folder, source=self._source, proxies=self._proxies, program=self._program)
         process.ask({"do": "hello"}, START_SECONDS)
         return process
+
+
+def _had(file: NeededFile) -> Path:
+    """The file, at the pinned revision and checked, got now where it was not fetched before; kept for every later attempt.
+
+    OSWorld's code would get it anew each time, from a branch that moves.
+    """
+    try:
+        return download(Download(pinned(file.url), file.kept))
+    except SetupError as error:
+        raise InfrastructureError(
+            error.message, "`agentlab fetch osworld` tells what cannot be had.", component="grader"
+        ) from error
 
 
 def _require_running(guest: Guest | None) -> None:

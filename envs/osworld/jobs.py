@@ -16,6 +16,7 @@ from typing import Any
 
 from envs import actions as act
 from envs.errors import InvalidActionError, UsageError
+from envs.osworld.ports import CHROMIUM, VLC
 from envs.osworld.upstream import FILE_CACHE, HUB, cached_file
 
 Job = Mapping[str, Any]
@@ -37,6 +38,17 @@ PLAIN = re.compile(r"\w[\w.-]*")
 
 RUNS_AGENT_CODE = frozenset({"check_python_file_by_test_suite"})
 """Metrics that import a file the agent wrote, as a program, where the grader runs."""
+
+
+BROWSER_STEPS = frozenset({"chrome_open_tabs", "chrome_close_tabs", "login"})
+BROWSER_GETTERS = frozenset(
+    {
+        "info_from_website", "page_info", "open_tabs_info", "active_tab_info", "pdf_from_url", "chrome_saved_address",
+        "number_of_search_results", "active_tab_html_parse", "gotoRecreationPage_and_get_html_content", "chrome_appearance_mode_ui",
+    }
+)  # fmt: skip
+"""What talks to the browser's debugging port, by reading OSWorld's code."""
+VLC_GETTERS = frozenset({"vlc_playing_info"})
 
 
 @dataclass(frozen=True)
@@ -110,6 +122,20 @@ def feasible(job: Job) -> bool:
     return functions(job) != ["infeasible"]
 
 
+def getters(job: Job) -> Iterator[Mapping[str, Any]]:
+    """What is looked at to grade it: results, and what they are compared with."""
+    for state in ("result", "expected"):
+        found = job["evaluator"].get(state) or []
+        yield from (getter for getter in (found if isinstance(found, list) else [found]) if getter)
+
+
+def ports(job: Job) -> set[int]:
+    """Ports of the guest, beside its server's, that it is set up and graded through."""
+    types = {getter.get("type") for getter in getters(job)}
+    browser = BROWSER_GETTERS & types or BROWSER_STEPS & {step["type"] for step in steps(job)}
+    return ({CHROMIUM} if browser else set()) | ({VLC} if VLC_GETTERS & types else set())
+
+
 def needs_google(job: Job) -> bool:
     """Whether it works in a Google account, whose password somebody has to provide."""
     return any(step["type"] in ("googledrive", "login") for step in steps(job))
@@ -133,11 +159,8 @@ def needed_files(job: Job) -> Iterator[NeededFile]:
                 yield NeededFile(url, f"{uuid.uuid5(uuid.NAMESPACE_URL, url)}_{base}")
         elif step["type"] == "update_browse_history":
             yield NeededFile(EMPTY_HISTORY, "history_new.sqlite")
-    evaluator = job["evaluator"]
-    for state in ("result", "expected"):
-        found = evaluator.get(state) or []
-        for getter in found if isinstance(found, list) else [found]:
-            if getter and getter.get("type") == "cloud_file":
-                many = getter.get("multi", False)
-                urls, names = (getter["path"], getter["dest"]) if many else ([getter["path"]], [getter["dest"]])
-                yield from (NeededFile(url, name) for url, name in zip(urls, names, strict=True))
+    for getter in getters(job):
+        if getter.get("type") == "cloud_file":
+            many = getter.get("multi", False)
+            urls, names = (getter["path"], getter["dest"]) if many else ([getter["path"]], [getter["dest"]])
+            yield from (NeededFile(url, name) for url, name in zip(urls, names, strict=True))

@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from envs.errors import UsageError, did_you_mean
+from envs.errors import SetupError, UsageError, did_you_mean
+from envs.osworld.address import AddressProvider
 from envs.osworld.grading import OfficialGrader
-from envs.osworld.providers import AddressProvider, LightProvider, OfficialProvider, Provider, usable_kvm
+from envs.osworld.official import OfficialProvider
+from envs.osworld.providers import ContainerProvider, LightProvider, Provider
 from envs.osworld.upstream import disk_file
 
 ADDRESS = "address:"
@@ -17,7 +19,6 @@ NAMES = ("light", "official")
 PROVIDER_OPTIONS = ("screen", "disk", "ram", "cores", "password", "spares")
 MOST_SPARES = 2
 """More would boot while others do."""
-PATIENCE_WITHOUT_KVM = 6.0
 
 
 def make_provider(
@@ -26,10 +27,10 @@ def make_provider(
     *,
     screen: tuple[int, int] = (1920, 1080),
     disk: str | None = None,
-    ram: str = "4G",
-    cores: int = 4,
+    ram: str | None = None,
+    cores: int | None = None,
     password: str = "password",
-    spares: int = 1,
+    spares: int | None = None,
 ) -> Provider:
     """``light``, ``official``, or ``address:`` and where guests are running (:class:`AddressProvider`).
 
@@ -39,9 +40,9 @@ def make_provider(
     """
     match kind_of(name):
         case "light":
-            return LightProvider(run, screen=screen, spares=spares)
+            return LightProvider(run, screen=screen, ram=ram, cores=cores, spares=1 if spares is None else spares)
         case "official":
-            return OfficialProvider(disk_of(disk), run, ram=ram, cores=cores)
+            return OfficialProvider(disk_of(disk), run, ram=ram, cores=cores, spares=spares or 0)
     return AddressProvider(name.removeprefix(ADDRESS), password=password)
 
 
@@ -63,6 +64,20 @@ def disk_of(disk: str | None) -> Path:
     return Path(disk).expanduser() if disk else disk_file()
 
 
+def proxies_of(proxy: str | None) -> Path | None:
+    """The file of proxies that the user names.
+
+    Raises:
+        SetupError: it is not there.
+    """
+    if not proxy:
+        return None
+    path = Path(proxy).expanduser()
+    if not path.is_file():
+        raise SetupError(f"There is no file of proxies {path}.", "OSWorld's PROXY_GUIDELINE.md says what is in it.")
+    return path
+
+
 @contextmanager
 def shared_options(options: dict[str, Any], run: str, workers: int) -> Iterator[dict[str, Any]]:
     """The options of the run's environments, with one provider and one grader for all of them.
@@ -74,9 +89,13 @@ def shared_options(options: dict[str, Any], run: str, workers: int) -> Iterator[
     if "screen" in settings:
         settings["screen"] = tuple(settings["screen"])
     name = str(options.get("provider", "light"))
-    grader = OfficialGrader(workers, patience=PATIENCE_WITHOUT_KVM if name == "official" and not usable_kvm() else 1.0)
+    if name == "light":
+        settings = {"spares": min(workers, MOST_SPARES)} | settings
+    proxies = proxies_of(options.get("proxy"))
+    provider = make_provider(name, run, **settings)
     try:
-        provider = make_provider(name, run, **({"spares": min(workers, MOST_SPARES)} | settings))
+        patience = provider.patience if isinstance(provider, ContainerProvider) else 1.0
+        grader = OfficialGrader(workers, patience=patience, proxies=proxies)
         try:
             if isinstance(provider, AddressProvider) and workers > len(provider.addresses):
                 raise UsageError(
@@ -85,6 +104,6 @@ def shared_options(options: dict[str, Any], run: str, workers: int) -> Iterator[
                 )
             yield options | {"provider": provider, "grader": grader}
         finally:
-            provider.close()
+            grader.close()
     finally:
-        grader.close()
+        provider.close()

@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import psutil
 
 from envs import containers
 from envs.base import TaskSpec
 from envs.benchmark import Workload
 from envs.errors import InfrastructureError, SetupError, UsageError
-from envs.osworld import upstream
+from envs.osworld import official, upstream
+from envs.osworld.address import require_ports, resolved
 from envs.osworld.client import GuestClient
 from envs.osworld.jobs import needed_files, needs_google
-from envs.osworld.machinery import ADDRESS, disk_of, kind_of
-from envs.osworld.providers import (
-    LIGHT_BUILD,
-    LIGHT_IMAGE,
-    OFFICIAL_BOOT_SECONDS_WITHOUT_KVM,
-    OFFICIAL_IMAGE,
-    OFFICIAL_PULL,
-    SERVER,
-    parse_address,
-    usable_kvm,
-)
+from envs.osworld.kvm import usable_kvm
+from envs.osworld.machinery import ADDRESS, MOST_SPARES, disk_of, kind_of
+from envs.osworld.ports import SERVER
+from envs.osworld.providers import LIGHT_BUILD, LIGHT_IMAGE
 from envs.osworld.suite import UPSTREAM
 
 GB = 1e9
 CHECK_SECONDS = 5.0
 """How long a guest at an address may take to be usable, before a run that needs it is refused."""
 LIGHT_IMAGE_GB, GRADER_GB, SOURCE_GB = 1.5, 1.5, 0.02
-IMAGES = {"light": (LIGHT_IMAGE, LIGHT_IMAGE_GB), "official": (OFFICIAL_IMAGE, None)}
+IMAGES = {"light": (LIGHT_IMAGE, LIGHT_IMAGE_GB), "official": (official.IMAGE, None)}
 NOT_ON_LIGHT = {"gimp", "libreoffice_impress", "thunderbird", "vlc", "vs_code", "vscode"}
 LIGHT_MEMORY_GB, GRADER_MEMORY_GB = 0.6, 0.4
 """Of a desktop with an office document open, and of a grader's process."""
+BUSY_CORES = {"light": 1.0, "official": float(official.CORES)}
+"""That a desktop keeps busy while it is set up, acts and is graded."""
 BOOT_SECONDS = {"light": 5.0, "official": 90.0}
 SETUP_SECONDS, GRADE_SECONDS = 10.0, 10.0
 """Assumed: most tasks open one application, and save one file before they are graded."""
@@ -78,13 +77,13 @@ def _check_provider(options: Mapping[str, Any]) -> None:
     if name == "address":
         _check_guests(str(options["provider"]).removeprefix(ADDRESS))
         return
-    image, mend = (LIGHT_IMAGE, LIGHT_BUILD) if name == "light" else (OFFICIAL_IMAGE, OFFICIAL_PULL)
+    image, mend = (LIGHT_IMAGE, LIGHT_BUILD) if name == "light" else (official.IMAGE, official.PULL)
     containers.require_image(containers.connect(), image, mend)
 
 
 def _check_guests(addresses: str) -> None:
     for address in addresses.split(","):
-        host, ports = parse_address(address)
+        host, ports = resolved(address)
         client = GuestClient(host, ports[SERVER])
         try:
             missing = client.missing_after(CHECK_SECONDS)
@@ -106,14 +105,22 @@ def _check_disk(options: Mapping[str, Any]) -> None:
 def remarks(options: Mapping[str, Any], tasks: Sequence[TaskSpec]) -> Iterator[str]:
     """Lines for a person, before a run."""
     name = provider_of(options)
-    if name == "official" and not usable_kvm():
+    if name == "official" and not usable_kvm(official.IMAGE):
         yield "Without a usable /dev/kvm the virtual machine is emulated: it boots in minutes and acts in slow motion."
     jobs = [task.options["task"] for task in tasks if "task" in task.options]
     foreign = sum(bool(NOT_ON_LIGHT & {*job.get("related_apps", ()), job.get("snapshot")}) for job in jobs)
     if name == "light" and foreign:
         yield f"{foreign} of these tasks use applications that the light desktop does not have; OSWorld's scores need --provider official."
     if name == "address":
+        addresses = [resolved(address) for address in str(options["provider"]).removeprefix(ADDRESS).split(",")]
+        require_ports(addresses, [(task.name, task.options["task"]) for task in tasks if "task" in task.options])
         yield "A guest that is running already is not cleaned between attempts: what one leaves behind, the next one finds."
+    wants = [task.name for task in tasks if task.options.get("task", {}).get("proxy")]
+    if wants and not options.get("proxy"):
+        yield (
+            f"{len(wants)} of these tasks ask for a proxy and get none, as in OSWorld unless its runner is told otherwise; their websites "
+            f"may refuse this machine (--set osworld.proxy=FILE gives them one): {', '.join(wants)}."
+        )
     away = {file.url for job in jobs for file in needed_files(job) if not file.kept.is_file()}
     if away:
         yield f"{len(away)} files of these tasks are not here and are downloaded during the run; `agentlab fetch osworld` gets them first."
@@ -129,13 +136,44 @@ def estimates(part: str, options: Mapping[str, Any], work: Workload) -> Iterator
     for kept in disk_parts(part, options):
         size = f"{kept.gigabytes:.3g} GB" if kept.gigabytes is not None else "size unknown"
         yield f"Disk: {kept.what}, {size} ({'here' if kept.here else 'not here'})"
-    yield f"Memory: about {memory_gb(options, work.workers):.1f} GB for {work.workers} desktops and their graders"
-    seconds = attempt_seconds(options, work.steps, work.reply_seconds)
-    hours = work.sessions * work.attempts * seconds / work.workers / 3600
+    yield from machine_lines(options, work.workers)
+    seconds = attempt_seconds(options, work.steps)
+    usual, most = work.hours(seconds)
     yield (
-        f"Time: at most about {hours:.1f} h: {work.sessions} sessions x {work.attempts} attempts x {seconds / 60:.1f} min "
-        f"({work.steps} steps, {work.reply_seconds:g} s per reply assumed), {work.workers} at a time"
+        f"Time: about {usual:.1f} h, at most {most:.1f} h: {work.sessions} sessions x {work.attempts} attempts of {work.steps} steps, "
+        f"{seconds / 60:.1f} min each in the desktop ({work.workers} at a time) and {work.model_seconds / 60:.1f} to "
+        f"{work.most_model_seconds / 60:.1f} min of the model"
+        + (", which answers all of them one after the other" if work.one_model else "")
+        + f"; at most counts redraws, and {work.retries} repeats of attempts that break"
     )
+
+
+def machine_lines(options: Mapping[str, Any], workers: int) -> Iterator[str]:
+    """Memory and processors that the desktops take, held against what this machine has."""
+    name = provider_of(options)
+    needed, has = memory_gb(options, workers), psutil.virtual_memory().total / GB
+    spares = spares_of(options, workers)
+    yield f"Memory: about {needed:.1f} GB for {workers} desktops, {spares} that wait, and their graders; this machine has {has:.0f} GB"
+    if needed > has:
+        each = needed / (workers + spares)
+        yield f"That is more memory than this machine has: use --workers {max(int(has / each) - spares, 1)}, or a machine with more."
+    if name in BUSY_CORES:
+        busy, cores = (
+            workers * (int(options.get("cores") or official.CORES) if name == "official" else BUSY_CORES[name]),
+            os.cpu_count() or 1,
+        )
+        if busy > cores:
+            yield (
+                f"{workers} desktops at a time keep about {busy:g} processors busy, and this machine has {cores}: they will wait for each "
+                "other, and everything takes longer than estimated here."
+            )
+
+
+def spares_of(options: Mapping[str, Any], workers: int) -> int:
+    """Booted desktops that wait while others are used."""
+    name = provider_of(options)
+    wanted = options.get("spares")
+    return 0 if name == "address" else int(wanted) if wanted is not None else min(workers, MOST_SPARES) if name == "light" else 0
 
 
 def disk_parts(part: str, options: Mapping[str, Any]) -> list[Part]:
@@ -158,19 +196,20 @@ def disk_parts(part: str, options: Mapping[str, Any]) -> list[Part]:
 def memory_gb(options: Mapping[str, Any], workers: int) -> float:
     """Of the machine's memory, for ``workers`` sessions at a time."""
     name = provider_of(options)
-    guest = {"light": LIGHT_MEMORY_GB, "official": float(str(options.get("ram", "4G")).rstrip("Gg"))}.get(name, 0.0)
-    return workers * (guest + GRADER_MEMORY_GB)
+    machine = official.gigabytes(str(options.get("ram") or official.RAM)) if name == "official" else 0.0
+    guest = {"light": LIGHT_MEMORY_GB, "official": machine}.get(name, 0.0)
+    return workers * (guest + GRADER_MEMORY_GB) + spares_of(options, workers) * guest
 
 
-def attempt_seconds(options: Mapping[str, Any], steps: int, reply_seconds: float) -> float:
-    """About how long an attempt of ``steps`` replies takes, at most."""
+def attempt_seconds(options: Mapping[str, Any], steps: int) -> float:
+    """About how long an attempt of ``steps`` replies takes in its desktop, at most."""
     name = provider_of(options)
     boot = BOOT_SECONDS.get(name, 0.0)
-    if name == "official" and not usable_kvm():
-        boot = OFFICIAL_BOOT_SECONDS_WITHOUT_KVM
+    if name == "official" and not usable_kvm(official.IMAGE):
+        boot = official.BOOT_SECONDS_WITHOUT_KVM
     timing = options.get("timing") or ("brisk" if name == "light" else "official")
     reset, action, grading = WAITS.get(str(timing), WAITS["official"])
-    return boot + SETUP_SECONDS + reset + steps * (action + reply_seconds) + grading + GRADE_SECONDS
+    return boot + SETUP_SECONDS + reset + steps * action + grading + GRADE_SECONDS
 
 
 def _succeeds(check: Check) -> bool:

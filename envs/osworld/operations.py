@@ -1,12 +1,13 @@
 """Actions as pointer and keyboard operations: plain data that a guest performs one after the other.
 
-There is one translation and two ways to carry it out: our own guest takes the operations as they are (XTEST, every character); any
-other guest runs a fixed program (``foreign_input.py``) that gets them as JSON in an argument.  What a model wrote is only ever data
-in them, never part of a program or of a shell's command line.
+There is one translation and two ways to carry it out: our own guest takes the operations as they are (``xinput.py``: XTEST, every
+character); any other guest runs a fixed program (``foreign_input.py``) that gets them, and the same ``xinput.py``, in arguments.
+What a model wrote is only ever data in them, never part of a program or of a shell's command line.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,14 @@ KEYS = {
 """Key names that agents use -> X keysym names.  Single characters are keys of their own."""
 
 FOREIGN_PROGRAM = Path(__file__).with_name("foreign_input.py")
+XINPUT = Path(__file__).with_name("xinput.py")
+"""The guest's own file, by a link: what is in the light desktop's image is what is sent to other guests."""
+
+
+def foreign_command(operations: list[Operation]) -> list[str]:
+    """What a guest runs that is not ours."""
+    program, xinput = (path.read_text(encoding="utf-8") for path in (FOREIGN_PROGRAM, XINPUT))
+    return ["python", "-c", program, json.dumps(operations), xinput]
 
 
 def compile_action(action: act.Action) -> list[Operation]:

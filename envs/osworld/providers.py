@@ -1,35 +1,30 @@
-"""Where guests come from: our light image, OSWorld's official virtual machine, or one that is running already.
+"""Where guests come from: our light image, OSWorld's official virtual machine (``official``), or one that is running already
+(``address``).
 
 The three share one interface, so that neither the environment nor the grader knows which it is.
 """
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
-from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
 from envs.containers import Container, ContainerSpec, Fleet, Ledger, SparePool
 from envs.containers.fleet import LOOPBACK
-from envs.errors import InfrastructureError, SetupError, UsageError
-from envs.osworld.client import GuestClient
-
-SERVER, CHROMIUM, VLC, VNC = 5000, 9222, 8080, 8006
-"""The ports of OSWorld's guests."""
+from envs.errors import InfrastructureError
+from envs.osworld.client import CONNECT_SECONDS, GuestClient
+from envs.osworld.jobs import Job
+from envs.osworld.ports import CHROMIUM, SERVER
 
 LIGHT_IMAGE = "agentlab/osworld-desktop"
 LIGHT_DOCKERFILE = "osworld-desktop"
 LIGHT_BOOT_SECONDS = 180.0
 """Three seconds on an idle machine; one whose cores are ten times overbooked takes more than a minute."""
 LIGHT_BUILD = "Build it (three minutes): `agentlab containers build`."
-OFFICIAL_IMAGE = "happysixd/osworld-docker"
-OFFICIAL_PULL = f"Pull it: `docker pull {OFFICIAL_IMAGE}`."
-OFFICIAL_BOOT_SECONDS = 300.0
-OFFICIAL_BOOT_SECONDS_WITHOUT_KVM = 1800.0
-ADDRESS_SECONDS = 30.0
-KVM = Path("/dev/kvm")
+WAKE_SECONDS = 10.0
+LIGHT_MEMORY, LIGHT_CORES, LIGHT_PIDS = "3G", 2, 1024
+"""Limits of one desktop.  An office document and a browser with a few pages take 0.6 GB and 300 threads."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +69,13 @@ class Provider(ABC):
     def close(self) -> None:
         """Give everything back."""
 
+    def require(self, name: str, job: Job) -> None:
+        """Refuse a task that these guests cannot be set up for or graded on, whatever the agent does.
+
+        Raises:
+            UsageError: with what to do instead.
+        """
+
     def explain(self, guest: Guest, error: InfrastructureError) -> InfrastructureError:
         """The same failure, with what is known about the machine below it."""
         return error
@@ -90,10 +92,19 @@ class ContainerProvider(Provider):
     """
 
     password = ""
+    patience = 1.0
+    """Factor on every wait for an answer."""
 
     def __init__(self, run: str = "osworld", *, spares: int = 1, ledger: Ledger | None = None, log_dir: Path | None = None) -> None:
         self._fleet = Fleet(run, ledger=ledger, log_dir=log_dir)
-        self._pool = SparePool(self._fleet, self.spec(), probe, size=spares, boot_timeout=self.boot_seconds())
+        self._pool = SparePool(
+            self._fleet,
+            self.spec(),
+            self.probe,
+            size=spares,
+            boot_timeout=self.boot_seconds(),
+            wake_timeout=WAKE_SECONDS * self.patience,
+        )
         self._pool.fill()
 
     @abstractmethod
@@ -104,9 +115,17 @@ class ContainerProvider(Provider):
     def boot_seconds(self) -> float:
         """How long a boot may take."""
 
+    def look_seconds(self) -> float:
+        """How long one look at a booting guest may take."""
+        return CONNECT_SECONDS
+
+    def probe(self, container: Container) -> str:
+        """What the desktop in a container still lacks, or an empty string when it is drawn and answers."""
+        return probe(container, self.look_seconds())
+
     def acquire(self) -> Guest:
         container = self._pool.take()
-        client = GuestClient(LOOPBACK, container.ports[SERVER])
+        client = GuestClient(LOOPBACK, container.ports[SERVER], patience=self.patience)
         return Guest(client, LOOPBACK, dict(container.ports), self.password, container)
 
     def release(self, guest: Guest) -> None:
@@ -130,22 +149,26 @@ class ContainerProvider(Provider):
         return InfrastructureError(message, f"Its log is kept in {kept}.", component="container")
 
 
-def probe(container: Container) -> str:
-    """What the desktop in a container still lacks, or an empty string when it is drawn and answers."""
+def probe(container: Container, seconds: float = CONNECT_SECONDS) -> str:
+    """As :meth:`ContainerProvider.probe`, within ``seconds``."""
     client = GuestClient(LOOPBACK, container.ports[SERVER])
     try:
-        return client.missing()
+        return client.missing(seconds)
     finally:
         client.close()
 
 
-def light_spec(screen: tuple[int, int] = (1920, 1080)) -> ContainerSpec:
-    """The light desktop with a screen of (width, height) pixels."""
+def light_spec(screen: tuple[int, int] = (1920, 1080), ram: str | None = None, cores: int | None = None) -> ContainerSpec:
+    """The light desktop with a screen of (width, height) pixels, and at most so much memory and so many processors."""
     return ContainerSpec(
         image=LIGHT_IMAGE,
         mend=LIGHT_BUILD,
         ports=(SERVER, CHROMIUM),
         environment={"SCREEN_SIZE": "{}x{}".format(*screen)},
+        memory=(ram or LIGHT_MEMORY).lower(),
+        swap=False,
+        cpus=float(cores or LIGHT_CORES),
+        pids=LIGHT_PIDS,
     )
 
 
@@ -154,113 +177,18 @@ class LightProvider(ContainerProvider):
 
     name = "light"
 
-    def __init__(self, run: str = "osworld", *, screen: tuple[int, int] = (1920, 1080), **rest: object) -> None:
-        self.screen = screen
+    def __init__(
+        self, run: str = "osworld", *, screen: tuple[int, int] = (1920, 1080), ram: str | None = None, cores: int | None = None,
+        **rest: object,
+    ) -> None:  # fmt: skip
+        self.screen, self.ram, self.cores = screen, ram, cores
         super().__init__(run, **rest)  # type: ignore[arg-type]
 
     def spec(self) -> ContainerSpec:
-        return light_spec(self.screen)
+        return light_spec(self.screen, self.ram, self.cores)
 
     def boot_seconds(self) -> float:
         return LIGHT_BOOT_SECONDS
-
-
-class OfficialProvider(ContainerProvider):
-    """OSWorld's own Ubuntu in QEMU (``happysixd/osworld-docker``).
-
-    Args:
-        disk: The virtual machine's ``Ubuntu.qcow2``; mounted read-only, so every boot is clean.
-        ram: As QEMU writes it.  Upstream gives 4G, on which office tasks swap.
-        cores: Virtual CPUs.
-    """
-
-    name = "official"
-    password = "password"
-
-    def __init__(self, disk: Path, run: str = "osworld", *, ram: str = "4G", cores: int = 4, **rest: object) -> None:
-        if not disk.is_file():
-            raise SetupError(
-                f"There is no virtual disk {disk}.",
-                "Fetch it (12 GB, 24 GB unpacked): `agentlab fetch osworld --vm`; or name another with --set osworld.disk=PATH.",
-            )
-        self.disk, self.ram, self.cores = disk, ram, cores
-        super().__init__(run, **({"spares": 0} | rest))  # type: ignore[arg-type]
-
-    def spec(self) -> ContainerSpec:
-        kvm = usable_kvm()
-        return ContainerSpec(
-            image=OFFICIAL_IMAGE,
-            mend=OFFICIAL_PULL,
-            ports=(SERVER, CHROMIUM, VLC, VNC),
-            environment={
-                "DISK_SIZE": "32G", "RAM_SIZE": self.ram, "CPU_CORES": str(self.cores), **({} if kvm else {"KVM": "N"}),
-            },
-            cap_drop=(),  # its entry point sets up the virtual machine's network as root
-            cap_add=("NET_ADMIN",),
-            devices=(str(KVM),) if kvm else (),
-            read_only_files={str(self.disk.resolve()): "/System.qcow2"},
-        )  # fmt: skip
-
-    def boot_seconds(self) -> float:
-        return OFFICIAL_BOOT_SECONDS if usable_kvm() else OFFICIAL_BOOT_SECONDS_WITHOUT_KVM
-
-
-def usable_kvm() -> bool:
-    """Whether virtual machines run at full speed here; without, the official image boots in minutes and acts in slow motion."""
-    return os.access(KVM, os.R_OK | os.W_OK)
-
-
-class AddressProvider(Provider):
-    """Guests that somebody else started.  Each is used by one episode at a time, as it is, and left as it is: a reset does not clean it.
-
-    Args:
-        addresses: ``HOST:PORT`` of each (:func:`parse_address`), separated by commas.
-        password: Of the desktop's user.
-        patience: How many seconds a guest may take to become usable: one that somebody works with is not at rest at every moment.
-    """
-
-    name = "address"
-    clean = False
-
-    def __init__(self, addresses: str, *, password: str = "password", patience: float = ADDRESS_SECONDS) -> None:
-        self.password, self.patience = password, patience
-        self.addresses = [parse_address(address) for address in addresses.split(",")]
-        self._free = deque(self.addresses)
-
-    def acquire(self) -> Guest:
-        try:
-            host, ports = self._free.popleft()
-        except IndexError:
-            many = len(self.addresses)
-            raise UsageError(
-                f"All {many} guests are in use.", f"Use --workers {many}, or name more, separated by commas."
-            ) from None
-        client = GuestClient(host, ports[SERVER])
-        missing = client.missing_after(self.patience)
-        if missing:
-            client.close()
-            self._free.append((host, ports))
-            raise InfrastructureError(f"The guest at {host}:{ports[SERVER]} is not usable: {missing}.", component="guest")
-        return Guest(client, host, dict(ports), self.password)
-
-    def release(self, guest: Guest) -> None:
-        guest.client.close()
-        self._free.append((guest.host, guest.ports))
-
-    def close(self) -> None:
-        pass
-
-
-def parse_address(address: str) -> tuple[str, dict[int, int]]:
-    """``HOST:SERVER`` or, as desktop-env writes it, ``HOST:SERVER:CHROMIUM:VNC:VLC``; without a host, the ports of this machine.
-
-    Raises:
-        UsageError: anything else.
-    """
-    host, *rest = (address if not address.split(":")[0].isdecimal() else f"{LOOPBACK}:{address}").split(":")
-    if not host or len(rest) not in (1, 4) or not all(port.isdecimal() and 0 < int(port) < 65536 for port in rest):
-        raise UsageError(f"{address!r} is no address of a guest.", "Write HOST:SERVER_PORT or HOST:SERVER:CHROMIUM:VNC:VLC.")
-    return host, dict(zip((SERVER, CHROMIUM, VNC, VLC), map(int, rest), strict=False))
 
 
 def start_light(count: int, *, run: str, ttl: int) -> list[Container]:

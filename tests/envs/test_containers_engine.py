@@ -1,5 +1,6 @@
 """Containers against a real engine: started, ready, failed, killed, left behind, and nobody else's touched."""
 
+import dataclasses
 import os
 import signal
 import socket
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from envs import containers
-from envs.containers import ContainerSpec, Fleet, Ledger, Owner, SparePool
+from envs.containers import ContainerSpec, Fleet, Ledger, Owner, SparePool, run_once
 from envs.containers.fleet import LOOPBACK
 from envs.errors import InfrastructureError, SetupError, UsageError
 from envs.osworld.providers import LIGHT_IMAGE
@@ -198,3 +199,53 @@ def test_no_engine_is_a_setup_error_with_a_way_out(monkeypatch):
             assert "dockerd" in caught.value.hint or "docker.io" in caught.value.hint
         finally:
             containers.engine._client.cache_clear()
+
+
+def test_the_next_start_removes_what_a_killed_run_left(engine, ledger):
+    """O13: it stayed until somebody typed `gc`."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    run = subprocess.Popen([sys.executable, "-c", textwrap.dedent(KILLED_RUN)], stdout=subprocess.PIPE, text=True, env=environment)
+    left = set(run.stdout.readline().split())
+    foreign = engine.containers.create(LIGHT_IMAGE, name=f"somebody-{uuid.uuid4().hex[:8]}")
+    try:
+        with Fleet("while-it-lives", ledger=ledger):
+            assert names(ledger) == left, "their owner lives"
+        run.kill()
+        run.wait()
+        with Fleet("afterwards", ledger=ledger):
+            assert names(ledger) == set()
+        assert engine.containers.get(foreign.id)
+    finally:
+        foreign.remove(force=True)
+
+
+def test_containers_reach_the_outside_and_not_each_other(fleet, engine):
+    """R13: whoever reaches a guest's server runs commands in it."""
+    one, two = fleet.start_many(spec(), 2, answers, START_SECONDS)
+    assert answers(two) == "", "from here"
+    address = engine.containers.get(two.name).attrs["NetworkSettings"]["Networks"]["agentlab-guests"]["IPAddress"]
+    ask = "import socket, sys; socket.create_connection((sys.argv[1], 5000), 3)"
+    status, _, error = one.execute(["python3", "-c", ask, address], 10)
+    assert status != 0 and b"Error" in error
+    own = engine.containers.get(one.name).attrs["NetworkSettings"]["Networks"]["agentlab-guests"]["IPAddress"]
+    assert one.execute(["python3", "-c", ask, own], 10)[0] == 0
+
+
+def test_memory_processors_and_processes_have_limits(fleet, engine):
+    limited = dataclasses.replace(spec(), memory="64m", swap=False, cpus=0.5, pids=40)
+    container = fleet.start(limited, answers, START_SECONDS)
+    host = engine.containers.get(container.name).attrs["HostConfig"]
+    assert (host["Memory"], host["MemorySwap"], host["NanoCpus"], host["PidsLimit"]) == (64 << 20, 64 << 20, 5 * 10**8, 40)
+    eat = "import os; x = bytearray(200 << 20); x[::4096] = b'x' * len(x[::4096])"
+    assert container.execute(["python3", "-c", eat], 20)[0] == 137
+    fork = "import subprocess; [subprocess.Popen(['sleep', '9']) for _ in range(60)]"
+    assert b"BlockingIOError" in container.execute(["python3", "-c", fork], 20)[2]
+    assert answers(container) == ""
+
+
+def test_one_that_does_one_thing_leaves_nothing(engine, ledger):
+    assert run_once(spec("sh", "-c", "echo said; exit 7"), 20, run="once", ledger=ledger) == (7, "said\n")
+    assert run_once(spec("sleep", "100"), 1, run="once", ledger=ledger)[0] is None
+    with pytest.raises(InfrastructureError):
+        run_once(spec("no-such-program"), 20, run="once", ledger=ledger)
+    assert names(ledger) == set() and ledger.names(engine.info()["ID"]) == {}

@@ -4,7 +4,11 @@ import subprocess
 import sys
 import time
 
+import pytest
+
+from envs.containers.engine import connect, refuse_remote
 from envs.containers.ownership import FOREVER, Ledger, Owner
+from envs.errors import SetupError
 
 
 def owner(**changes):
@@ -62,3 +66,19 @@ def test_ledger_remembers_per_engine_and_survives_rubbish(tmp_path):
     ledger.discard("one")
     assert ledger.names("engine") == {}
     assert not list(tmp_path.glob("ledger/*.tmp"))
+
+
+@pytest.mark.parametrize("address", ["tcp://10.0.0.5:2375", "ssh://user@farm", "tcp://farm:2376", "http://farm:2375"])
+def test_the_engine_of_another_machine_is_refused_with_what_to_do(monkeypatch, address):
+    """O14: containers were started there, and then asked here."""
+    monkeypatch.setenv("DOCKER_HOST", address)
+    with pytest.raises(SetupError, match="another machine") as caught:
+        connect()
+    assert "itself, or `unset DOCKER_HOST`" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "address", ["", "unix:///var/run/docker.sock", "tcp://127.0.0.1:2375", "tcp://localhost:2375", "npipe:////./pipe/x"]
+)
+def test_this_machines_own_engine_is_not(address):
+    refuse_remote(address)

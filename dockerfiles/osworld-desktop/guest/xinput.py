@@ -240,15 +240,26 @@ def _spares(d: display.Display) -> list[int]:
     if _spare is None:
         first, last = d.display.info.min_keycode, d.display.info.max_keycode
         rows = d.get_keyboard_mapping(first, last - first + 1)
-        empty = [first + offset for offset, row in enumerate(rows) if all(_is_spare(symbol) for symbol in row)]
-        _spare = [code for code in empty if code not in ACTING_KEYS]
+        empty = {first + offset: row for offset, row in enumerate(rows) if all(map(_is_spare, row)) or _is_bound(row)}
+        usable = [code for code in empty if code not in ACTING_KEYS]
+        # Keys of no meaning first: desktops act on media keys until they have heard that they mean something else.
+        _spare = sorted(usable, key=lambda code: any(_is_media(symbol) for symbol in empty[code]))
         if len(_spare) < 2:
             raise RuntimeError("the keyboard map has no spare keys to bind characters to")
     return _spare
 
 
 def _is_spare(symbol: int) -> bool:
-    return symbol == 0 or symbol >> 16 == 0x1008 or symbol >> 24 == 0x01
+    return symbol == 0 or _is_media(symbol) or symbol >> 24 == 0x01
+
+
+def _is_media(symbol: int) -> bool:
+    return symbol >> 16 == 0x1008
+
+
+def _is_bound(row: list[int]) -> bool:
+    """Whether an earlier program of ours bound the key: no layout has the same character beyond ASCII with Shift and without."""
+    return len(row) > 1 and row[0] == row[1] and 0xA0 <= row[0] <= 0xFF
 
 
 def _key(d: display.Display, event: int, code: int) -> None:

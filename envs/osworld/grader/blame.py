@@ -116,6 +116,7 @@ class Evaluator:
                 _judge(error, self._watch.looked, self._remarks)
                 return UNREADABLE
             finally:
+                self._watch.seal()
                 self.seen[index] = self.seen.get(index, False) or self._watch.looked
 
         return got

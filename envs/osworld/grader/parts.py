@@ -26,6 +26,7 @@ PROBED = ("ctypes.util", "platform", "uuid")
 OPTIONAL = ("xwdtopnm", "pnmtopng")
 """Programs that OSWorld's code asks for before it uses them, and that only give an old picture format a third chance."""
 NO_OCR = "easyocr, which reads text in pictures, is not installed: agentlab fetch osworld --ocr"
+BROKE_OFF = "the connection to the browser broke off"
 HOST_FAULTS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM, errno.EACCES}
 )
@@ -150,13 +151,17 @@ def watch_files(watch: Watch, modules: list[types.ModuleType]) -> None:
 def watch_browser(watch: Watch) -> None:
     """Notice connections to the guest's browser that fail or break, and pages of the task's own that cannot be had."""
     try:
-        from playwright._impl import _errors
-        from playwright.sync_api import BrowserType, Page
+        from playwright.sync_api import Browser, BrowserType, Page
     except ImportError as error:  # no task without a browser minds
         watch.lacking["package", "playwright"] = f"playwright cannot be imported ({error})"
         return
 
+    closing: set[int] = set()
     connect, goto = BrowserType.connect_over_cdp, Page.goto
+
+    def broke_off(browser: Browser) -> None:
+        if id(browser) not in closing:
+            watch.broken[object()] = BROKE_OFF
 
     @functools.wraps(connect)
     def connected(self: Any, endpoint_url: str, **options: Any) -> Any:
@@ -167,6 +172,8 @@ def watch_browser(watch: Watch) -> None:
             raise
         watch.looked = True
         watch.heard(CHROMIUM)
+        closing.discard(id(browser))
+        browser.on("disconnected", broke_off)
         return browser
 
     @functools.wraps(goto)
@@ -182,15 +189,14 @@ def watch_browser(watch: Watch) -> None:
         return answer
 
     BrowserType.connect_over_cdp, Page.goto = connected, gone  # type: ignore[method-assign]
-    ended = _errors.TargetClosedError.__init__
+    close = Browser.close
 
-    @functools.wraps(ended)
-    def end(self: Any, *args: Any, **options: Any) -> None:
-        watch.interrupted = True
-        ended(self, *args, **options)
+    @functools.wraps(close)
+    def closed(self: Any, **options: Any) -> Any:
+        closing.add(id(self))
+        return close(self, **options)
 
-    _errors.TargetClosedError.__init__ = end  # type: ignore[method-assign]
-
+    Browser.close = closed  # type: ignore[method-assign]
     for name in ("wait_for_selector", "wait_for_load_state"):
         setattr(Page, name, _noting(getattr(Page, name), watch))
 

@@ -39,7 +39,7 @@ for address in found:
     try:
         with socket.create_connection((address, port), 5) as there:
             there.settimeout(10)
-            there.sendall(b"GET " + sys.argv[2].encode() + b" HTTP/1.0\\r\\nHost: 127.0.0.1\\r\\n\\r\\n")
+            there.sendall(b"GET " + sys.argv[2].encode() + b" HTTP/1.1\\r\\nHost: 127.0.0.1\\r\\nConnection: close\\r\\n\\r\\n")
             answers.append(bool(there.recv(1)))
     except OSError:
         answers.append(False)

@@ -16,6 +16,7 @@ answer for a wrong one (``watch``, ``parts``), and what the agent left behind is
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.metadata
 import json
 import logging
@@ -99,12 +100,28 @@ def environment(request: dict[str, Any]) -> Any:
         vm_ip=env.vm_ip, server_port=env.server_port, chromium_port=env.chromium_port, vlc_port=env.vlc_port,
         cache_dir=str(folder), client_password=env.client_password, screen_width=env.screen_width, screen_height=env.screen_height,
     )  # fmt: skip
+    for name in dir(env.setup_controller):
+        if name.startswith("_") and name.endswith("_setup"):
+            setattr(env.setup_controller, name, _step(getattr(env.setup_controller, name)))
     try:
         env._set_task_info(request["task"])
     except AttributeError as error:
         raise TaskError(f"OSWorld's code here lacks what the task names: {error}") from error
     env.setup_controller.reset_cache_dir(env.cache_dir)
     return env
+
+
+def _step(do: Callable[..., Any]) -> Callable[..., Any]:
+    """A step of setting up, after which nothing can make good what failed in it."""
+
+    @functools.wraps(do)
+    def done(*args: Any, **options: Any) -> Any:
+        try:
+            return do(*args, **options)
+        finally:
+            WATCH.seal()
+
+    return done
 
 
 def check(request: dict[str, Any]) -> Any:
@@ -175,7 +192,7 @@ def answer(line: str) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001 - it is not our code, and our caller must hear of everything
         traceback.print_exc()
         return _failure(f"{type(error).__name__}: {error}")
-    WATCH.settle()
+    WATCH.seal()
     if "folder" in request and shutil.disk_usage(request["folder"]).free < DISK_BYTES:
         WATCH.lacking["disk"] = f"the disk of {request['folder']} is full"
     if WATCH.failures:

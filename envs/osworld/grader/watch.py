@@ -52,11 +52,10 @@ class Watch:
     """What failed since :meth:`begin`.
 
     Attributes:
-        broken: What is broken, by what was asked for; what succeeds when it is asked again is taken back.
+        broken: What is broken, by what was asked for; what succeeds when it is asked again, by the same step or getter, is taken back.
         lacking: What the grader itself lacks: programs, packages, disk.
         left: What OSWorld's code was told as the agent left it.
         looked: Whether the guest was asked anything since this was last made false.
-        interrupted: A connection to the browser ended while it was used.
     """
 
     def __init__(self) -> None:
@@ -65,7 +64,7 @@ class Watch:
         self.broken: dict[Hashable, str] = {}
         self.lacking: dict[Hashable, str] = {}
         self.left: dict[Hashable, str] = {}
-        self.looked = self.interrupted = False
+        self.looked = False
         self.polled: set[str] = set()
         self._known: dict[Hashable, Any] = {}
         self.probes: Any = None
@@ -75,7 +74,7 @@ class Watch:
         guest, task = request.get("guest") or {}, request.get("task") or {}
         self.phase, self.job, self.patience = phase, json.dumps(task), float(request.get("patience", 1.0))
         self.broken, self.lacking, self.left, self._known = {}, {}, {}, {}
-        self.looked = self.interrupted = False
+        self.looked = False
         steps = [step.get("parameters", {}) for step in task.get("config") or []]
         self.polled = {json.dumps(step["command"]) for step in steps if step.get("until")}
         if guest:
@@ -219,16 +218,9 @@ class Watch:
         self.broken.pop(port, None)
         self.left.pop(port, None)
 
-    def settle(self) -> None:
-        """What can only be judged when all is over: a page that closed itself is the agent's, a browser that is gone is not."""
-        if not self.interrupted or CHROMIUM in self.left or CHROMIUM in self.broken:
-            return
-        try:
-            there = _unwatched().get(self.chromium + "json/version", timeout=CONNECT_SECONDS * self.patience).status_code == 200
-        except OSError:  # every exception of requests is one
-            there = False
-        if not there:
-            self.broken[CHROMIUM] = "the browser went away while it was asked"
+    def seal(self) -> None:
+        """What failed until now has failed for good: a step or a getter is over, and nothing that succeeds later makes it good."""
+        self.broken = {(key if isinstance(key, _Sealed) else _Sealed()): what for key, what in self.broken.items()}
 
     def _ask_web(self, send: Any, request: Any) -> Any:
         import requests
@@ -266,6 +258,10 @@ class Watch:
 
 class _TooLarge(Exception):
     pass
+
+
+class _Sealed:
+    """In place of what was asked for."""
 
 
 class _Unwatched:

@@ -31,6 +31,7 @@ class Standin:
             server says when it could not run it (an exception).
         probe: What the guest says to questions about itself (programs for ``python3 -c``), by a word in the question.
         fail: Route -> ``drop`` (no answer), ``hang`` (silence until the end) or a status, for the next requests to it.
+        delay: Route -> seconds before it answers.
         answers: Route -> the body of its answer, whatever was asked.
         asked: Routes in the order of the requests.
         launched: Commands of ``/setup/launch``.
@@ -42,6 +43,7 @@ class Standin:
     probe: dict[str, str] = field(default_factory=dict)
     draw: Callable[[], bytes] = PICTURE.getvalue
     fail: dict[str, list[str | int]] = field(default_factory=dict)
+    delay: dict[str, float] = field(default_factory=dict)
     answers: dict[str, bytes] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     launched: list[Any] = field(default_factory=list)
@@ -65,6 +67,7 @@ class Handler(BaseHTTPRequestHandler):
         guest, route = self.standin, self.path.split("?")[0]
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         guest.asked.append(route)
+        guest.ended.wait(guest.delay.get(route, 0.0))
         failure = guest.fail[route].pop(0) if guest.fail.get(route) else None
         if failure == "hang":
             guest.ended.wait(60)

@@ -7,8 +7,9 @@ import pytest
 
 from envs import actions as act
 from envs.errors import InfrastructureError
+from envs.osworld.address import AddressProvider
 from envs.osworld.env import OSWorldEnv
-from envs.osworld.providers import SERVER, AddressProvider
+from envs.osworld.ports import SERVER
 
 pytestmark = pytest.mark.docker
 
@@ -65,7 +66,7 @@ def saved(client, path, expected):
 
 
 def close_all(client):
-    shell(client, "pkill xev; pkill mousepad; pkill -x thunar; pkill -i xfce4-terminal; true")
+    shell(client, "pkill xev; pkill mousepad; pkill -x thunar; pkill -i xfce4-terminal; pkill chrome; true")
     assert until(lambda: "Mousepad" not in shell(client, "wmctrl -l"))
 
 
@@ -159,14 +160,46 @@ def test_more_exotic_characters_than_spare_keys(env, client):
     close_all(client)
 
 
-def test_submit_presses_enter_in_a_terminal(env, client):
+@pytest.fixture(params=[True, False], ids=["own guest", "any guest"])
+def either(request, client):
+    """Input by our own guest's route, and as any other guest is given it."""
+    client._takes_operations = request.param
+    yield
+    client._takes_operations = None
+    close_all(client)
+
+
+def test_submit_presses_enter_in_a_terminal(env, client, either):
+    """O10: what is not ASCII was pasted with Ctrl+V, which a terminal does not take."""
+    shell(client, "rm -f ~/out.txt")
     client.launch(["xfce4-terminal"])
     assert until(lambda: "Terminal" in shell(client, ACTIVE_TITLE))
     client.wait_for_rest(WAIT_SECONDS)
-    env.step(act.Type("echo 'a<b|é' > ~/out.txt", submit=True))
-    assert saved(client, "/home/user/out.txt", "a<b|é") == "a<b|é"
-    assert until(lambda: "a<b|é" in (client.terminal() or ""))
-    close_all(client)
+    env.step(act.Type("echo 'a<b|éПπ' > ~/out.txt", submit=True))
+    assert saved(client, "/home/user/out.txt", "a<b|éПπ") == "a<b|éПπ"
+    assert until(lambda: "a<b|éПπ" in (client.terminal() or ""))
+
+
+def test_hotkeys_of_any_character(arrives, client, either):
+    """O10: `<` was `>`, and an accented letter nothing."""
+    for key, keysym in (("<", "less"), ("ç", "ccedilla"), ("+", "plus"), ("я", "u044f")):
+        arrives(
+            lambda found, keysym=keysym: [d for e, d in keys(found) if e == "Press" and d == keysym], [keysym], act.Hotkey((key,))
+        )
+
+
+def test_submit_goes_to_an_address_with_characters_beyond_ascii(env, client, either):
+    """O10: Enter was never pressed."""
+    page = "<title>Ünïcode page arrived</title>"
+    client.upload("/home/user/pâge.html", f"<meta charset=utf-8>{page}".encode())
+    client.launch(["google-chrome", "--new-window", "about:blank"])
+    assert until(lambda: "Chromium" in shell(client, ACTIVE_TITLE))
+    client.wait_for_rest(WAIT_SECONDS)
+    env.step(act.Hotkey(("ctrl", "l")))
+    env.step(act.Type("file:///home/user/pâge.html", submit=True))
+    assert until(lambda: "Ünïcode page arrived" in shell(client, "wmctrl -l"), 60)
+    shell(client, "pkill chrome; true")
+    assert until(lambda: "Chromium" not in shell(client, "wmctrl -l"))
 
 
 def test_double_click_opens_and_drag_moves_a_window(env, client):

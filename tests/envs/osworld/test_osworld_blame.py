@@ -16,7 +16,8 @@ from envs.errors import InfrastructureError, SetupError
 from envs.osworld.client import GuestClient
 from envs.osworld.grading import PROGRAM as PACKAGE
 from envs.osworld.grading import OfficialGrader
-from envs.osworld.providers import CHROMIUM, SERVER, VLC, Guest
+from envs.osworld.ports import CHROMIUM, SERVER, VLC
+from envs.osworld.providers import Guest
 
 pytestmark = pytest.mark.grader
 

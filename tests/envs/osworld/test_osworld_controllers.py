@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from envs.errors import SetupError
-from envs.osworld.providers import CHROMIUM, SERVER
+from envs.osworld.ports import CHROMIUM, SERVER
 from envs.osworld.upstream import grader_python
 
 pytestmark = pytest.mark.docker

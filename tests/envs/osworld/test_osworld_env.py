@@ -2,18 +2,19 @@
 
 import io
 import json
+import types
 
 import pytest
 from rich.console import Console
 from standin import SIZE, standin
 
-from agentlab.cli.dry_run import show
+from agentlab.cli.dry_run import show, workload
 from agentlab.results.metrics import summarize
 from agentlab.run.config import resolve
 from agentlab.run.runner import Runner, plan, prepare
 from envs import actions as act
 from envs.errors import InfrastructureError, SetupError, UsageError
-from envs.osworld import machinery
+from envs.osworld import machinery, needs
 from envs.osworld.env import OSWorldEnv
 from envs.osworld.machinery import make_provider, shared_options
 from envs.osworld.needs import lacking
@@ -284,7 +285,7 @@ def test_a_failure_of_the_grader_is_retried_and_counted_and_never_a_reward(folde
 
 def test_a_guest_that_fails_in_an_episode_is_no_reward(folder, told, tmp_path):
     with standin() as one:
-        one.fail["/screenshot"] = ["drop"]
+        one.fail["/screenshot"] = ["drop"] * 3
         rows = Runner(config(folder, [one], tmp_path, tasks=["os/plain"])).run()
     assert rows[0].score == 1.0 and rows[0].infrastructure[0].component == "guest"
 
@@ -323,7 +324,8 @@ def test_a_dry_run_shows_the_whole_plan_on_a_machine_that_has_nothing(tmp_path, 
         "GPU memory: about 20 GB",
         "Ubuntu.qcow2, 24.5 GB (not here)",
         "grader (virtual environment), 1.5 GB",
-        "Time: at most about",
+        "Time: about",
+        "of the model, which answers all of them one after the other",
     ):
         assert word in text
     missing = [line for line in text.splitlines() if line.startswith("Missing here:")]
@@ -342,3 +344,32 @@ def test_what_one_should_know_is_said_before_a_run(folder, guest, tmp_path, monk
     said = "\n".join(remarks("osworld-light", {}, tasks))
     assert "1 of these tasks use applications that the light desktop does not have" in said and "1 files" in said
     assert "not cleaned" in "\n".join(remarks("osworld-light", {"provider": f"address:{guest.port}"}, tasks))
+
+
+def hours(**settings) -> tuple[float, float]:
+    flags = {"suite": "osworld-light", "policy": "ui-tars-7b-dpo", "attempts": 4, "limit": 100, "workers": 1} | settings
+    load = workload(resolve(flags), sessions=100, steps=15)
+    return load.hours(environment_seconds=60.0)
+
+
+def test_a_plan_of_hours_counts_what_a_run_does():
+    """O15: one GPU's replies were divided by the number of workers; redraws, critiques, updates and retries were not counted."""
+    (one, _), (eight, _), (sixteen, _) = (hours(workers=workers) for workers in (1, 8, 16))
+    model = 100 * 4 * 15 * 3 / 3600
+    assert one > eight and eight == sixteen >= model, "one model answers all"
+    remote = hours(workers=16, policy="openai:x", model={"family": "ui-tars"})[0]
+    assert remote < model, "a server elsewhere may answer several"
+    assert hours(adapt={"preset": "rosa"})[0] > hours(adapt={"preset": "none"})[0], "updates take their time"
+    assert hours(adapt={"preset": "textgrad"})[0] > hours(adapt={"preset": "none"})[0], "critiques take theirs"
+    usual, most = hours(infra_retries=2)
+    assert most >= 3 * usual > 0 and hours(infra_retries=0)[1] < most
+    assert hours(sampling={"no_repeat": True})[1] > hours(sampling={"no_repeat": False})[1]
+
+
+def test_a_plan_is_held_against_the_machine(monkeypatch):
+    monkeypatch.setattr(needs.psutil, "virtual_memory", lambda: types.SimpleNamespace(total=23e9))
+    monkeypatch.setattr(needs.os, "cpu_count", lambda: 4)
+    said = "\n".join(needs.machine_lines({"provider": "official"}, 16))
+    assert "about 70.4 GB" in said and "has 23 GB" in said and "use --workers 5" in said and "64 processors busy" in said
+    assert len(list(needs.machine_lines({"provider": "light"}, 2))) == 1
+    assert needs.memory_gb({"provider": "official", "spares": 1}, 1) == needs.memory_gb({"provider": "official"}, 1) + 4.0

@@ -130,6 +130,9 @@ def test_the_disk_is_unpacked_checked_and_its_archive_removed(cache, monkeypatch
             fetch_disk(Watcher(), **(known | {"zip_sha256": "0" * 64}), disk_bytes=len(disk))
         with pytest.raises(SetupError, match="instead of 7"):
             fetch_disk(Watcher(), **known, disk_bytes=7)
+        with pytest.raises(SetupError, match="holds a disk with another SHA-256"):
+            fetch_disk(Watcher(), **known, disk_bytes=len(disk))
+        known["disk_sha256"] = hashlib.sha256(disk).hexdigest()
         assert fetch_disk(Watcher(), **known, disk_bytes=len(disk)).read_bytes() == disk
         assert fetch_disk(Watcher(), **known, disk_bytes=len(disk)) == upstream.disk_file()
     assert [p.name for p in cache.iterdir() if p.is_file()] == ["Ubuntu.qcow2"]

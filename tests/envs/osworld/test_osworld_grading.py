@@ -1,5 +1,6 @@
 """The grader's pipe: whatever its process does but answer properly is a failure of the machinery, never a score."""
 
+import http.server
 import os
 import sys
 import textwrap
@@ -15,7 +16,9 @@ from envs.errors import InfrastructureError
 from envs.osworld import grading
 from envs.osworld.client import GuestClient
 from envs.osworld.grading import OfficialGrader
-from envs.osworld.providers import CHROMIUM, SERVER, Guest
+from envs.osworld.ports import CHROMIUM, SERVER
+from envs.osworld.providers import Guest
+from envs.osworld.upstream import FILE_CACHE_REVISION
 
 TASK = {"id": "t-1", "instruction": "Do it.", "evaluator": {"func": "exact_match"}, "oracle": [[{"kind": "finished"}]]}
 PROGRAM = """
@@ -191,3 +194,47 @@ def test_what_a_killed_run_left_is_removed_and_what_a_living_one_has_is_not(grad
         folder.mkdir()
     grader("pass")
     assert not left.exists() and mine.exists() and other.exists()
+
+
+def test_a_file_that_was_not_fetched_is_got_once_from_the_pin_and_the_mirror(grader, guest, tmp_path, monkeypatch):
+    """O12: it was downloaded at every attempt, from a branch that moves."""
+    monkeypatch.setenv("AGENTLAB_CACHE", str(tmp_path))
+    asked = []
+
+    class Files(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", "4")
+            self.end_headers()
+            self.wfile.write(b"gold")
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    url = "https://huggingface.co/datasets/xlangai/ubuntu_osworld_file_cache/resolve/main/x/gold.txt"
+    task = TASK | {"evaluator": {"func": "x", "expected": {"type": "cloud_file", "path": url, "dest": "gold.txt"}}}
+    one = grader("f = request['folder'] + '/t-1/'; answer = json.dumps({'ok': float(open(f + 'gold.txt').read() == 'gold')})")
+    try:
+        for _ in range(3):
+            assert scored_task(one, task, guest) == 1.0
+        assert {path.split("/resolve/")[1].split("/")[0] for path in asked} == {FILE_CACHE_REVISION}
+        assert len(asked) <= 2, "once, whatever it takes"
+        next(iter(grading.needed_files(task))).kept.unlink()
+        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+        monkeypatch.setattr("envs.download.PAUSE_SECONDS", 0.0)
+        with pytest.raises(InfrastructureError, match="could not be fetched") as caught:
+            one.prepare(task, guest)
+        assert caught.value.component == "grader"
+    finally:
+        server.shutdown()
+
+
+def scored_task(grader, task, guest):
+    grader.prepare(task, guest)
+    return grader.score(task, guest, None)

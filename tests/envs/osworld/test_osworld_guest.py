@@ -13,6 +13,7 @@ from PIL import Image
 from envs import actions as act
 from envs.errors import InfrastructureError, UsageError
 from envs.osworld.env import OSWorldEnv
+from envs.osworld.providers import LightProvider
 
 pytestmark = pytest.mark.docker
 
@@ -176,3 +177,28 @@ def test_gymnasium_finds_nothing_wrong(provider):
     env = OSWorldEnv(provider=provider)
     check_env(env, skip_render_check=True)
     env.close()
+
+
+def connections(client) -> int:
+    """Connections to the X server, as the kernel counts them."""
+    return int(client.execute(["sh", "-c", "grep -c X11-unix/X0 /proc/net/unix; true"]).output)
+
+
+def test_connections_to_the_screen_do_not_grow(engine, module_ledger, tmp_path):
+    """An X server takes 256 of them; a guest that kept each died after some 226 actions (xlang-ai/OSWorld-V2#446)."""
+    provider = LightProvider("tests", screen=(640, 480), spares=0, ledger=module_ledger, log_dir=tmp_path)
+    guest = provider.acquire()
+    try:
+        client = guest.client
+        client.screenshot()
+        client.operate([{"op": "type", "text": "é"}])
+        before = connections(client)
+        for number in range(500):
+            client.screenshot()
+            client.operate(
+                [{"op": "move", "x": number, "y": 5}, {"op": "click", "button": 2}, {"op": "keys", "keysyms": ["Shift_L"]}]
+            )
+        assert connections(client) <= before + 2, "other programs come and go"
+    finally:
+        provider.release(guest)
+        provider.close()

@@ -12,7 +12,8 @@ from envs.errors import InfrastructureError, SetupError
 from envs.osworld import jobs, upstream
 from envs.osworld.client import GuestClient
 from envs.osworld.grading import OfficialGrader
-from envs.osworld.providers import CHROMIUM, SERVER, VLC, Guest
+from envs.osworld.ports import CHROMIUM, SERVER, VLC
+from envs.osworld.providers import Guest
 from envs.osworld.suite import LIGHT, OSWorldSuite
 
 pytestmark = pytest.mark.grader

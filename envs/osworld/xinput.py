@@ -1,0 +1,1 @@
+../../dockerfiles/osworld-desktop/guest/xinput.py
