@@ -1,18 +1,17 @@
 """One HTTP connection to one guest: every wait has an end, every failure of the machinery is typed.
 
-httpx bounds single reads; a server that drips its answer byte by byte would be waited for without end.  Here the whole answer must
-be there within the time, and its size is bounded too.
+The whole answer must be there within the time, and its size is bounded too (:mod:`envs.bounded`).
 """
 
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
+from envs.bounded import bounded, within
 from envs.errors import InfrastructureError
 
 CONNECT_SECONDS = 5.0
@@ -51,7 +50,9 @@ class Connection:
         # milliseconds of every client that only polls once.
         limits = httpx.Limits(max_keepalive_connections=None if keep_alive else 0, keepalive_expiry=IDLE_SECONDS)
         plain = {"Accept-Encoding": "identity"}  # a copy on the loopback interface costs less than any compression
-        self._http = httpx.Client(base_url=f"http://{self.address}", trust_env=False, verify=False, limits=limits, headers=plain)
+        self._http = bounded(
+            httpx.Client(base_url=f"http://{self.address}", trust_env=False, verify=False, limits=limits, headers=plain)
+        )
 
     def send(self, method: str, route: str, *, seconds: float, **request: Any) -> Response:
         """Ask, and take whatever status comes.
@@ -59,20 +60,16 @@ class Connection:
         Raises:
             InfrastructureError: no complete answer within ``seconds``.
         """
-        until = time.monotonic() + seconds
         timeout = httpx.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds))
         body = bytearray()
         try:
-            with self._http.stream(method, route, timeout=timeout, **request) as answer:
+            with within(seconds, MOST_BYTES), self._http.stream(method, route, timeout=timeout, **request) as answer:
                 for chunk in answer.iter_raw():
                     body += chunk
-                    if time.monotonic() > until:
-                        raise self.failed(route, f"only {len(body)} bytes in {seconds:g} s")
-                    if len(body) > MOST_BYTES:
-                        raise self.failed(route, f"more than {MOST_BYTES} bytes")
                 return Response(answer.status_code, answer.headers, body)
         except httpx.TimeoutException as error:
-            raise self.failed(route, f"nothing in {seconds:g} s") from error
+            got = f"only {len(body)} bytes" if body else "nothing"
+            raise self.failed(route, f"{got} in {seconds:g} s") from error
         except (httpx.HTTPError, httpx.StreamError) as error:
             raise self.failed(route, f"nothing ({type(error).__name__}: {error})") from error
 

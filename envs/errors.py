@@ -10,6 +10,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from envs.redaction import redact
+
 
 class LabError(Exception):
     """Base of all errors meant for a person: what happened, and what to do next."""
@@ -17,9 +19,10 @@ class LabError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
+        message = redact(message)  # it may quote what an endpoint or a user said: printed, and written into the results
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = redact(hint)
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()

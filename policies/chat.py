@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import httpx
 import openai
 import tenacity
 from openai import OpenAI
@@ -15,7 +16,10 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from envs.base import TaskSpec
+from envs.bounded import endpoint_client, within
 from envs.errors import InfrastructureError, PolicyError, SetupError, UsageError
+from envs.redaction import redact, remember, remember_address
+from envs.replies import FAULTS_OF_PARSING, MOST_BYTES, clean_text, count_of, why
 from policies.base import Policy, SamplingConfig
 from policies.checkpoint import settings_of
 from policies.families.base import Family
@@ -31,7 +35,7 @@ class ChatOptions(BaseModel):
     Attributes:
         base_url: Of the endpoint; default ``OPENAI_BASE_URL``, or OpenAI itself.
         api_key_env: Environment variable that holds the key.  (The key itself is not an option: a run writes its options down.)
-        timeout_s: Of one request.
+        timeout_s: Of one request: until the whole answer is there.
         tries: Requests per reply before the attempt is void.
         max_wait_s: Longest pause between two of them.
     """
@@ -90,7 +94,16 @@ class ChatPolicy(Policy):
                 "No key for the OpenAI endpoint.", f"Set {chat.api_key_env}, or OPENAI_BASE_URL for an endpoint of your own."
             )
         # Local servers want no key, but the client does.
-        self.client = OpenAI(api_key=key or "none", base_url=base_url, timeout=chat.timeout_s, max_retries=0)
+        remember(key)
+        remember_address(base_url)
+        try:
+            self.client = OpenAI(
+                api_key=key or "none", base_url=base_url, timeout=chat.timeout_s, max_retries=0, http_client=endpoint_client()
+            )
+        except (ValueError, httpx.InvalidURL) as error:
+            raise UsageError(
+                f"{base_url!r} is no address of an endpoint: {error}.", "For example http://localhost:8000/v1"
+            ) from error
 
     def open(self, task: TaskSpec, *, seed: int, adapt: Any = None) -> ChatSession:
         if adapt is not None and getattr(adapt, "method", "") != "none":
@@ -101,7 +114,7 @@ class ChatPolicy(Policy):
         return ChatSession(self, task, seed=seed)
 
     def describe(self) -> dict[str, Any]:
-        return {**description(self.family, self.settings, self.platform), "endpoint": str(self.client.base_url)}
+        return {**description(self.family, self.settings, self.platform), "endpoint": redact(str(self.client.base_url))}
 
     def close(self) -> None:
         self.client.close()
@@ -147,16 +160,14 @@ class ChatSession(ProtocolSession):
     def _ask(self, request: dict[str, Any]) -> tuple[str, int]:
         """The reply and its length in tokens (0 where the endpoint does not say)."""
         try:
-            answer = self.policy.client.chat.completions.create(**request)
-        except ValueError as error:  # the client lets a JSONDecodeError through
+            with within(self.policy.chat.timeout_s, MOST_BYTES):
+                answer = self.policy.client.chat.completions.create(**request)
+            # The client does not validate what it parsed.
+            return clean_text(answer.choices[0].message.content), count_of(answer.usage, "completion_tokens")
+        except openai.APIError:
+            raise
+        except FAULTS_OF_PARSING as error:
             raise _Malformed from error
-        try:  # the client does not validate what it parsed
-            text, usage = answer.choices[0].message.content, answer.usage
-        except (AttributeError, IndexError, KeyError, TypeError) as error:
-            raise _Malformed from error
-        if not isinstance(text, str | None):
-            raise _Malformed
-        return text or "", getattr(usage, "completion_tokens", None) or 0
 
     def _request(self, request: dict[str, Any]) -> tuple[str, int]:
         chat = self.policy.chat
@@ -172,10 +183,10 @@ class ChatSession(ProtocolSession):
             where = f"{self.policy.name} at {self.policy.client.base_url}"
             if _is_transient(error):
                 raise InfrastructureError(
-                    f"{where} failed {chat.tries} times: {error}", "Is the endpoint up?", component="endpoint"
+                    f"{where} failed {chat.tries} times: {why(error)}", "Is the endpoint up?", component="endpoint"
                 ) from error
             raise PolicyError(
-                f"{where} refuses the request: {error}", "Check the model's name, the key and the options."
+                f"{where} refuses the request: {why(error)}", "Check the model's name, the key and the options."
             ) from error
 
 

@@ -16,10 +16,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+import httpx
 import tenacity
 
 from envs.base import Screenshot
+from envs.bounded import endpoint_client, within
 from envs.errors import AdaptationError, InfrastructureError, SetupError, UsageError
+from envs.redaction import remember, remember_address
+from envs.replies import FAULTS_OF_PARSING, MOST_BYTES, clean_text, count_of
 from retrospect.config import OPENAI, WordsConfig
 
 if TYPE_CHECKING:
@@ -93,7 +97,14 @@ class Endpoint:
         self.takes_images = config.images == "auto" and config.max_images > 0
         self.refused: set[str] = set()  # request parameters that this model does not take
         # Retries are counted and bounded here, not in the client.
-        self.client = openai.OpenAI(api_key=key or "none", base_url=base_url, max_retries=0)
+        remember(key)
+        remember_address(base_url)
+        try:
+            self.client = openai.OpenAI(api_key=key or "none", base_url=base_url, max_retries=0, http_client=endpoint_client())
+        except (ValueError, httpx.InvalidURL) as error:
+            raise UsageError(
+                f"{base_url!r} is no address of an endpoint: {error}.", "For example http://localhost:8000/v1"
+            ) from error
 
 
 @functools.lru_cache(maxsize=32)
@@ -156,20 +167,19 @@ class OpenAIEngine:
         if remaining <= 0:
             raise _Retryable(f"the deadline of {self._config.deadline_s:g} s has passed")
         self.usage.requests += 1
+        seconds = min(self._config.timeout_s, remaining)
         try:
-            reply = self._endpoint.client.chat.completions.create(
-                model=self._endpoint.model,
-                messages=messages,
-                timeout=min(self._config.timeout_s, remaining),
-                **self._parameters(),
-            )
+            with within(seconds, MOST_BYTES):
+                reply = self._endpoint.client.chat.completions.create(
+                    model=self._endpoint.model, messages=messages, timeout=seconds, **self._parameters()
+                )
         except openai.APIStatusError as error:
             raise self._translate(error, with_images) from error
         except openai.APITimeoutError as error:
             raise _Retryable("no answer in time") from error
         except openai.APIConnectionError as error:
             raise _Retryable("no connection") from error
-        except (openai.APIError, ValueError) as error:  # the client lets a JSONDecodeError through
+        except (openai.APIError, *FAULTS_OF_PARSING) as error:  # the client lets a JSONDecodeError through
             raise _Retryable(f"the reply is not what the API promises ({type(error).__name__})", malformed=True) from error
         return self._read(reply)
 
@@ -181,15 +191,14 @@ class OpenAIEngine:
         return {length: self._config.max_tokens, **temperature}
 
     def _read(self, reply: openai.types.chat.ChatCompletion) -> str:
-        usage = getattr(reply, "usage", None)
-        given, written = (getattr(usage, name, None) or 0 for name in ("prompt_tokens", "completion_tokens"))
-        if isinstance(given, int) and isinstance(written, int):
+        try:
+            usage = getattr(reply, "usage", None)
+            given, written = count_of(usage, "prompt_tokens"), count_of(usage, "completion_tokens")
             self.usage.tokens += given + written
             config = self._config
             self.usage.cost += (given * config.usd_per_million_input + written * config.usd_per_million_output) / 1e6
-        try:
-            return _content(reply.choices[0].message.content)
-        except (AttributeError, IndexError, KeyError, TypeError) as error:  # the client does not validate what it parsed
+            return _content(clean_text(reply.choices[0].message.content))
+        except FAULTS_OF_PARSING as error:  # the client does not validate what it parsed
             raise _Retryable("the reply has no message", malformed=True) from error
         except AdaptationError as error:
             raise _Retryable("the reply is empty", malformed=True) from error

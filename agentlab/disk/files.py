@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.errors import StoreError
+from envs.redaction import without_secrets
 
 ATTEMPT = re.compile(r"attempt_([0-9]{2,9})$")
 """Folder names of attempts."""
@@ -35,7 +36,11 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write the whole file under a temporary name and rename it, so that a reader sees the old file or the new one."""
+    """Write the whole file under a temporary name and rename it, so that a reader sees the old file or the new one.
+
+    Keys and passwords that are known do not get into it.
+    """
+    text = without_secrets(text)
     temporary = path.with_name(f".{path.name}.tmp")
     with disk_errors(path):
         temporary.unlink(missing_ok=True)  # of a process that died, or a pipe or a link that somebody put there

@@ -23,6 +23,7 @@ from agentlab.disk.runs import read_observation
 from envs import actions as act
 from envs.base import Observation, Screenshot, TaskSpec
 from envs.errors import InvalidActionError, StoreError
+from envs.redaction import without_secrets
 from policies.base import Decision
 from retrospect.trace import Step, Trace
 
@@ -42,7 +43,7 @@ class AttemptWriter:
         """Append one line to events.jsonl and flush it to the operating system."""
         path = self.folder / "events.jsonl"
         with disk_errors(path), path.open("a", encoding="utf-8") as file:
-            file.write(strict_json({"event": kind, **fields}) + "\n")
+            file.write(without_secrets(strict_json({"event": kind, **fields}) + "\n"))
 
     def observation(self, observation: Observation) -> Recorded:
         """Save what was observed, and return it as an event has it."""

@@ -25,6 +25,7 @@ from agentlab.disk.names import folder_name
 from agentlab.disk.row import SCHEMA, Row
 from agentlab.disk.runs import ADAPTER, read_config, read_rows, session_rows
 from envs.errors import StoreError
+from envs.redaction import redacted, without_secrets
 
 # -- configurations ----------------------------------------------------------------------------------------------------------------
 CHANGES_NO_RESULT = ("workers", "out", "track", "keep_adapters")
@@ -73,6 +74,7 @@ class RunStore:
             StoreError: unwritable, foreign or corrupt directory, another configuration, or another process works in it.
         """
         store = cls(folder)
+        config = redacted(config)  # as it is written, and compared
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             names = {p.name for p in folder.iterdir() if not p.name.endswith(".tmp")}
@@ -116,7 +118,7 @@ class RunStore:
         write_atomic(self.folder / "config.json", json.dumps({"schema": SCHEMA, "config": config}, indent=2) + "\n")
 
     def _check_config(self, config: Mapping[str, Any], free: set[str], grows: str) -> None:
-        old = read_config(self.folder)
+        old = redacted(read_config(self.folder))
         bigger = grows and isinstance(old.get(grows), int) and isinstance(config.get(grows), int) and config[grows] > old[grows]
         changed = differing(old, config, free=free | ({grows} if bigger else set()))
         empty = not any(self.folder.glob("sessions/*/attempt_*/result.json"))  # a start that failed binds nobody
@@ -133,7 +135,7 @@ class RunStore:
         """Add one line to results.jsonl; called after the attempt's result.json is in place."""
         path = self.folder / "results.jsonl"
         with self._results, disk_errors(path), path.open("a", encoding="utf-8") as file:
-            file.write(row.line())
+            file.write(without_secrets(row.line()))
 
     def rows(self) -> list[Row]:
         return read_rows(self.folder)
@@ -142,7 +144,7 @@ class RunStore:
         """Make results.jsonl say what the result.json files say (a crash may have torn or lost its last line)."""
         path = self.folder / "results.jsonl"
         with self._results, disk_errors(path):
-            text = "".join(row.line() for row in self.rows())
+            text = without_secrets("".join(row.line() for row in self.rows()))
             try:
                 same = read_bytes(path) == text.encode()
             except StoreError:

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationErr
 from agentlab.run.axes import honest_name, refuse_another_schedule, refuse_settings_of_axes_that_are_off, without_replaced
 from agentlab.run.presets import preset_named
 from envs.errors import UsageError
+from envs.redaction import redacted
 from envs.suites import benchmark_names, default_attempts, default_limit, default_options, default_workers
 from policies.adaptation import config_classes, config_of, method_named
 from policies.base import SamplingConfig
@@ -139,7 +140,9 @@ class RunConfig(ConfigSection):
         return self.workers or default_workers(self.suite, self.env) or min(4, 2 * (os.cpu_count() or 1))
 
     def to_json(self) -> Settings:
-        return self.model_dump(mode="json")
+        """As it is written, shown and told to trackers: without keys and passwords (of an endpoint's address)."""
+        settings: Settings = redacted(self.model_dump(mode="json"))
+        return settings
 
 
 # -- resolving ---------------------------------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def server(monkeypatch):
         def log_message(self, *args):
             pass
 
-    monkeypatch.setenv("KEY_OF_THE_TEST", "secret")
+    monkeypatch.setenv("KEY_OF_THE_TEST", "sk-of-the-test")
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     httpd.answers, httpd.requests = [], []
     thread = threading.Thread(target=httpd.serve_forever, daemon=True)
@@ -77,7 +77,7 @@ def test_requests_and_replies(server):
     assert (decision.thought, decision.tokens, decision.logprob) == ("go", 7, None)
     assert session.act(SCREEN).actions == (act.Finished(),)
     path, key, body = server.requests[1]
-    assert (path, key) == ("/v1/chat/completions", "Bearer secret")
+    assert (path, key) == ("/v1/chat/completions", "Bearer sk-of-the-test")
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("ui-tars-1.5-7b", 0.5, 99)
     assert [m["role"] for m in body["messages"]] == ["system", "user", "user", "assistant", "user"]
     assert "Do it\n\n```guidance\nCarefully.\n```" in body["messages"][1]["content"]
