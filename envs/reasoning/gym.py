@@ -25,7 +25,7 @@ _import = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Family:
+class TaskFamily:
     """One generator.
 
     Attributes:
@@ -47,33 +47,33 @@ def _is_weekday(entry: dict[str, Any]) -> bool:
     return str(entry["answer"]).endswith("day")
 
 
-FAMILIES: dict[str, Family] = {
-    "basic_arithmetic": Family("number", {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 2}),
-    "calendar_arithmetic": Family("word", usable=_is_weekday, guesses=7),
-    "chain_sum": Family("number", {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 2}),
-    "coin_flip": Family("number", {"min_trials": 2, "max_trials": 3}, guesses=5),
-    "color_cube_rotation": Family("word", {"min_rotations": 1, "max_rotations": 1}, guesses=6),
-    "count_bits": Family("number", {"min_n": 1, "max_n": 63}, guesses=6),
-    "count_primes": Family("number", {"min_n": 1, "max_n": 30}),
-    "decimal_chain_sum": Family(
+FAMILIES: dict[str, TaskFamily] = {
+    "basic_arithmetic": TaskFamily("number", {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 2}),
+    "calendar_arithmetic": TaskFamily("word", usable=_is_weekday, guesses=7),
+    "chain_sum": TaskFamily("number", {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 2}),
+    "coin_flip": TaskFamily("number", {"min_trials": 2, "max_trials": 3}, guesses=5),
+    "color_cube_rotation": TaskFamily("word", {"min_rotations": 1, "max_rotations": 1}, guesses=6),
+    "count_bits": TaskFamily("number", {"min_n": 1, "max_n": 63}, guesses=6),
+    "count_primes": TaskFamily("number", {"min_n": 1, "max_n": 30}),
+    "decimal_chain_sum": TaskFamily(
         "number", {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1, "max_decimal_places": 1}
     ),
-    "family_relationships": Family("word", {"min_family_size": 4, "max_family_size": 4}),
-    "gcd": Family("number", {"min_numbers": 2, "max_numbers": 2, "min_value": 2, "max_value": 30}),
-    "gsm_symbolic": Family("number"),
-    "isomorphic_strings": Family("bool", {"min_string_length": 2, "max_string_length": 5}, guesses=2),
-    "lcm": Family("number", {"min_numbers": 2, "max_numbers": 2, "min_value": 2, "max_value": 12}),
-    "leg_counting": Family("number", {"min_animals": 1, "max_animals": 2, "min_instances": 1, "max_instances": 4}),
-    "letter_counting": Family("number", {"min_words": 1, "max_words": 3}),
-    "number_sequence": Family("number", {"min_value": 0, "max_value": 20, "max_complexity": 1}),
-    "products": Family("number", {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}),
-    "simple_equations": Family("number", {"min_terms": 2, "max_terms": 2, "min_value": 1, "max_value": 20}),
-    "simple_geometry": Family("number", {"min_sides": 3, "max_sides": 4}),
-    "spell_backward": Family("word", {"min_word_len": 3, "max_word_len": 4}),
-    "syllogism": Family("bool", guesses=2),
-    "time_intervals": Family("word", {"task_types": ["time"], "max_time_difference_seconds": 3600}),
-    "word_sequence_reversal": Family("list", {"min_words": 3, "max_words": 3}),
-    "word_sorting": Family("list", {"min_words": 3, "max_words": 3, "max_word_length": 6}),
+    "family_relationships": TaskFamily("word", {"min_family_size": 4, "max_family_size": 4}),
+    "gcd": TaskFamily("number", {"min_numbers": 2, "max_numbers": 2, "min_value": 2, "max_value": 30}),
+    "gsm_symbolic": TaskFamily("number"),
+    "isomorphic_strings": TaskFamily("bool", {"min_string_length": 2, "max_string_length": 5}, guesses=2),
+    "lcm": TaskFamily("number", {"min_numbers": 2, "max_numbers": 2, "min_value": 2, "max_value": 12}),
+    "leg_counting": TaskFamily("number", {"min_animals": 1, "max_animals": 2, "min_instances": 1, "max_instances": 4}),
+    "letter_counting": TaskFamily("number", {"min_words": 1, "max_words": 3}),
+    "number_sequence": TaskFamily("number", {"min_value": 0, "max_value": 20, "max_complexity": 1}),
+    "products": TaskFamily("number", {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}),
+    "simple_equations": TaskFamily("number", {"min_terms": 2, "max_terms": 2, "min_value": 1, "max_value": 20}),
+    "simple_geometry": TaskFamily("number", {"min_sides": 3, "max_sides": 4}),
+    "spell_backward": TaskFamily("word", {"min_word_len": 3, "max_word_len": 4}),
+    "syllogism": TaskFamily("bool", guesses=2),
+    "time_intervals": TaskFamily("word", {"task_types": ["time"], "max_time_difference_seconds": 3600}),
+    "word_sequence_reversal": TaskFamily("list", {"min_words": 3, "max_words": 3}),
+    "word_sorting": TaskFamily("list", {"min_words": 3, "max_words": 3, "max_word_length": 6}),
 }
 
 NUMERIC = tuple(name for name, family in FAMILIES.items() if family.kind == "number" and not family.guesses)

@@ -128,7 +128,7 @@ def test_a_reply_that_is_none_is_the_endpoints_failure(server, answer):
     server.answers = [(200, answer), completion("Action: wait()")]
     assert opened(server).act(SCREEN).actions == (act.Wait(),)
     server.answers = [(200, answer)] * 3
-    with pytest.raises(InfrastructureError, match="no chat completion"):
+    with pytest.raises(InfrastructureError, match="not a chat completion"):
         opened(server).act(SCREEN)
 
 
