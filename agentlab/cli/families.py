@@ -57,7 +57,7 @@ def parse(
     chosen = known().get(family) or choose(family.removeprefix("openai:"))
     match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", size.strip().lower())
     if match is None or not int(match[1]) or not int(match[2]):
-        raise UsageError(f"{size!r} is no size.", "Give WIDTHxHEIGHT in pixels, e.g. --size 1920x1080.")
+        raise UsageError(f"{size!r} is not a size.", "Give WIDTHxHEIGHT in pixels, e.g. --size 1920x1080.")
     device = checked_platform({"platform": platform}) or chosen.platforms[0]
     given = dict(_setting(one) for one in sets or [])
     settings = settings_of(chosen, None, given)
@@ -65,7 +65,7 @@ def parse(
     reply = read_reply(chosen, sys.stdin.read(MOST_READ), screen, seen_size(screen, settings, chosen.factor), settings, device)
     if not reply.parsable:
         (invalid,) = reply.actions
-        err.print(f"no action: {getattr(invalid, 'reason', '')}", markup=False, highlight=False, soft_wrap=True)
+        err.print(f"not an action: {getattr(invalid, 'reason', '')}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1)
     for action in reply.actions:
         sys.stdout.write(json.dumps(act.to_json(action), ensure_ascii=False) + "\n")
@@ -76,7 +76,7 @@ def _setting(text: str) -> tuple[str, str]:
 
     name, equals, value = text.partition("=")
     if not equals:
-        raise UsageError(f"{text!r} is no setting.", "Write NAME=VALUE, e.g. --set max_pixels=1000000.")
+        raise UsageError(f"{text!r} is not a setting.", "Write NAME=VALUE, e.g. --set model.max_pixels=1000000.")
     return name.strip().removeprefix("model."), value
 
 
