@@ -41,7 +41,7 @@ def test_parse_prints_actions_in_pixels_of_the_screen():
 
 def test_parse_says_why_a_reply_is_no_action():
     code, written, said = parsed("I do not know.", "fara")
-    assert (code, written) == (1, "") and "no action: No tool call" in said
+    assert (code, written) == (1, "") and "not an action: No tool call" in said
 
 
 @pytest.mark.parametrize(
