@@ -211,6 +211,14 @@ class Benchmark(abc.ABC):
 
     Raises SetupError where something is unavailable; the same command continues."""
 
+    importer: ClassVar[Callable[..., Any] | str | None] = None
+    """``importer(results, folder, *, ...)`` makes a run in ``folder`` of the results that the benchmark's own scripts wrote
+    (``agentlab import NAME``), or ``module:function``: it is a function of the application, imported when it is asked for.  It returns
+    an :class:`agentlab.exchange.imported.Imported`; its further parameters become options as ``typer`` reads them, and the first
+    paragraph of its docstring is the help.
+
+    Raises UsageError where there are no such results, StoreError where ``folder`` cannot be written."""
+
     build: ClassVar[Callable[..., str] | None] = None
     """``build(self, say) -> tag`` builds the image of the benchmark's machines (``agentlab containers build NAME``)."""
 

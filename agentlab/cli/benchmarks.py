@@ -51,7 +51,7 @@ def show_benchmarks() -> None:
 
 
 def with_ability(ability: str) -> dict[str, Benchmark]:
-    """The installed benchmarks that have a ``fetch``, ``setup``, ``build`` or ``start``; those that are broken are left out."""
+    """The installed benchmarks that have a ``fetch``, ``setup``, ``importer``, ``build`` or ``start``; broken ones are left out."""
     from envs.suites import installed_benchmarks
 
     found = ((name, benchmark) for name, benchmark in installed_benchmarks() if isinstance(benchmark, Benchmark))
@@ -62,6 +62,8 @@ class BenchmarkGroup(TyperGroup):
     """A verb whose subcommands are the benchmarks that know it; they are looked for when somebody asks."""
 
     ability: str
+    what: str
+    """What there is nothing of where a benchmark lacks it."""
     make: Callable[[Benchmark], Callable[..., None]]
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -76,7 +78,7 @@ class BenchmarkGroup(TyperGroup):
             known[cmd_name] = find_benchmark(cmd_name)
         if cmd_name not in known or getattr(known[cmd_name], self.ability) is None:
             hint = did_you_mean(cmd_name, known, what="benchmark")
-            raise UsageError(f"There is nothing to {self.ability} for {cmd_name!r}.", hint)
+            raise UsageError(f"There is nothing to {self.what} {cmd_name!r}.", hint)
         return self._command(cmd_name, known[cmd_name])
 
     def _command(self, name: str, benchmark: Benchmark) -> Any:
@@ -123,13 +125,13 @@ def _setup_command(benchmark: Benchmark) -> Callable[..., None]:
 class FetchGroup(BenchmarkGroup):
     """``agentlab fetch NAME``."""
 
-    ability, make = "fetch", staticmethod(_fetch_command)
+    ability, what, make = "fetch", "fetch for", staticmethod(_fetch_command)
 
 
 class SetupGroup(BenchmarkGroup):
     """``agentlab setup NAME``."""
 
-    ability, make = "setup", staticmethod(_setup_command)
+    ability, what, make = "setup", "set up for", staticmethod(_setup_command)
 
 
 fetch_app = typer.Typer(

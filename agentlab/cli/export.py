@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from agentlab.cli.benchmarks import BenchmarkGroup
 from agentlab.cli.terminal import Terminal
+from envs.benchmark import Benchmark
 
 app = typer.Typer()
 out = Terminal()
@@ -41,21 +46,42 @@ def _say(what: str, lines: list[str]) -> None:
         err.print(f"… and {len(lines) - SHOWN} more", markup=False)
 
 
-imports = typer.Typer(help="Make a run of results that others wrote.", no_args_is_help=True)
+def _import_command(benchmark: Benchmark) -> Callable[..., None]:
+    """The benchmark's own importer; its further parameters are the options."""
+    importer: Any = benchmark.importer
+    if isinstance(importer, str):
+        module, _, name = importer.partition(":")
+        importer = getattr(importlib.import_module(module), name)
+
+    def command(results: Path, out_dir: Path, **options: Any) -> None:
+        done = importer(results, out_dir, **options)
+        _say("note", done.remarks)
+        out.print(f"{done.tasks} tasks, {done.graded} with a result, {done.solved} solved: {out_dir}", soft_wrap=True, markup=False)
+
+    given = {
+        "results": Annotated[
+            Path, typer.Argument(metavar="RESULTS_DIR", help="Results as the benchmark's own scripts wrote them.")
+        ],
+        "out_dir": Annotated[Path, typer.Option("--out", metavar="RUN", help="Run directory to make.")],
+    }
+    parameters = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind) for name, kind in given.items()]
+    parameters += list(inspect.signature(importer, eval_str=True).parameters.values())[2:]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    command.__doc__ = (inspect.getdoc(importer) or "").partition("\n\n")[0]
+    return command
+
+
+class ImportGroup(BenchmarkGroup):
+    """``agentlab import NAME``."""
+
+    ability, what, make = "importer", "import from", staticmethod(_import_command)
+
+
+imports = typer.Typer(cls=ImportGroup, help="Make a run of results that others wrote.", no_args_is_help=True)
 app.add_typer(imports, name="import")
 
 
-@imports.command("osworld")
-def import_osworld(
-    results: Annotated[Path, typer.Argument(metavar="RESULTS_DIR", help="Result directory of OSWorld's own scripts.")],
-    out_dir: Annotated[Path, typer.Option("--out", metavar="RUN", help="Run directory to make.")],
-    examples: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="OSWorld's evaluation_examples, for the instructions of the tasks.")
-    ] = None,
-) -> None:
-    """Make a run of OSWorld's own results, to view it and to compare others with it."""
-    from agentlab.exchange.import_osworld import import_osworld as bring_in
-
-    done = bring_in(results, out_dir, examples=examples)
-    _say("note", done.remarks)
-    out.print(f"{done.tasks} tasks, {done.graded} with a result, {done.solved} solved: {out_dir}", soft_wrap=True, markup=False)
+@imports.callback()
+def _group() -> None:
+    pass

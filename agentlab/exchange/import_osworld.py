@@ -18,12 +18,12 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 from PIL import Image
 
 from agentlab.disk import rows
@@ -32,6 +32,7 @@ from agentlab.disk.record import AttemptWriter
 from agentlab.disk.row import Breakage, Seconds
 from agentlab.disk.store import RunStore
 from agentlab.exchange import osworld_traj as traj
+from agentlab.exchange.imported import Imported
 from agentlab.exchange.plain import text
 from agentlab.run.config import RunConfig
 from envs.base import Screenshot, TaskSpec
@@ -47,25 +48,17 @@ PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Names of domains and tasks."""
 
 
-@dataclass
-class Imported:
-    """What came in.
+def import_osworld(
+    results: Path,
+    folder: Path,
+    *,
+    examples: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="OSWorld's evaluation_examples, for the instructions of the tasks.")
+    ] = None,
+) -> Imported:
+    """Make a run of OSWorld's own results, to view it and to compare others with it.
 
-    Attributes:
-        tasks: Task directories found.
-        graded: Those with a score; the others did not get to their end, or were ended by the machinery.
-        solved: Those with the full score.
-        remarks: What was torn, missing or odd.
-    """
-
-    tasks: int = 0
-    graded: int = 0
-    solved: int = 0
-    remarks: list[str] = field(default_factory=list)
-
-
-def import_osworld(results: Path, folder: Path, *, examples: Path | None = None) -> Imported:
-    """Make a run in ``folder`` (new or empty) from a result directory; any level of it, as long as it is of one model.
+    The results may be any level of a result directory, as long as it is of one model; ``folder`` is new or empty.
 
     Args:
         examples: OSWorld's ``evaluation_examples``, for the instructions, which its results do not have.

@@ -28,6 +28,7 @@ class OSWorld(Benchmark):
         LIGHT: "our tasks for the light desktop",
     }
     takes_files = True
+    importer = "agentlab.exchange.import_osworld:import_osworld"
 
     def suite(self, part: str = "") -> TaskSuite:
         return OSWorldSuite(part or "test_all")

@@ -1,6 +1,7 @@
 """Result directories as OSWorld's own scripts leave them: what comes in, what is reported, and that nothing in them runs."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -229,3 +230,31 @@ def test_the_command_line_imports_and_says_what_was_odd(results, tmp_path, monke
     assert code == 0 and "3 trajectories" in shown.out and "the machinery failed" in shown.err
     code, shown = call("export", tmp_path / "run", "--format", "csv", "--out", tmp_path / "csv")
     assert code == 2 and "Known: atif, sft, pairs, datasets" in shown.err
+
+
+STRANGERS = """
+from pathlib import Path
+from agentlab.exchange.imported import Imported
+from envs.benchmark import Benchmark
+
+class Mine(Benchmark):
+    name, environment = "mine_of_results", "nowhere:Env"
+    def suite(self, part=""): ...
+    def importer(self, results: Path, folder: Path, *, graded: int = 0) -> Imported:
+        '''Results of mine.'''
+        folder.mkdir()
+        return Imported(tasks=3, graded=graded, remarks=[f"{results.name} is odd"])
+"""
+
+
+def test_a_benchmark_of_ones_own_brings_its_importer(tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine_i.py").write_text(STRANGERS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    command = ["agentlab", "import", "mine_i:Mine", "results", "--out", "made", "--graded", "2"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    shown = capsys.readouterr()
+    assert ended.value.code == 0 and "3 tasks, 2 with a result, 0 solved: made" in shown.out and "results is odd" in shown.err
+    assert (tmp_path / "made").is_dir()
