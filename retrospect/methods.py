@@ -74,16 +74,16 @@ class Revision:
     remember: str = ""
 
 
-Method = Callable[[Failure], "str | Revision"]
+WordsMethod = Callable[[Failure], "str | Revision"]
 
 
-def scoring(method: Method) -> Method:
+def scoring(method: WordsMethod) -> WordsMethod:
     """Mark a method whose critique also scores the steps (:mod:`retrospect.credit`), so that ``credit=critique`` asks no judge."""
     method.scores_steps = True  # type: ignore[attr-defined]
     return method
 
 
-def scores_steps(method: Method) -> bool:
+def scores_steps(method: WordsMethod) -> bool:
     """Whether the method is a :func:`scoring` one."""
     return bool(getattr(method, "scores_steps", False))
 
@@ -114,7 +114,7 @@ def check_name(name: str) -> str:
     return name
 
 
-def method_named(name: str) -> Method:
+def method_named(name: str) -> WordsMethod:
     """The method ``name``: one of ours, of an installed package, or ``my.module:method``.
 
     Raises:
@@ -122,16 +122,16 @@ def method_named(name: str) -> Method:
     """
     if name in METHODS:
         module, _, function = METHODS[name].partition(":")
-        ours: Method = getattr(importlib.import_module(module), function)
+        ours: WordsMethod = getattr(importlib.import_module(module), function)
         return ours
     found = PLUGINS.load(check_name(name))
     if not callable(found) or isinstance(found, type):
         raise UsageError(f"{name} is not a function.", "A method of the words is called with a retrospect.methods.Failure.")
-    method: Method = found
+    method: WordsMethod = found
     return method
 
 
-def revise(method: Method, failure: Failure) -> Revision:
+def revise(method: WordsMethod, failure: Failure) -> Revision:
     """What the method makes of a failure.
 
     Raises:

@@ -137,9 +137,10 @@ def _recipe(name: str | None, suite: str) -> dict[str, Any] | None:
     if name is None:
         return None
     from agentlab.run.recipes import recipe_named, settings_of_recipe
+    from envs.suites import locate
 
     recipe = recipe_named(name)
-    if not suite.startswith(recipe.benchmark):
+    if locate(suite)[0].name != recipe.benchmark:
         err.print(f"note: {recipe.name} is a recipe of {recipe.benchmark}.", markup=False, soft_wrap=True)
     if recipe.note:
         err.print(f"note: {recipe.note}", markup=False, soft_wrap=True)

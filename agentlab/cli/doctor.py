@@ -39,8 +39,6 @@ def examine() -> Iterator[Diagnosis]:
         "qwen_vl_utils",
         "gymnasium",
         "textgrad",
-        "miniwob",
-        "playwright",
     ):
         found = importlib.util.find_spec(module) is not None
         yield Diagnosis(module, found, "installed" if found else "missing", "python -m pip install -e .")

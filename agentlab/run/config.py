@@ -286,6 +286,8 @@ def check_keys(settings: Mapping[str, Any], models: Sequence[Any] = (RunConfig,)
             raise UsageError(f"{prefix}{key} is a group of settings, not {value!r}.", _inside(f"{prefix}{key}", sections[0]))
         if sections:
             check_keys(value, sections, f"{prefix}{key}.")
+        elif typing.get_origin(fields[key]) is dict and not isinstance(value, Mapping):
+            raise UsageError(f"{prefix}{key} holds options by name, not {value!r}.", f"For example --set {prefix}{key}.NAME=VALUE.")
 
 
 def _inside(section: str, model: Any) -> str:

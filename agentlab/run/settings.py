@@ -210,8 +210,8 @@ HEAD = """# agentlab settings
 <!-- made by `agentlab settings --markdown > docs/settings.md`; a test checks that it is up to date -->
 
 Every setting of a run, from the fields that define them.  `agentlab run … --set NAME=VALUE` sets one, `agentlab run … --config FILE`
-reads any from YAML, TOML or JSON; a short name (`adapt.beta`) does where only one setting ends so.  `miniwob.`, `osworld.` and
-`androidworld.` may stand for `env.`.
+reads any from YAML, TOML or JSON; a short name (`adapt.beta`) does where only one setting ends so.  The name of a benchmark (`osworld.`)
+may stand for `env.`.
 
     $ agentlab settings adapt.beta
 {sample}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -41,6 +43,8 @@ class MiniWoB(Benchmark):
                 yield f"a browser ({error.message})"
 
     def checks(self) -> Iterator[Check]:
+        for module in ("miniwob", "playwright"):
+            yield Check(module, functools.partial(_installed, module), "python -m pip install -e .", needed=True)
         yield Check("browser", _browser, SETUP, needed=True)
 
     def setup(self, say: Say) -> None:
@@ -48,6 +52,12 @@ class MiniWoB(Benchmark):
         from envs.miniwob.setup import ensure_browser
 
         ensure_browser(say)
+
+
+def _installed(module: str) -> str:
+    if importlib.util.find_spec(module) is None:
+        raise SetupError("missing")
+    return "installed"
 
 
 def _browser() -> str:
