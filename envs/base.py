@@ -66,13 +66,6 @@ def picture(observation: Observation) -> Screenshot:
     return observation["screenshot"]
 
 
-def same_observation(one: Observation, other: Observation) -> bool:
-    """Whether two observations are the same, character for character and pixel for pixel."""
-    if modalities(one) != modalities(other) or one.get("text") != other.get("text"):
-        return False
-    return "screenshot" not in one or np.array_equal(one["screenshot"], other["screenshot"])
-
-
 @dataclass(frozen=True)
 class TaskSpec:
     """One task instance: together with its environment's name it determines the start of every attempt.

@@ -42,15 +42,9 @@ def load_plugged(name: str, sampling: SamplingConfig, options: Mapping[str, Any]
         UsageError: there is none, it is not a policy, or it has no such option.
         PolicyError: it fails when it is made.
     """
+    check_plugged(name, options)
     found = PLUGINS.load(name)
-    if isinstance(found, Policy):
-        policy: Any = found
-        if options:
-            raise UsageError(f"The policy {name!r} is made already and takes no options.", "Name its class to set model.KEY.")
-    elif callable(found):
-        policy = _made(found, name, {"name": name, "sampling": sampling}, options)
-    else:
-        raise UsageError(f"{name} is a {type(found).__name__}, not a policy.", "Make it a subclass of policies.base.Policy.")
+    policy: Any = found if isinstance(found, Policy) else _made(found, name, {"name": name, "sampling": sampling}, options)
     if not isinstance(policy, Policy):
         raise UsageError(f"{name} gives a {type(policy).__name__}, not a policy.", "It must be a subclass of policies.base.Policy.")
     if not hasattr(policy, "name"):
@@ -58,16 +52,25 @@ def load_plugged(name: str, sampling: SamplingConfig, options: Mapping[str, Any]
     return policy
 
 
-def _made(make: Any, name: str, given: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
-    """Call what makes the policy with what it has parameters for; an option that it does not know is refused."""
-    if inspect.isclass(make) and not issubclass(make, Policy):
-        raise UsageError(f"{name} is the class {make.__name__}, not a policy.", "Make it a subclass of policies.base.Policy.")
-    if inspect.isabstract(make):
-        missing = ", ".join(sorted(make.__abstractmethods__))
+def check_plugged(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse, before it is made, what is not a policy or does not have these options.
+
+    Raises:
+        UsageError: it is not, or does not.
+    """
+    found = PLUGINS.load(name)
+    if isinstance(found, Policy):
+        if options:
+            raise UsageError(f"The policy {name!r} is made already and takes no options.", "Name its class to set model.KEY.")
+        return
+    if not callable(found):
+        raise UsageError(f"{name} is a {type(found).__name__}, not a policy.", "Make it a subclass of policies.base.Policy.")
+    if inspect.isclass(found) and not issubclass(found, Policy):
+        raise UsageError(f"{name} is the class {found.__name__}, not a policy.", "Make it a subclass of policies.base.Policy.")
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
         raise UsageError(f"The policy {name} lacks {missing}.", "policies/base.py says what a policy has.")
-    parameters = inspect.signature(make).parameters.values()
-    known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    parameters, known, takes_all = _parameters(found)
     settings = [parameter for parameter in known if parameter not in GIVEN]
     for option in options:
         if option in GIVEN or (option not in known and not takes_all):
@@ -76,6 +79,18 @@ def _made(make: Any, name: str, given: Mapping[str, Any], options: Mapping[str, 
     wanted = [p.name for p in parameters if p.default is p.empty and p.name in settings and p.name not in options]
     if wanted:
         raise UsageError(f"The policy {name!r} needs {', '.join(wanted)}.", f"Give it: --set model.{wanted[0]}=VALUE.")
+
+
+def _parameters(make: Any) -> tuple[list[inspect.Parameter], list[str], bool]:
+    """Of what makes a policy: its parameters, the names of those that may be given, and whether it takes any other."""
+    parameters = list(inspect.signature(make).parameters.values())
+    known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return parameters, known, any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def _made(make: Any, name: str, given: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    """Call what makes the policy with what it has parameters for."""
+    _, known, takes_all = _parameters(make)
     arguments = {key: value for key, value in given.items() if key in known or takes_all}
     try:
         return make(**arguments, **options)

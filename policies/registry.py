@@ -85,6 +85,18 @@ def _is_plugged(name: str) -> bool:
     return name not in NAMES and not name.startswith("openai:") and is_plugged(name)
 
 
+def check_policy(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse a policy that others bring, where it can be seen before it is made that it is not one or has no such option.
+
+    Raises:
+        UsageError: it can.
+    """
+    if _is_plugged(name):
+        from policies.plugged import check_plugged
+
+        check_plugged(name, options)
+
+
 def needs(name: str) -> frozenset[Modality]:
     """What an observation must have for the policy ``name``, before it is loaded: nothing for those without a model."""
     if _is_plugged(name):

@@ -14,7 +14,7 @@ from agentlab.disk.runs import read_rows
 from agentlab.run.config import RunConfig
 from agentlab.run.needs import WEIGHTS_GB, gpu_memory, policy_lacks
 from agentlab.run.presets import preset_named
-from agentlab.run.runner import plan
+from agentlab.run.runner import check_parts, plan
 from envs.base import TaskSpec
 from envs.benchmark import Workload
 from envs.errors import SetupError
@@ -32,6 +32,7 @@ CRITIQUE_SECONDS, UPDATE_SECONDS = 30.0, 30.0
 
 def show(config: RunConfig, console: Console) -> None:
     """Print configuration, first instances, what it takes, what is missing, what is done already and what would be downloaded."""
+    check_parts(config)
     missing = [*lacking(config.suite, config.env), *policy_lacks(config)]
     tasks, count = _planned(config, missing)
     fetched = list(downloads(config))  # what is refused is refused before anything is shown

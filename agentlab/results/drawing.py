@@ -19,7 +19,6 @@ SMOOTH = 3
 """Marks are drawn this many times larger and shrunk, which smooths their edges."""
 
 Box = tuple[float, float, float, float]
-Colour = tuple[int, int, int, int]
 
 
 @functools.cache

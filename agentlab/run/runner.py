@@ -30,7 +30,8 @@ from envs.base import TaskSpec
 from envs.errors import SetupError, UsageError
 from envs.suites import check_options, get_suite, lacking, locate, machinery, remarks, shows
 from policies.base import Policy
-from policies.registry import load_policy, needs
+from policies.registry import check_policy, load_policy, needs
+from retrospect.methods import method_named
 from retrospect.reflect import Retrospector, preload
 
 
@@ -48,6 +49,16 @@ def plan(config: RunConfig) -> list[TaskSpec]:
     if config.max_steps is not None:
         tasks = [dataclasses.replace(task, max_steps=config.max_steps) for task in tasks]
     return tasks
+
+
+def check_parts(config: RunConfig) -> None:
+    """Refuse parts of others' that are not what they are named as, before anything is started.
+
+    Raises:
+        UsageError: the policy or the method of the words is not one, or the policy has no such option.
+    """
+    check_policy(config.policy, config.model)
+    method_named(config.adapt.words.method)
 
 
 def check_modalities(config: RunConfig, task: TaskSpec) -> None:
@@ -206,8 +217,10 @@ def prepare(config: RunConfig, say: Callable[[str], None]) -> None:
     """Get ready what the suite needs on this machine, before anything is started.
 
     Raises:
+        UsageError: a part of somebody else's is not what it is named as.
         SetupError: it is unavailable; the hint says how to mend it.
     """
+    check_parts(config)
     locate(config.suite)[0].prepare(config.env, say)
     refuse([*lacking(config.suite, config.env), *policy_lacks(config)])
     for line in remarks(config.suite, config.env, plan(config)):

@@ -79,8 +79,6 @@ FAMILIES: dict[str, TaskFamily] = {
 NUMERIC = tuple(name for name, family in FAMILIES.items() if family.kind == "number" and not family.guesses)
 """Families to whose wrong answers a user can say "too large" or "too small"."""
 
-GUESSABLE = {name: family.guesses for name, family in FAMILIES.items() if family.guesses}
-
 
 @functools.lru_cache(maxsize=4096)
 def item(family: str, seed: int) -> Item:

@@ -62,6 +62,8 @@ def agentlab(monkeypatch, capsys, tmp_path):
         (["tasks", "miniwop"], 2, "Did you mean 'miniwob"),
         (["fetch", "oswrld"], 2, "Did you mean 'osworld'"),
         (["setup", "osworld"], 2, "nothing to set up for 'osworld'"),
+        (["run", "miniwob", "--policy", "os:sep", "--dry-run"], 2, "is a str, not a policy"),
+        (["run", "miniwob", "--set", "adapt.words.method=os:sep", "--dry-run"], 2, "is not a function"),
         (["import", "miniwob"], 2, "nothing to import from 'miniwob'"),
         (["containers", "up", "miniwob"], 2, "has no machines to start"),
         (["containers", "build", "androidworld"], 2, "has no image to build"),

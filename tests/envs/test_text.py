@@ -8,7 +8,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from envs import actions as act
-from envs.base import MAX_TEXT, bounded, modalities, picture, same_observation
+from envs.base import MAX_TEXT, bounded, modalities, picture
 from envs.errors import InfrastructureError, UsageError
 from envs.spaces import ActionSpace, ScreenActionSpace
 
@@ -67,5 +67,3 @@ def test_observations_say_what_they_are_made_of():
     assert modalities(words) == {"text"}
     with pytest.raises(UsageError, match="needs a picture"):
         picture(words)
-    assert same_observation(words, {"text": "a"}) and not same_observation(words, {"text": "b"})
-    assert not same_observation(words, {})
