@@ -15,7 +15,7 @@ HOME = Path(__file__).resolve().parents[1]
 """The folder that holds our packages."""
 MARK = "rosa-agentlab"
 """Stands in the first lines of each package's ``__init__.py``; a file of another distribution in its place has none."""
-REINSTALL = "python -m pip install --force-reinstall --no-deps rosa-agentlab"
+REINSTALL = "python -m pip install --force-reinstall --no-deps ."
 EXIT_CODE = 3
 """As :class:`envs.errors.SetupError`, which cannot be imported here."""
 
@@ -36,7 +36,7 @@ def what_is_wrong() -> str:
         if found is None or not _is_ours(ours):
             return (
                 f"The package {name!r} of agentlab is damaged: another distribution has been installed over {ours}.\n"
-                f"Remove that one (`python -m pip uninstall {name}`) and bring ours back: `{REINSTALL}`."
+                f"Remove that one (`python -m pip uninstall {name}`) and bring ours back, in your clone of agentlab: `{REINSTALL}`."
             )
     return ""
 
