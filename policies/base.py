@@ -98,6 +98,10 @@ class Update:
     replies: tuple[ReplyTokens, ...] = ()
 
 
+MAX_REDRAWS = 12
+"""Most redraws of one reply (``no_repeat``)."""
+
+
 @dataclass(frozen=True)
 class SamplingConfig:
     """How replies are drawn."""

@@ -15,7 +15,7 @@ from PIL import Image
 from envs.actions import Action, Invalid
 from envs.base import Observation, Screenshot, TaskSpec, picture
 from envs.errors import InvalidActionError, UsageError
-from policies.base import Decision, PolicySession, SamplingConfig
+from policies.base import MAX_REDRAWS, Decision, PolicySession, SamplingConfig
 from policies.families.base import Family, Turn
 from policies.families.messages import Message, Platform
 from policies.families.registry import families
@@ -24,7 +24,6 @@ from policies.families.settings import FamilySettings, seen_size
 from policies.sampling import seed_of
 
 DEVICES: dict[Platform, str] = {"computer": "computer", "mobile": "phone"}
-MAX_REDRAWS = 12
 REDRAW_TEMPERATURE = 1.0
 
 
