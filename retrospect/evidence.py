@@ -170,7 +170,7 @@ def _identify(observations: Sequence[Observation]) -> list[int]:
 
 
 def _compare(before: Observation, after: Observation) -> screens.Change:
-    """How the picture changed; where there is none, it did not."""
+    """How the picture changed; without a picture, it did not."""
     if "screenshot" not in before or "screenshot" not in after:
         return screens.Change()
     return screens.compare(before["screenshot"], after["screenshot"])

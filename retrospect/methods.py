@@ -118,7 +118,7 @@ def method_named(name: str) -> Method:
     """The method ``name``: one of ours, of an installed package, or ``my.module:method``.
 
     Raises:
-        UsageError: there is none, or it is not a function.
+        UsageError: there is no such method, or it is not a function.
     """
     if name in METHODS:
         module, _, function = METHODS[name].partition(":")

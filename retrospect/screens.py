@@ -24,7 +24,7 @@ MIN_PIXELS = 3
 """Differing pixels below which a block counts as unchanged (specks)."""
 
 CARET_WIDTH, CARET_HEIGHT = 3, 32
-"""A lone upright stroke up to this size (pixels) is a blinking text cursor, which changes without anybody's doing."""
+"""A lone upright stroke up to this size (pixels) is a blinking text cursor, which changes by itself."""
 
 MAX_BOXES = 8
 

@@ -53,7 +53,7 @@ def show(config: RunConfig, console: Console) -> None:
 
 
 def _planned(config: RunConfig, missing: Sequence[SetupError]) -> tuple[list[TaskSpec], int]:
-    """The task instances and their number; only the number where the tasks themselves are among what is missing."""
+    """The task instances and their number; only the number if the tasks themselves are missing here."""
     try:
         tasks = plan(config)
     except SetupError as error:

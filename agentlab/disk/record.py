@@ -7,7 +7,7 @@ guidance.txt     the words after this attempt, for the next one; words.json how 
 adapter/         the weights after this attempt (PEFT layout, written by the policy), update.json what the update did,
                  tokens.json what it did to the probability of every token
 result.json      the row of results.jsonl; written last
-void_01/         what a try that the machinery broke had got to
+void_01/         what a try that the machinery broke had recorded
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from policies.base import Decision
 from retrospect.trace import Step, Trace
 
 Recorded = dict[str, str]
-"""An observation as an event has it: ``screen``, the name of a file, and ``observation``, a text; what there was not is not there."""
+"""An observation as an event has it: ``screen``, the name of a file, and ``observation``, a text; each only if it was observed."""
 
 
 class AttemptWriter:

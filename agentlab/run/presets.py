@@ -66,7 +66,7 @@ def preset_named(name: str) -> Preset:
     """The preset ``name``, or the pair ``WORDS+WEIGHTS``.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such preset.
     """
     if name in PRESETS:
         return PRESETS[name]

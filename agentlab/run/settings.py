@@ -58,7 +58,7 @@ class Setting:
 
     @property
     def section(self) -> str:
-        """What stands before the last dot; ``run`` where there is none."""
+        """What stands before the last dot; ``run`` if there is no dot."""
         return self.name.rpartition(".")[0] or "run"
 
 
@@ -76,7 +76,7 @@ def matching(name: str) -> list[Setting]:
     """The settings meant by a name, the end of one (``beta``), or a section (``adapt.words``).
 
     Raises:
-        UsageError: there are none.
+        UsageError: there is no such setting.
     """
     everything = all_settings()
     names = {name, complete_key(name)}
