@@ -29,7 +29,7 @@ ELSEWHERE: Mapping[str, str] = {
     "opencua": "OpenCUA's architecture is not part of transformers: serve it with vLLM, and ask it as openai:opencua-7b.",
 }
 IMAGE_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
-"""Older and newer versions of transformers keep the image processor's settings in the one or the other."""
+"""Older and newer versions of transformers keep the image processor's settings in one or the other of these files."""
 
 _PROMPTS = {"plain": "plain", "v1": "ui-tars-1", "1.5": "ui-tars-1.5"}
 """What ``agentlab.json`` called the families before they had names."""

