@@ -92,4 +92,4 @@ def gigabytes(ram: str) -> float:
     try:
         return float(number) * GIGA[unit]
     except (KeyError, ValueError) as error:
-        raise SetupError(f"{ram!r} is no size of memory.", "Write it as QEMU does, such as --set osworld.ram=4G.") from error
+        raise SetupError(f"{ram!r} is not a size of memory.", "Write it as QEMU does, such as --set osworld.ram=4G.") from error

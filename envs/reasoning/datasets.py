@@ -157,7 +157,7 @@ def load(name: str) -> list[Item]:
 
 
 def convert(name: str, rows: Iterable[Row]) -> list[Item]:
-    """Questions of rows as the data set has them; what is no question (no answer, a broken key) is left out."""
+    """Questions of rows as the data set has them; rows that are not questions (no answer, a broken key) are left out."""
     found, used = [], set()
     for number, row in enumerate(rows):
         for part, fields in enumerate(DATASETS[name].rows(row)):

@@ -121,7 +121,7 @@ class Machine:
             self.closed = True
             if self._device is not None:
                 self._device.env.close()
-            # Its memory and disk are of no more use: what is to be kept was saved when it was installed.
+            # Its memory and disk are no longer needed: what has to be kept was saved when it was installed.
             self._parts.phone.stop(timeout_s=5.0)
 
     # -- operations ------------------------------------------------------------------------------------------------------------

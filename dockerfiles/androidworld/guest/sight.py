@@ -104,7 +104,7 @@ class Sight:
             time.sleep(MARK_POLL_S)
 
     def _woken(self) -> bool:
-        """Wake a phone that sleeps: a screen that times out while the agent thinks is neither's failure."""
+        """Wake a phone that sleeps: a screen that times out while the agent thinks is not the fault of either."""
         state = self._phone.shell("dumpsys power | grep mWakefulness=")
         if "Asleep" not in state and "Dozing" not in state:
             return False

@@ -1,7 +1,7 @@
 """Questions to the guest, beside OSWorld's code, that tell what failed: the machinery, or what the agent left behind.
 
-Each goes to the guest's own server, past the watch, and has the guest look at itself: at the file that could not be had, or at the
-port that nobody answered, from its own side.
+Each goes to the guest's own server, past the watch, and has the guest look at itself: at the file that could not be read, or, from
+inside, at the port where nobody answered.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ class Watch:
         )
 
     def _agents(self, route: str, request: Any, answer: Any) -> bool:
-        """Whether an answer that is none is one because of what the agent left."""
+        """Whether an answer failed because of what the agent left."""
         if self.phase != "score" or (answer is not None and answer.status_code == 200):
             return False
         if route in LOOKED and answer is not None and answer.status_code < 500:
