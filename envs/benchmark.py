@@ -95,9 +95,9 @@ class Workload:
     retries: int = 0
 
     def hours(self, environment_seconds: float) -> tuple[float, float]:
-        """Of the whole run, where an attempt takes so long in its environment: if nothing has to be retried, and at most.
+        """Hours of the whole run, given an attempt's seconds in its environment: if nothing has to be retried, and at most.
 
-        Environments run beside each other, ``workers`` at a time.  One model does not: a run is never quicker than it.
+        Environments run beside each other, ``workers`` at a time.  One model does not: a run is never faster than its model.
         """
         made = self.sessions * self.attempts
         usual, most = (
@@ -219,5 +219,5 @@ class Benchmark(abc.ABC):
     ``ttl`` is in seconds."""
 
     def address(self, container: Container) -> str:
-        """What is said as ``--provider`` to use a container of :attr:`start`, with what else a person may want to know of it."""
+        """The value of ``--provider`` that uses a container of :attr:`start`, with what else a person may want to know of it."""
         return container.name

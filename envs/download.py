@@ -27,7 +27,7 @@ from envs.errors import SetupError
 
 CHUNK = 1 << 20
 TRIES = 5
-"""Of one file; each goes on where the last one stopped."""
+"""Tries at one file; each goes on where the last one stopped."""
 PAUSE_SECONDS = 1.0
 """Before the second try; doubled before each further one."""
 TIMEOUT = httpx.Timeout(60.0, connect=20.0)
@@ -145,7 +145,7 @@ def require_space(folder: Path, needed: int) -> None:
 
 
 def sha256_of(path: Path, on_bytes: OnBytes = nothing) -> str:
-    """Of a file's content."""
+    """SHA-256 of a file's content."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(CHUNK):

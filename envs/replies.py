@@ -7,7 +7,7 @@ from typing import Any
 from envs.redaction import redact, without_secrets
 
 MOST_BYTES = 16 * 2**20
-"""Of one answer.  The longest replies that models write are a few hundred kilobytes."""
+"""Most bytes of one answer that are read.  The longest replies that models write are a few hundred kilobytes."""
 MOST_TOKENS = 2**31
 SHOWN = 400
 """Characters of an endpoint's own words in a message of ours."""

@@ -218,7 +218,7 @@ def check_options(spec: TaskSpec, options: Mapping[str, Any]) -> None:
 
 
 def choices(spec: TaskSpec) -> tuple[Mapping[str, Sequence[str]], Sequence[str]]:
-    """Of the environment of ``spec``: its options that are one of a few words, with the words; and those that only a user may set."""
+    """The options of ``spec``'s environment that are one of a few words, with the words; and those that only a user may set."""
     creator = _creator(spec)
     return getattr(creator, "choices", {}), getattr(creator, "withheld", ())
 

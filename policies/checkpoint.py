@@ -154,7 +154,7 @@ def describe_remote(source: str) -> Described:
 
 
 def _names(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Of a folder in the hub's cache, the hub id; then where the checkpoint says that it comes from."""
+    """The hub id, if the folder is in the hub's cache; then where the checkpoint says that it comes from."""
     cached = next((part for part in reversed(folder.absolute().parts) if part.startswith("models--")), None)
     origin = config.get("_name_or_path")
     return (

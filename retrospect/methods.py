@@ -98,7 +98,7 @@ METHODS: Mapping[str, str] = {
     "reflexion": "retrospect.reflexion:revise",
     "none": "retrospect.methods:keep",
 }
-"""Those of ours; a method is imported when it is used."""
+"""Our own methods; each is imported when it is used."""
 
 
 def check_name(name: str) -> str:

@@ -76,7 +76,7 @@ def compare(before: Screenshot, after: Screenshot) -> Change:
 
 
 def identify(screens: Sequence[Screenshot]) -> list[int]:
-    """A number per screen: two screens have the same number if nobody could tell them apart."""
+    """A number per screen: two screens have the same number if they look the same."""
     seen: list[Screenshot] = []
     numbers = []
     for screen in screens:

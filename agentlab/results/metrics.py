@@ -108,7 +108,7 @@ def sessions(rows: Iterable[Row]) -> list[SessionSummary]:
 
 
 def ended_sessions(rows: Sequence[Row]) -> list[SessionSummary]:
-    """The sessions that will make no further attempt: those that every share is over."""
+    """The sessions that will make no further attempt: every share is taken over these."""
     ended = {r.task for r in rows if r.session_over}
     return [s for s in sessions(rows) if s.task in ended]
 

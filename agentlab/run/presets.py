@@ -24,7 +24,7 @@ class Preset:
     settings: dict[str, Any]
 
     def method(self, axis: str) -> str:
-        """Of ``words`` or ``weights``."""
+        """The method of an axis, ``words`` or ``weights``."""
         return str(self.settings["adapt"][axis]["method"])
 
 

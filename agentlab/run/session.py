@@ -89,7 +89,7 @@ class Session:
     def _attempt(self, theta: PolicySession, t: int, x: str, h: History) -> tuple[Row, Played | None]:
         """Attempt ``t`` under guidance ``x``, with what is learned from it; its files are complete when this returns.
 
-        Returns its row, and what it was; None if the machinery never let it end.
+        Returns its row, and what it was; None if the machinery kept it from ending.
         """
         writer = AttemptWriter(self.store.start_attempt(t))
         broken: list[Breakage] = []

@@ -28,7 +28,7 @@ KINDS = (
     act.OpenApp, act.Answer, act.Finished, act.Fail,
 )  # fmt: skip
 SCREEN = (1080, 2400)
-"""Of the Pixel 6 that upstream prescribes."""
+"""The screen (width, height) of the Pixel 6 that upstream prescribes."""
 STATUS_BAR = 0.055
 """Height of the bar with clock, signal and battery, as a share of the screen's longer side."""
 DEFAULT_TASK, DEFAULT_SUITE_SEED = "OpenAppTaskEval", 30
@@ -209,7 +209,7 @@ class AndroidWorldEnv(GUIEnv):
         return self._device
 
     def _wrong_screen(self, width: int, height: int) -> UsageError | InfrastructureError:
-        """At the first look the option is wrong; later it is the device."""
+        """The error for another size: before the first picture the option is wrong, later the device."""
         if not self._seen:
             hint = f"Say so: --set 'androidworld.screen=[{width},{height}]'."
             return UsageError(f"The device's screen has {width}x{height} pixels, not {self._screen[0]}x{self._screen[1]}.", hint)

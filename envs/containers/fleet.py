@@ -108,7 +108,7 @@ class Fleet:
         self._remove_leftovers()
         self._mine: set[str] = set()
         self._abandoned: set[str] = set()
-        """Of mine, those that nobody uses and that could not be removed while the engine was away."""
+        """Containers of this fleet that are unused but could not be removed while the engine was down."""
         self._lock = threading.Lock()
         self._closed = False
 

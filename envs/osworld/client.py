@@ -32,7 +32,7 @@ READS = 3
 """How often a question that changes nothing is asked when no answer comes; as often as OSWorld's own host asks."""
 AGAIN_SECONDS = 0.5
 FREE_BYTES = 1 << 20
-"""With less, applications fail to save."""
+"""Free disk space that a guest must have; with less, applications fail to save."""
 
 
 @dataclass(frozen=True)

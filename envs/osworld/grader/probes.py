@@ -87,5 +87,5 @@ class Probes:
         try:
             answer = self._session.post(self._url + "execute", json=body, timeout=(self._seconds, self._seconds))
             return str(json.loads(answer.content)["output"]).strip()
-        except Exception:  # noqa: BLE001 - whatever it is, the guest has not said
+        except Exception:  # noqa: BLE001 - whatever failed, the guest has not answered
             return ""

@@ -38,7 +38,7 @@ from .blame import GraderFault, evaluate
 from .watch import Watch
 
 DISK_BYTES = 16 << 20
-"""With less, files of the guest cannot be kept, which OSWorld's code takes for files that are not there."""
+"""Free disk space that is needed; with less, files of the guest cannot be kept, which OSWorld's code takes for files that are not there."""
 ORPHAN_SECONDS = 1.0
 READS_PICTURES = frozenset({"compare_image_text"})
 """Metrics that read text in pictures."""
