@@ -12,7 +12,7 @@ import unicodedata
 from fractions import Fraction
 
 MAX_CHARACTERS = 200_000
-"""Of a reply; what comes before is not looked at (the answer stands at the end)."""
+"""Characters at the end of a reply that are looked at (the answer stands at the end)."""
 
 MAX_BOXES = 50
 """The last ones of a reply are looked at."""

@@ -59,7 +59,7 @@ def picture(observation: Observation) -> Screenshot:
     """The observation's screen, for parts that cannot do without one.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no picture.
     """
     if "screenshot" not in observation:
         raise UsageError("This needs a picture, and the environment gives text only.", "Choose a benchmark that gives pictures.")
@@ -99,7 +99,7 @@ class TaskEnv(gym.Env[Any, Any], abc.ABC):
 
     ``reset(seed=, options={"task": TaskSpec})`` starts one attempt.  ``step(action)`` takes one Action or a tuple of them (several
     actions of one reply are one step).  The reward is 0 until the episode ends and then the benchmark's own score in [0, 1]; the
-    episode ends by Finished/Fail, by the benchmark itself, or when ``max_steps`` is reached (truncated, graded all the same).
+    episode ends by Finished/Fail, by the benchmark itself, or when ``max_steps`` is reached (truncated, but still graded).
 
     ``info`` has ``instruction`` (after reset), ``invalid`` (reason, when the step was not executable), ``feedback`` (what a user
     could honestly say to this step, where there is something to say), ``ended_by`` (``finished``, ``fail``, ``environment``,

@@ -33,7 +33,7 @@ Say = Callable[[str], None]
 """Gets a line for a person."""
 
 OnBytes = Callable[[int], None]
-"""Gets the number of bytes that are there more than at the last call; negative when a file has to be started over."""
+"""Gets the number of bytes that have come in since the last call; negative when a file has to be started over."""
 
 
 def nothing(_: int) -> None:
@@ -82,7 +82,7 @@ class Workload:
         model_seconds: Of the model in one attempt: replies, and what is learned from them.
         most_model_seconds: The same where every reply has to be drawn again as often as it may be.
         one_model: Whether one model on this machine answers all sessions, one after the other.
-        retries: How often an attempt that the machinery broke is made again, at most.
+        retries: How often an attempt that the machinery broke is retried, at most.
     """
 
     sessions: int
@@ -95,9 +95,9 @@ class Workload:
     retries: int = 0
 
     def hours(self, environment_seconds: float) -> tuple[float, float]:
-        """Of the whole run, where an attempt takes so long in its environment: if nothing has to be made again, and at most.
+        """Hours of the whole run, given an attempt's seconds in its environment: if nothing has to be retried, and at most.
 
-        Environments run beside each other, ``workers`` at a time.  One model does not: a run is never quicker than it.
+        Environments run beside each other, ``workers`` at a time.  One model does not: a run is never faster than its model.
         """
         made = self.sessions * self.attempts
         usual, most = (
@@ -227,5 +227,5 @@ class Benchmark(abc.ABC):
     ``ttl`` is in seconds."""
 
     def address(self, container: Container) -> str:
-        """What is said as ``--provider`` to use a container of :attr:`start`, with what else a person may want to know of it."""
+        """The value of ``--provider`` that uses a container of :attr:`start`, with what else a person may want to know of it."""
         return container.name

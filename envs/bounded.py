@@ -33,7 +33,7 @@ def within(seconds: float, most_bytes: int) -> Iterator[None]:
     """What clients made by :func:`bounded` do in this thread ends within ``seconds`` and reads at most ``most_bytes``.
 
     Raises:
-        httpx.TimeoutException: the time is over.
+        httpx.TimeoutException: the time is up.
         httpx.ReadError: there are more bytes than allowed.
     """
     before = getattr(_here, "bounds", None)

@@ -77,7 +77,7 @@ class Connection:
         """The JSON object that an answer is.
 
         Raises:
-            InfrastructureError: it is none.
+            InfrastructureError: it is not a JSON object.
         """
         try:
             found = json.loads(answer.body)

@@ -27,7 +27,7 @@ from envs.errors import SetupError
 
 CHUNK = 1 << 20
 TRIES = 5
-"""Of one file; each goes on where the last one broke off."""
+"""Tries at one file; each goes on where the last one stopped."""
 PAUSE_SECONDS = 1.0
 """Before the second try; doubled before each further one."""
 TIMEOUT = httpx.Timeout(60.0, connect=20.0)
@@ -45,7 +45,7 @@ def cache_of(benchmark: str) -> Path:
 
 @dataclass(frozen=True)
 class Download:
-    """A file to be had.
+    """A file to download.
 
     Attributes:
         url: Where it is.
@@ -80,7 +80,7 @@ def download(item: Download, on_bytes: OnBytes = nothing, *, stop: threading.Eve
     """Get the file unless it is there; another process that is getting it is waited for.
 
     Raises:
-        SetupError: it could not be had; what was received stays and is continued next time.
+        SetupError: it could not be downloaded; what was received is kept and continued next time.
     """
     if _complete(item):
         on_bytes(item.path.stat().st_size)
@@ -108,7 +108,7 @@ def download(item: Download, on_bytes: OnBytes = nothing, *, stop: threading.Eve
 def download_all(
     items: Sequence[Download], on_bytes: OnBytes = nothing, on_file: Callable[[Download], None] = lambda item: None
 ) -> list[SetupError]:
-    """Get many files, a few at a time; returns what could not be had, after everything else is there."""
+    """Get many files, a few at a time; returns what could not be downloaded, after everything else is there."""
     failures: list[SetupError] = []
     stop = threading.Event()
     with ThreadPoolExecutor(PARALLEL, "fetch") as threads:
@@ -145,7 +145,7 @@ def require_space(folder: Path, needed: int) -> None:
 
 
 def sha256_of(path: Path, on_bytes: OnBytes = nothing) -> str:
-    """Of a file's content."""
+    """SHA-256 of a file's content."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(CHUNK):

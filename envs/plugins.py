@@ -49,7 +49,7 @@ class Plugins:
         """What ``name`` means: an installed part, or what ``module:Name`` names.
 
         Raises:
-            UsageError: there is none, or it cannot be imported; the message says why.
+            UsageError: there is no such part, or it cannot be imported; the message says why.
         """
         installed = self.installed()
         if name in installed:

@@ -19,7 +19,7 @@ SHORTEST, SHORTEST_OF_ENVIRONMENT = 4, 8
 PLACEHOLDERS = frozenset(
     {"none", "null", "empty", "dummy", "test", "token", "not-needed", "no-key", "sk-no-key-required", "changeme"}
 )
-"""What people give to servers that want no key; they are words, and no secrets."""
+"""What people give to servers that want no key; they are ordinary words, not secrets."""
 
 _NAMED = re.compile(r"(?:^|_)(?:KEY|APIKEY|TOKEN|SECRET|PASSWORD|PASSWD)S?(?:$|_)", re.IGNORECASE)
 _QUERY = r"api[-_]?key|key|access[-_]?token|auth|token|sig|signature|password|passwd|secret"

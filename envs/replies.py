@@ -7,20 +7,20 @@ from typing import Any
 from envs.redaction import redact, without_secrets
 
 MOST_BYTES = 16 * 2**20
-"""Of one answer.  The longest replies that models write are a few hundred kilobytes."""
+"""Most bytes of one answer that are read.  The longest replies that models write are a few hundred kilobytes."""
 MOST_TOKENS = 2**31
 SHOWN = 400
 """Characters of an endpoint's own words in a message of ours."""
 
 FAULTS_OF_PARSING = (ValueError, TypeError, AttributeError, LookupError, RecursionError, OverflowError)
-"""What reading a reply that is no chat completion may raise, in the client or here."""
+"""What reading a reply that is not a chat completion may raise, in the client or here."""
 
 
 def clean_text(text: Any) -> str:
     """The text of a reply, fit to be written: no key that was echoed, and no half of a surrogate pair.  None is "".
 
     Raises:
-        TypeError: it is no text.
+        TypeError: it is not text.
     """
     if text is None:
         return ""
@@ -33,13 +33,13 @@ def count_of(usage: Any, name: str) -> int:
     """A number of tokens; 0 where the endpoint does not say.
 
     Raises:
-        ValueError: it is no such number.
+        ValueError: it is not such a number.
     """
     count = getattr(usage, name, None)
     if count is None:
         return 0
     if isinstance(count, bool) or not isinstance(count, int | float) or not 0 <= count < MOST_TOKENS or count != int(count):
-        raise ValueError(f"{name} is no number of tokens")
+        raise ValueError(f"{name} is not a number of tokens")
     return int(count)
 
 

@@ -33,7 +33,7 @@ def find_benchmark(name: str) -> Benchmark:
     """The benchmark of that name, or the one that ``module:Name`` names; its environment is registered with Gymnasium.
 
     Raises:
-        UsageError: there is none, or it is broken.
+        UsageError: there is no such benchmark, or it is broken.
     """
     own = own_benchmarks()
     if name in own:
@@ -87,7 +87,7 @@ def locate(suite: str) -> tuple[Benchmark, str]:
     """(benchmark, part) of the name of a suite, e.g. of ``osworld-light`` or ``osworld:PATH``.
 
     Raises:
-        UsageError: there is none (the nearest names are offered).
+        UsageError: there is no such suite (the nearest names are offered).
     """
     names = [name for name in benchmark_names() if suite == name or suite.startswith((f"{name}-", f"{name}:"))]
     if names:
@@ -125,7 +125,7 @@ def get_suite(name: str) -> TaskSuite:
     """The suite of that name.
 
     Raises:
-        UsageError: there is none (the nearest names are offered).
+        UsageError: there is no such suite (the nearest names are offered).
     """
     benchmark, part = locate(name)
     suite = benchmark.suite(part)
@@ -218,7 +218,7 @@ def check_options(spec: TaskSpec, options: Mapping[str, Any]) -> None:
 
 
 def choices(spec: TaskSpec) -> tuple[Mapping[str, Sequence[str]], Sequence[str]]:
-    """Of the environment of ``spec``: its options that are one of a few words, with the words; and those that only a user may set."""
+    """The options of ``spec``'s environment that are one of a few words, with the words; and those that only a user may set."""
     creator = _creator(spec)
     return getattr(creator, "choices", {}), getattr(creator, "withheld", ())
 

@@ -32,7 +32,7 @@ def method_named(name: str) -> Method:
     """The method ``name``: one of ours, of an installed package, or ``my.module:method``.
 
     Raises:
-        UsageError: there is none, or it is not a method.
+        UsageError: there is no such method, or it is not one.
     """
     if name not in _METHODS:
         if name not in _PLUGINS.installed() and not is_module_name(name):

@@ -35,7 +35,7 @@ class Decision:
         token_ids: The reply's own tokens, its end included; empty if not known.
         token_logprobs: Their log-probabilities, as ``logprob``; empty if not known.
         redrawn: Replies drawn before this one and not taken, see ``SamplingConfig.no_repeat``; their tokens count.
-        redrawn_unparsable: Those among them that were no action.
+        redrawn_unparsable: Those among them that were not actions.
     """
 
     text: str
@@ -98,6 +98,10 @@ class Update:
     replies: tuple[ReplyTokens, ...] = ()
 
 
+MAX_REDRAWS = 12
+"""Most redraws of one reply (``no_repeat``)."""
+
+
 @dataclass(frozen=True)
 class SamplingConfig:
     """How replies are drawn."""
@@ -135,7 +139,7 @@ class PolicySession(abc.ABC):
     def meet(self, env: TaskEnv) -> None:
         """The environment that the coming attempt is made in, before :meth:`begin`.
 
-        For policies of reference only, which know more than an agent may: an expert asks it what to do (``env.oracle``), a random
+        For reference policies only, which know more than an agent may: an expert asks it what to do (``env.oracle``), a random
         policy what can be done (``env.action_space``).  A policy whose results are to mean something leaves it alone.
         """
 

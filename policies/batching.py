@@ -31,7 +31,7 @@ class Batcher(Generic[Question, Result]):
     """Collects concurrent calls.
 
     A batch starts as soon as every session known to be acting waits, or ``max_batch`` do, or ``window_s`` seconds after the model
-    became free: a session that is busy with its environment holds up nobody for longer.
+    became free: a session that is busy with its environment delays the others no longer.
     """
 
     def __init__(self, run: Callable[[Sequence[Question]], Sequence[Result]], *, max_batch: int, window_s: float = 0.02) -> None:

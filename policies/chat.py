@@ -102,7 +102,7 @@ class ChatPolicy(Policy):
             )
         except (ValueError, httpx.InvalidURL) as error:
             raise UsageError(
-                f"{base_url!r} is no address of an endpoint: {error}.", "For example http://localhost:8000/v1"
+                f"{base_url!r} is not the address of an endpoint: {error}.", "For example http://localhost:8000/v1"
             ) from error
 
     def open(self, task: TaskSpec, *, seed: int, adapt: Any = None) -> ChatSession:
@@ -196,7 +196,7 @@ class _Malformed(Exception):
 
 
 def _is_transient(error: BaseException) -> bool:
-    """Worth another try: no connection, timeout, rate limit, a server's own failure, a reply that is none."""
+    """Worth another try: no connection, timeout, rate limit, a server's own failure, a reply that is not a completion."""
     if isinstance(error, openai.APIStatusError):
         return error.status_code in (408, 409, 429) or error.status_code >= 500
     return isinstance(error, openai.APIError | _Malformed)

@@ -29,7 +29,7 @@ ELSEWHERE: Mapping[str, str] = {
     "opencua": "OpenCUA's architecture is not part of transformers: serve it with vLLM, and ask it as openai:opencua-7b.",
 }
 IMAGE_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
-"""Older and newer versions of transformers keep the image processor's settings in the one or the other."""
+"""Older and newer versions of transformers keep the image processor's settings in one or the other of these files."""
 
 _PROMPTS = {"plain": "plain", "v1": "ui-tars-1", "1.5": "ui-tars-1.5"}
 """What ``agentlab.json`` called the families before they had names."""
@@ -154,7 +154,7 @@ def describe_remote(source: str) -> Described:
 
 
 def _names(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Of a folder in the hub's cache, the hub id; then where the checkpoint says that it comes from."""
+    """The hub id, if the folder is in the hub's cache; then where the checkpoint says that it comes from."""
     cached = next((part for part in reversed(folder.absolute().parts) if part.startswith("models--")), None)
     origin = config.get("_name_or_path")
     return (

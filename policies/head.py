@@ -31,7 +31,7 @@ class HeadTap:
         self.groups = _row_groups(self.adapters)
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Of the next batches, only these rows are left, in this order."""
+        """Keep only these rows in the next batches, in this order."""
         self.adapters = [self.adapters[i] for i in rows]
         self.groups = _row_groups(self.adapters)
 

@@ -72,7 +72,7 @@ class LearnedSession(PolicySession):
         return update if numbers is None else dataclasses.replace(update, numbers={**update.numbers, "refined": numbers})
 
     def _residual_under(self, guidance: str, rewards: Sequence[float]) -> dict[str, Any]:
-        """Numbers for the record only: where they are unavailable, the record says why, and the update is made all the same."""
+        """Numbers for the record only: if they are unavailable, the record says why, and the update is still made."""
         assert self.learner is not None
         scratch = copy.copy(self.learner)
         scratch.discard()  # of the copy: the capture of the attempt itself stays

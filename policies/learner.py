@@ -140,7 +140,7 @@ class HeadLearner:
     # ----------------------------------------------------------------------------------------- between two attempts
 
     def update(self, rewards: Sequence[float]) -> Update:
-        """Learn from the captured attempt.  ``rewards``: one r in [-1, 1] per step.  The capture is dropped, come what may.
+        """Learn from the captured attempt.  ``rewards``: one r in [-1, 1] per step.  The capture is dropped in every case.
 
         Raises:
             AdaptationError: nothing was captured, a step has no reward or an impossible one, or NaN/Inf anywhere; θ is unchanged.
@@ -246,7 +246,7 @@ class HeadLearner:
         """Undo the last accepted update.
 
         Raises:
-            UsageError: there is none, or it was undone already.
+            UsageError: there is no accepted update, or it was undone already.
         """
         if not self._can_roll_back:
             raise UsageError("There is no update to roll back.", "Only the last accepted update can be undone, and only once.")

@@ -39,7 +39,7 @@ def load_plugged(name: str, sampling: SamplingConfig, options: Mapping[str, Any]
     """The policy that ``name`` names.
 
     Raises:
-        UsageError: there is none, it is not a policy, or it has no such option.
+        UsageError: there is no such policy, it is not a policy, or it has no such option.
         PolicyError: it fails when it is made.
     """
     check_plugged(name, options)

@@ -48,7 +48,7 @@ class Sampler:
         return tokens
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Of the next logits, only these rows are left, in this order."""
+        """Keep only these rows of the next logits, in this order."""
         self._settings = [self._settings[i] for i in rows]
         self._generators = [self._generators[i] for i in rows]
         if self._counts is not None:

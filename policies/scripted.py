@@ -37,7 +37,7 @@ class ReferencePolicy(Policy):
 
 
 class ReferenceSession(PolicySession):
-    """What the three have in common: a reply is made of a thought and actions, and read by nobody."""
+    """What the three have in common: a reply is made of a thought and actions, and is not parsed."""
 
     def __init__(self, task: TaskSpec, seed: int) -> None:
         self.task, self.seed = task, seed
@@ -77,7 +77,7 @@ class ScriptedSession(ReferenceSession):
 
 
 class NoopSession(ReferenceSession):
-    """Waits until the step budget is used up; where nothing waits, says nothing."""
+    """Waits until the step budget is used up; without a screen, gives an empty answer."""
 
     def _choose(self, observation: Observation) -> tuple[str, tuple[Action, ...]]:
         return "", (act.Wait() if "screenshot" in observation else act.Answer(""),)

@@ -30,7 +30,7 @@ class ImageOutputs(ModelOutput):
 
 @dataclass(frozen=True)
 class Features:
-    """Of several images, one [1 + a, n, d] each."""
+    """The features of several images, one [1 + a, n, d] each."""
 
     images: tuple[Tensor, ...]
 

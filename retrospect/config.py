@@ -75,7 +75,7 @@ class WordsConfig(BaseModel):
     def _a_judge_is_a_model(self) -> WordsConfig:
         if self.credit == "judge" and self.engine == "rules":
             raise ValueError(
-                "a judge is a model, and engine=rules is none: use words.engine=self or openai:<model>, or credit=critique "
+                "a judge is a model, and engine=rules is not one: use words.engine=self or openai:<model>, or credit=critique "
                 "for the credit that the rules read off the evidence"
             )
         return self

@@ -103,7 +103,7 @@ class Endpoint:
             self.client = openai.OpenAI(api_key=key or "none", base_url=base_url, max_retries=0, http_client=endpoint_client())
         except (ValueError, httpx.InvalidURL) as error:
             raise UsageError(
-                f"{base_url!r} is no address of an endpoint: {error}.", "For example http://localhost:8000/v1"
+                f"{base_url!r} is not the address of an endpoint: {error}.", "For example http://localhost:8000/v1"
             ) from error
 
 
@@ -266,7 +266,7 @@ def _content(text: str | None) -> str:
 def _retry_after(error: openai.APIStatusError) -> float:
     try:
         return min(MAX_RETRY_AFTER_S, max(0.0, float(error.response.headers.get("retry-after", 0))))
-    except ValueError:  # an HTTP date; our own backoff will do
+    except ValueError:  # an HTTP date; our own backoff is used instead
         return 0.0
 
 

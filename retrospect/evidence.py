@@ -62,7 +62,7 @@ class StepEvidence:
         changed: Whether what the agent saw changed.  True for the step that ended the attempt without a look at its effect.
         where: Where the screen changed, in words, largest region first.
         boxes: The changed regions in pixels (for viewers; never given to a critic).
-        seen: Number of what the agent saw; equal numbers cannot be told apart.
+        seen: Number of what the agent saw; equal numbers mean that it looked the same.
         invalid: Why the reply could not be executed ("" if it could).
         answer: The text that the environment showed after it, one line, without markup; "" if it shows none, or the attempt was over.
         feedback: What a user said to it, one line, without markup.
@@ -161,7 +161,7 @@ def _look_at(trace: Trace, step: Step, numbers: Sequence[int]) -> StepEvidence:
 
 
 def _identify(observations: Sequence[Observation]) -> list[int]:
-    """A number per observation: two have the same number if nobody could tell them apart."""
+    """A number per observation: two have the same number if they look the same."""
     pictures = [observation["screenshot"] for observation in observations if "screenshot" in observation]
     looks = iter(screens.identify(pictures))
     seen = [(next(looks) if "screenshot" in observation else None, observation.get("text")) for observation in observations]
@@ -170,7 +170,7 @@ def _identify(observations: Sequence[Observation]) -> list[int]:
 
 
 def _compare(before: Observation, after: Observation) -> screens.Change:
-    """How the picture changed; where there is none, it did not."""
+    """How the picture changed; without a picture, it did not."""
     if "screenshot" not in before or "screenshot" not in after:
         return screens.Change()
     return screens.compare(before["screenshot"], after["screenshot"])

@@ -98,7 +98,7 @@ METHODS: Mapping[str, str] = {
     "reflexion": "retrospect.reflexion:revise",
     "none": "retrospect.methods:keep",
 }
-"""Those of ours; a method is imported when it is used."""
+"""Our own methods; each is imported when it is used."""
 
 
 def check_name(name: str) -> str:
@@ -118,7 +118,7 @@ def method_named(name: str) -> WordsMethod:
     """The method ``name``: one of ours, of an installed package, or ``my.module:method``.
 
     Raises:
-        UsageError: there is none, or it is not a function.
+        UsageError: there is no such method, or it is not a function.
     """
     if name in METHODS:
         module, _, function = METHODS[name].partition(":")

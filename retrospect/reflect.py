@@ -94,7 +94,7 @@ class Retrospector:
             step = revise(method, failure)
         except (InfrastructureError, AdaptationError, PolicyError) as error:
             errors.append(error.message)
-        # Only TextGrad's critique scores the steps as it goes; where there is none, a judge does.
+        # Only TextGrad's critique also scores the steps; without one, a judge does.
         critique = step.critique if scores_steps(method) and self.config.credit == "critique" else None
         if step.remember:
             self._memory = [*self._memory, (trace.attempt, step.remember)][-reflexion.MEMORY :]

@@ -48,7 +48,7 @@ _MAX_PASSES = 8
 
 def clean(text: str, limit: int) -> str:
     """``text`` as plain lines of at most ``limit`` characters in all; cleaning twice changes nothing more."""
-    for _ in range(_MAX_PASSES):  # what is removed may have held apart what is forbidden: "<|im_<|x|>start|>"
+    for _ in range(_MAX_PASSES):  # removing text may join the pieces of something forbidden: "<|im_<|x|>start|>"
         cleaned = "\n".join(line for line in map(_clean_line, _strip_tokens(_printable(text)).split("\n")) if line)
         if cleaned == text:
             break

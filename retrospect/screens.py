@@ -24,7 +24,7 @@ MIN_PIXELS = 3
 """Differing pixels below which a block counts as unchanged (specks)."""
 
 CARET_WIDTH, CARET_HEIGHT = 3, 32
-"""A lone upright stroke up to this size (pixels) is a blinking text cursor, which changes without anybody's doing."""
+"""A lone upright stroke up to this size (pixels) is a blinking text cursor, which changes by itself."""
 
 MAX_BOXES = 8
 
@@ -76,7 +76,7 @@ def compare(before: Screenshot, after: Screenshot) -> Change:
 
 
 def identify(screens: Sequence[Screenshot]) -> list[int]:
-    """A number per screen: two screens have the same number if nobody could tell them apart."""
+    """A number per screen: two screens have the same number if they look the same."""
     seen: list[Screenshot] = []
     numbers = []
     for screen in screens:

@@ -30,7 +30,7 @@ class Step:
         seconds: {"acting", "environment"} wall-clock seconds.
         tokens: Generated tokens, those of redrawn replies included.
         redrawn: Replies drawn before this one and not taken (``no_repeat``).
-        redrawn_unparsable: Those among them that were no action.
+        redrawn_unparsable: Those among them that were not actions.
     """
 
     index: int

@@ -133,7 +133,7 @@ def run(
 
 
 def _recipe(name: str | None, suite: str) -> dict[str, Any] | None:
-    """The settings of a recipe; a note where it is of another benchmark or says what else must match."""
+    """The settings of a recipe; a note if it is for another benchmark or says what else must match."""
     if name is None:
         return None
     from agentlab.run.recipes import recipe_named, settings_of_recipe
@@ -171,7 +171,7 @@ def _run(config: RunConfig, retry_infra: bool) -> None:
     out.print(summary_table(summary, run_title(config.to_json())))
     out.print(f"Run directory: {runner.folder}", markup=False, soft_wrap=True)
     if summary.infrastructure_sessions:
-        err.print("Some sessions were ended by machinery failures; --retry-infra makes them again.")
+        err.print("Some sessions were ended by machinery failures; --retry-infra retries them.")
         if not any(row.graded for row in rows):
             raise typer.Exit(InfrastructureError.exit_code)  # nothing was attempted
 

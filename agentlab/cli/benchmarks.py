@@ -30,7 +30,7 @@ def benchmarks() -> None:
 
 
 def show_benchmarks() -> None:
-    """A line for each benchmark and each of its parts; one that is broken is said to be so, beside the others."""
+    """A line for each benchmark and each of its parts; a broken one is shown as broken, beside the others."""
     from envs.suites import installed_benchmarks
 
     table = Table("suite", "what it is", box=None)

@@ -23,7 +23,7 @@ out = Terminal()
 
 
 DEFAULT = "osworld"
-"""Whose machines are meant where none is named."""
+"""The benchmark whose machines are meant if none is named."""
 
 
 @app.command("build")
@@ -38,7 +38,7 @@ def _able(name: str, ability: str, what: str) -> Any:
     """The benchmark of that name, which can do this.
 
     Raises:
-        UsageError: there is none, or it cannot.
+        UsageError: no benchmark has that name, or it cannot do this.
     """
     able = with_ability(ability)
     if is_module_name(name):

@@ -23,9 +23,9 @@ from policies.registry import MODEL_FREE, hub_repository
 
 SHOWN = 10
 UNKNOWN_STEPS = 15
-"""Of tasks that are not on this machine yet."""
+"""Steps assumed for tasks that are not on this machine yet."""
 MODEL_REPLY_SECONDS = 3.0
-"""Of a 7B model on one GPU, as the official runner's own estimate."""
+"""Seconds per reply of a 7B model on one GPU, as the official runner estimates them."""
 CRITIQUE_SECONDS, UPDATE_SECONDS = 30.0, 30.0
 """Assumed, of one failed attempt: words about it by a model of that size or over the network, and a step of its weights."""
 
@@ -54,7 +54,7 @@ def show(config: RunConfig, console: Console) -> None:
 
 
 def _planned(config: RunConfig, missing: Sequence[SetupError]) -> tuple[list[TaskSpec], int]:
-    """The task instances and their number; only the number where the tasks themselves are among what is missing."""
+    """The task instances and their number; only the number if the tasks themselves are missing here."""
     try:
         tasks = plan(config)
     except SetupError as error:
@@ -75,7 +75,7 @@ def estimates(config: RunConfig, sessions: int, steps: int) -> Iterator[str]:
 
 def workload(config: RunConfig, sessions: int, steps: int) -> Workload:
     """What the run is going to do; a model on this machine answers all sessions, one that is asked over the network each by itself."""
-    from policies.families.session import MAX_REDRAWS
+    from policies.base import MAX_REDRAWS
 
     size: dict[str, Any] = {"sessions": sessions, "attempts": config.attempts, "steps": steps, "workers": config.parallel}
     size["retries"] = config.infra_retries

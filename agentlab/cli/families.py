@@ -42,7 +42,7 @@ def parse(
     ] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the family.")] = None,
 ) -> None:
-    """Print the actions that a reply (from standard input) becomes, one a line as JSON; exit code 1 where it is no action."""
+    """Print the actions that a reply (from standard input) becomes, one a line as JSON; exit code 1 where it is not an action."""
     import json
 
     from envs import actions as act

@@ -11,7 +11,7 @@ from agentlab.disk.names import printable
 
 
 class Terminal(Console):
-    """A console that prints no control characters but its own, and takes ``:name:`` for no picture.
+    """A console that prints no control characters but its own, and does not turn ``:name:`` into an emoji.
 
     Markup is taken in the texts that we write; what is not ours is passed through :func:`rich.markup.escape`, or printed with
     ``markup=False``.

@@ -88,11 +88,11 @@ def read_bytes(path: Path, folder: Path | None = None) -> bytes:
         folder: Links are followed inside it only; the file's own folder if None.
 
     Raises:
-        StoreError: missing or unreadable, no regular file, larger than :data:`LARGEST`, or a link that leads out.
+        StoreError: missing or unreadable, not a regular file, larger than :data:`LARGEST`, or a link that leads out.
     """
     real = inside(path, folder or path.parent)
     with disk_errors(path):
-        descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)  # a pipe put there meanwhile stops nobody
+        descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)  # a pipe put there meanwhile does not block
         with os.fdopen(descriptor, "rb") as file:
             about = os.fstat(descriptor)
             if not stat.S_ISREG(about.st_mode):
@@ -119,7 +119,7 @@ def parse_json(data: bytes | str) -> Any:
     """JSON of a run: numbers are finite (others are None), texts can be encoded, nothing is nested deeper than :data:`DEEPEST`.
 
     Raises:
-        ValueError: it is not that.
+        ValueError: the text is not such JSON.
     """
     text = data if isinstance(data, str) else data.decode("utf-8")
     try:
@@ -137,7 +137,7 @@ def _finite_float(digits: str) -> float | None:
 
 
 def _cleaned(value: Any, depth: int) -> Any:
-    """Without half surrogates, which no file and no terminal takes."""
+    """The text without lone surrogates, which neither files nor terminals accept."""
     if depth > DEEPEST:
         raise ValueError("nested too deeply")
     if isinstance(value, str):
@@ -211,7 +211,7 @@ def check_files(folder: Path) -> None:
     """Refuse a folder that somebody else's code is to read (an adapter's) unless all in it are regular files.
 
     Raises:
-        StoreError: it is missing or no folder, or something in it is a link, a pipe or the like.
+        StoreError: it is missing or is not a folder, or something in it is a link, a pipe or the like.
     """
     with disk_errors(folder):
         for path in sorted(folder.iterdir()):
@@ -222,7 +222,7 @@ def check_files(folder: Path) -> None:
 
 def mend(path: Path) -> str:
     if ATTEMPT.match(path.parent.name):
-        return f"Move {path.parent} and the later attempts beside it out of the run; the same command then makes them again."
+        return f"Move {path.parent} and the later attempts beside it out of the run; the same command then repeats them."
     if path.name == "results.jsonl":
         return f"Remove {path}; it is rebuilt from the result.json files."
     return "Choose another directory with --out DIR, or remove this one to start again."

@@ -3,11 +3,11 @@
 events.jsonl     begin, one line per step, end; flushed line by line
                  (`screen` names what the agent saw, `observation` is what it read; each only where the environment gives it)
 screens/000.webp lossless; NNN is the screen before step NNN+1, the last one the final screen; unchanged screens are not repeated
-guidance.txt     the words after this attempt, for the next one; words.json how they came about
+guidance.txt     the words after this attempt, for the next one; words.json how they were made
 adapter/         the weights after this attempt (PEFT layout, written by the policy), update.json what the update did,
                  tokens.json what it did to the probability of every token
 result.json      the row of results.jsonl; written last
-void_01/         what a try that the machinery broke had got to
+void_01/         what a try that the machinery broke had recorded
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from policies.base import Decision
 from retrospect.trace import Step, Trace
 
 Recorded = dict[str, str]
-"""An observation as an event has it: ``screen``, the name of a file, and ``observation``, a text; what there was not is not there."""
+"""An observation as an event has it: ``screen``, the name of a file, and ``observation``, a text; each only if it was observed."""
 
 
 class AttemptWriter:

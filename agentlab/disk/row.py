@@ -25,7 +25,7 @@ SCHEMA: Final = 2
 """Version of the layout and of the rows; a run of another version is refused, never guessed at.  (1: folders that two tasks shared.)"""
 
 LARGEST_NUMBER: Final = 2**64
-"""No number of a row is as large, so that sums and means of them can be had."""
+"""No number of a row is as large as this, so that sums and means of them can be computed."""
 
 
 class RowPart(BaseModel):
@@ -105,7 +105,7 @@ class UpdateColumns(RowPart):
     @model_validator(mode="before")
     @classmethod
     def _finite(cls, data: Any) -> Any:
-        """A method's own number that is not finite (the update is refused for it) is None, as JSON has no other."""
+        """A method's own number that is not finite (the update is refused for it) is None, because JSON cannot hold it."""
         if not isinstance(data, dict):
             return data
         return {name: value if name in cls.model_fields else finite(value) for name, value in data.items()}
@@ -134,7 +134,7 @@ class Row(RowPart):
         task: Id of the task instance, unique within the run; ``name``, ``seed`` and ``domain`` are its parts.
         feasible: False where the right answer is to declare the task infeasible.
         attempt: From 1.
-        outcome: ``graded`` by the benchmark, or never let end by the machinery (``infrastructure``).
+        outcome: ``graded`` by the benchmark, or kept from ending by the machinery (``infrastructure``).
         score: The benchmark's, in [0, 1]; None if it was not graded.
         success: The score reached the run's threshold.
         reward: r_t: +1 or −1; None if it was not graded.
@@ -146,8 +146,8 @@ class Row(RowPart):
         tokens: Generated, in all replies.
         seconds: Where the time went.
         memory: Peak memory of the run's process so far, in MB, by name.
-        words: What was learned in words; None if nothing was to be.
-        update: What was learned in weights; None if nothing was to be.
+        words: What was learned in words; None if nothing was to be learned.
+        update: What was learned in weights; None if nothing was to be learned.
         adapter: An adapter was saved after it.
         guidance_hash: Of the guidance it was made under ("" if there was none).
         actions_hash: Of all its actions.

@@ -62,7 +62,7 @@ def graded(task: TaskSpec, played: Played, broken: Sequence[Breakage], *, succes
 
 
 def broken(task: TaskSpec, attempt: int, guidance: str, broken: Sequence[Breakage], seconds: float) -> Row:
-    """The row of an attempt that the machinery never let end: no score, no reward; it ends the session."""
+    """The row of an attempt that the machinery kept from ending: no score, no reward; it ends the session."""
     return Row(**_about(task, attempt, guidance, broken), outcome="infrastructure", seconds=Seconds(rest=round(seconds, 4)))
 
 

@@ -1,7 +1,7 @@
 """Runs as they lie on disk: the one reader of configurations, rows and attempts.
 
-Who works in a run reads it *strictly*: what is damaged is an error.  Who only looks reads it leniently: what is torn, missing or
-foreign is named, the rest is shown.
+Code that works in a run reads it *strictly*: anything damaged is an error.  Code that only looks reads it leniently: what is
+incomplete, missing or foreign is named, and the rest is shown.
 
 A run directory may come from somebody else, so nothing in it is trusted: names of files inside it are checked against the
 layout, links that lead out of it are not followed, and only WebP is decoded.
@@ -88,7 +88,7 @@ class Attempt:
         result: Its row; None while the attempt is being made.
         guidance_after: The words for the next attempt.
         update, words, tokens: update.json, words.json and tokens.json.
-        adapter: The weights after it are there: there were some, and they were kept.
+        adapter: The weights after it exist and were kept.
         voids: Tries that the machinery broke.
         problems: What could not be read.
     """
@@ -247,7 +247,7 @@ def find_session(run: Path, name: str) -> Path:
     """The folder of a session, by its task's id or its folder's name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: the run has no such session.
     """
     for folder in dict.fromkeys((name, folder_name(name))):
         path = run / "sessions" / folder
@@ -302,7 +302,7 @@ def _events(folder: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
         if isinstance(event, dict):
             yield event
         else:
-            problems.append(f"events.jsonl, line {number} is torn")
+            problems.append(f"events.jsonl, line {number} is incomplete")
 
 
 def _text(path: Path, problems: list[str]) -> str:
@@ -364,7 +364,7 @@ def read_screen(folder: Path, name: Any) -> Screenshot:
     """A screen, [H, W, 3] uint8.
 
     Raises:
-        StoreError: as :func:`screen_path`, or no WebP image.
+        StoreError: as :func:`screen_path`, or it is not a WebP image.
     """
     path = screen_path(folder, name)
     try:

@@ -121,7 +121,7 @@ class RunStore:
         old = redacted(read_config(self.folder))
         bigger = grows and isinstance(old.get(grows), int) and isinstance(config.get(grows), int) and config[grows] > old[grows]
         changed = differing(old, config, free=free | ({grows} if bigger else set()))
-        empty = not any(self.folder.glob("sessions/*/attempt_*/result.json"))  # a start that failed binds nobody
+        empty = not any(self.folder.glob("sessions/*/attempt_*/result.json"))  # a start that failed fixes no configuration
         if changed and not empty:
             raise StoreError(
                 f"{self.folder} holds a run under another configuration ({'; '.join(changed)}).",
@@ -193,7 +193,7 @@ class SessionStore:
     def start_attempt(self, attempt: int) -> Path:
         """An empty folder for an attempt; what an attempt in flight left there when its process died is removed.
 
-        Nothing that holds a result is removed: where attempts from this one on have one, or are no folders, all of them are set aside.
+        Nothing that holds a result is removed: if this attempt or a later one has one, or is not a folder, all of them are set aside.
         """
         folder = self.attempt_folder(attempt)
         there = self._from(attempt)
@@ -212,7 +212,7 @@ class SessionStore:
         return [p for p in self.folder.glob("attempt_*") if (m := ATTEMPT.match(p.name)) and int(m[1]) >= attempt]
 
     def set_aside(self, attempt: int, why: str = "") -> None:
-        """Move attempt ``attempt`` and the later ones into ``set_aside_NN/``: they stay readable and count no more.
+        """Move attempt ``attempt`` and the later ones into ``set_aside_NN/``: they stay readable but no longer count.
 
         Args:
             why: What was damaged; said to the user, and written into ``set_aside_NN/why.txt``.
@@ -241,7 +241,7 @@ class SessionStore:
 
         Args:
             keep: ``all``; ``last``, the newest; or ``none``, the newest until the session is over.  One that the machinery ended may
-                still be made to go on, so it keeps its newest.
+                still be continued, so it keeps its newest.
         """
         if keep == "all":
             return

@@ -150,7 +150,7 @@ def _definition(kind: type[act.Action]) -> Data:
             properties[field.name] = {"type": JSON_TYPES[str(field.type).removesuffix(" | None")]}
     required = [f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING]
     summary = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
-    summary = "" if summary.startswith(f"{kind.__name__}(") else summary  # a dataclass without words has its signature there
+    summary = "" if summary.startswith(f"{kind.__name__}(") else summary  # a dataclass without a docstring has its signature there
     return {
         "type": "function",
         "function": {

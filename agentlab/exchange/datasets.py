@@ -87,7 +87,7 @@ def _card(run: Run, lines: list[Data], attempts: int) -> str:
 
 
 def _seen(before: Data, after: Data, shown: tuple[str | None, str | None]) -> Data:
-    """The columns of what there was to see; those of what there is not are left out."""
+    """The columns of what there was to see; columns without content are left out."""
     screens = {"screen_file_name": shown[0], "next_screen_file_name": shown[1]} if shown[0] is not None else {}
     texts = {"observation": before["observation"], "next_observation": after["observation"]}
     return screens | (texts if before["observation"] is not None else {})

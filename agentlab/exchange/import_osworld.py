@@ -2,7 +2,7 @@
 
     <results>/<action space>/<observation type>/<model>/<domain>/<task id>/
         traj.jsonl            a line per action: step_num, action, response, screenshot_file … (upstream's lib_run_single.py)
-        result.txt            the score; missing if the task did not get to its end
+        result.txt            the score; missing if the task did not finish
         step_<n>_<time>.png   the screen *after* an action; the first screen is kept by some runners only (:mod:`.osworld_traj`)
     <results>/…/<model>/args.json   settings
 
@@ -160,7 +160,7 @@ class _Task:
             self.session.commit(1, rows.broken(self.spec, 1, "", broken, 0.0))
             self.remark("no result, and an error in its trajectory: counted as ended by the machinery")
         else:
-            self.remark("no result: it did not get to its end, or is still being made")
+            self.remark("no result: it did not finish, or is still running")
 
     def _steps(self, entries: Sequence[traj.Entry]) -> tuple[list[Step], str]:
         """Record the steps; returns them, and the last screen."""
@@ -187,7 +187,7 @@ class _Task:
             except (ValueError, RecursionError):
                 entry = None
             if not isinstance(entry, dict):
-                self.remark(f"traj.jsonl, line {number} is torn")
+                self.remark(f"traj.jsonl, line {number} is incomplete")
             elif traj.is_action(entry):
                 entries.append(entry)
                 if "instruction" in entry:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Imported:
-    """What came in.
+    """What was imported.
 
     Attributes:
         tasks: Task directories found.
-        graded: Those with a score; the others did not get to their end, or were ended by the machinery.
+        graded: Those with a score; the others did not finish, or were ended by the machinery.
         solved: Those with the full score.
-        remarks: What was torn, missing or odd.
+        remarks: What was incomplete, missing or unexpected.
     """
 
     tasks: int = 0

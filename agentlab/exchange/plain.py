@@ -87,7 +87,7 @@ def _actions(recorded: Any) -> list[Data]:
 
 def _seen(attempt: Attempt, event: Data) -> Data:
     """What there was to see: ``screen``, a file's name or None if it cannot be shown; ``observation``, a text or None; and whether
-    there was a picture (``pictured``), so that a screen that is missing is known to be.
+    there was a picture (``pictured``), so that a missing screen can be told from none.
     """
     observation = event.get("observation")
     observation = observation if isinstance(observation, str) else None

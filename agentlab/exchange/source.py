@@ -83,7 +83,7 @@ class Screens:
         """Path of a screen relative to the export's folder, ``images/<session>/attempt_01/000.webp``; None where there was none.
 
         Raises:
-            StoreError: it is missing, or no WebP image.
+            StoreError: it is missing, or is not a WebP image.
         """
         name = seen["screen"]
         if not seen["pictured"]:
@@ -103,7 +103,7 @@ def copy_screen(attempt: Path, name: str, target: Path) -> None:
     """Copy ``screens/<name>`` of an attempt.
 
     Raises:
-        StoreError: there is none, it lies outside the attempt, or it is not a WebP image.
+        StoreError: it does not exist, it lies outside the attempt, or it is not a WebP image.
     """
     source = screen_path(attempt, f"screens/{name}")
     try:

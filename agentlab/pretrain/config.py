@@ -123,7 +123,7 @@ def plan_of(file: Path | None, **given: Any) -> PretrainConfig:
     """The settings of a JSON file, under those that are ``given``.
 
     Raises:
-        UsageError: the file cannot be read, or names a setting that does not exist or a value that is none.
+        UsageError: the file cannot be read, or names a setting that does not exist or a value that is not allowed.
     """
     settings: Any = {}
     if file is not None:

@@ -45,7 +45,7 @@ STATEFUL = (
 """Prefixes of tasks whose page keeps something of the previous episode: loaded afresh every second episode."""
 
 POINTING = ("click-menu", "use-autocomplete", "drag-")
-"""Prefixes of tasks that live from where the pointer is."""
+"""Prefixes of tasks that depend on where the pointer is."""
 
 FOCUSED = ("click-dialog", "login-user-popup")
 """Prefixes of tasks whose first screen shows a focus that the page takes by itself."""
@@ -139,7 +139,7 @@ class Grid:
         ``source(tile)`` gives the next (task, seed) for a tile; a tile that stays with its task saves loading the page.
 
         Yields:
-            (tile, task, seed, episode, reason): the reason is "" for a solved episode, else why it is none.
+            (tile, task, seed, episode, reason): the reason is "" for a solved episode, else why it was not solved.
 
         Raises:
             InfrastructureError: the browser died or hung.

@@ -2,7 +2,7 @@
 
 The policy of the first phase is asked, greedily and at temperature 1, on screens that it was not trained on.  Where its reply
 misses, an attempt is composed of the expert's steps before, the wrong step, and perhaps the steps after; one to three such attempts
-are rendered by :func:`retrospect.guidance.render_tried`, and the policy learns to give the expert's reply all the same.  So it learns
+are rendered by :func:`retrospect.guidance.render_tried`, and the policy learns to give the expert's reply anyway.  So it learns
 two things: "not that one: the next best", and that the early steps of a failed attempt may have been right.  On screens it was
 trained on neither would be learned: there its first choice is right, and the guidance says nothing that it did not know.
 """

@@ -125,7 +125,7 @@ class Replayer:
         self._envs: EnvSlot | None = None
 
     def replay(self, session: str, attempt: Attempt) -> Replay | None:
-        """Make an attempt again; None if it is not one to replay (unfinished, or not solved where only solved ones are asked for).
+        """Repeat an attempt; None if it is not one to replay (unfinished, or not solved where only solved ones are asked for).
 
         Raises:
             SetupError: the environment is unavailable on this machine.
@@ -180,7 +180,7 @@ class Replayer:
         self._compare(env, recorded, observation, 0, done)
 
     def _step(self, env: TaskEnv, attempt: Attempt, index: int, actions: tuple[act.Action, ...], done: Replay) -> bool:
-        """Make step ``index`` (from 1) again; whether the episode is over."""
+        """Repeat step ``index`` (from 1); returns whether the episode is over."""
         last = index == len(attempt.steps)
         recorded = self._expect(env, attempt, attempt.end if last else attempt.steps[index], done)
         observation, _, terminated, truncated, info = env.step(actions)

@@ -32,7 +32,7 @@ from policies.registry import NAMES
 MODEL_WORDS = {"dtype": ("float32", "bfloat16", "float16"), "device": ("cpu", "cuda"), "platform": ("computer", "mobile")}
 """Options of a policy that are one of a few words: these are taken from a run, other texts only from the user."""
 NUMBERS = ("delta_norm2", "residual_before", "residual_after", "kl_mean", "kl_max", "log_odds_shift")
-"""Of an update, in the table; all of them are in the file."""
+"""The numbers of an update that the table shows; the file has all of them."""
 
 
 @dataclass(frozen=True)

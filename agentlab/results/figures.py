@@ -91,7 +91,7 @@ END_WIDTH = 150
 TEXT_CELL = (180, 300)
 """Height and width of the cell of a step that has a text instead of a screen."""
 MAX_LINES = 4
-"""Of a thought."""
+"""Most lines of a thought that are shown."""
 
 
 @dataclass(frozen=True)

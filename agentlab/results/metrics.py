@@ -108,7 +108,7 @@ def sessions(rows: Iterable[Row]) -> list[SessionSummary]:
 
 
 def ended_sessions(rows: Sequence[Row]) -> list[SessionSummary]:
-    """The sessions that will make no further attempt: those that every share is over."""
+    """The sessions that will make no further attempt: every share is taken over these."""
     ended = {r.task for r in rows if r.session_over}
     return [s for s in sessions(rows) if s.task in ended]
 
@@ -200,7 +200,7 @@ def graded_mean(found: Sequence[SessionSummary]) -> float | None:
 
 
 def unparsable_draws(rows: Iterable[Row]) -> float | None:
-    """Share of the drawn replies that were no action: those acted on and those drawn again (``sampling.no_repeat``) together."""
+    """Share of the drawn replies that were not actions: those acted on and those drawn again (``sampling.no_repeat``) together."""
     drawn = [(r.unparsable + r.redrawn_unparsable, r.steps + r.redrawn) for r in rows]
     total = sum(draws for _, draws in drawn)
     return sum(bad for bad, _ in drawn) / total if total else None
@@ -262,7 +262,7 @@ def bootstrap_mean(values: Sequence[float], *, seed: int, resamples: int = 10_00
 
 
 def success_bands(found: Sequence[SessionSummary], attempts: int, *, seed: int = 0) -> list[tuple[float, Interval]]:
-    """success@1 … success@attempts, each with its 95 % bootstrap interval over sessions; (0, (0, 1)) where there are none."""
+    """success@1 … success@attempts, each with its 95 % bootstrap interval over sessions; (0, (0, 1)) without sessions."""
     if not found:
         return [(0.0, (0.0, 1.0))] * attempts
     return [bootstrap_mean([float(s.solved_within(k)) for s in found], seed=seed) for k in range(1, attempts + 1)]

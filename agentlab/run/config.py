@@ -182,7 +182,7 @@ def resolve(flags: Settings, *, file: Path | None = None, sets: Sequence[str] = 
 
 
 def _with_writer(adapt: Settings, policy: str) -> Settings:
-    """Where words are learned and nobody was named to write them, a policy that can write does so itself."""
+    """Where words are learned and no engine was named to write them, a policy that can write does so itself."""
     words = adapt.get("words")
     if isinstance(words, Mapping) and words.get("method", "none") != "none" and "engine" not in words and writes_text(policy):
         return {**adapt, "words": {**words, "engine": "self"}}  # copies: the preset's own settings are shared

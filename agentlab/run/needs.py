@@ -30,7 +30,7 @@ def gpu_memory(policy: str, sessions: int) -> float | None:
 
 
 def policy_lacks(config: RunConfig) -> Iterator[SetupError]:
-    """What this machine lacks for the policy, each with what mends it.  Who names a device is taken at their word."""
+    """What this machine lacks for the policy, each with what mends it.  A device that the user names is not questioned."""
     needed = gpu_memory(config.policy, config.parallel)
     if hub_repository(config.policy) is None or "device" in config.model:
         return

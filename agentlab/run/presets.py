@@ -24,7 +24,7 @@ class Preset:
     settings: dict[str, Any]
 
     def method(self, axis: str) -> str:
-        """Of ``words`` or ``weights``."""
+        """The method of an axis, ``words`` or ``weights``."""
         return str(self.settings["adapt"][axis]["method"])
 
 
@@ -66,7 +66,7 @@ def preset_named(name: str) -> Preset:
     """The preset ``name``, or the pair ``WORDS+WEIGHTS``.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such preset.
     """
     if name in PRESETS:
         return PRESETS[name]

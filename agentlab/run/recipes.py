@@ -14,7 +14,7 @@ def recipe_named(name: str) -> Recipe:
     """The recipe called ``name``.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such recipe.
     """
     known = recipes()
     if name not in known:

@@ -65,7 +65,7 @@ def check_modalities(config: RunConfig, task: TaskSpec) -> None:
     """Refuse a policy that needs what the benchmark's observations do not have.
 
     Raises:
-        UsageError: it does.
+        UsageError: the policy does.
     """
     given = shows(task)
     if not given or (lacking_ := needs(config.policy) - given) == frozenset():
@@ -82,7 +82,7 @@ class Runner:
 
     Every session's randomness is derived from (seed, task id), and nothing but the frozen backbone is shared, so results do not
     depend on which worker runs a session, or when, but for the rounding of batched products: a token that two replies draw from
-    differently composed batches can differ where two logits are equal to about six digits.  ``workers=1`` leaves nothing open.
+    differently composed batches can differ where two logits are equal to about six digits.  ``workers=1`` excludes even that.
     """
 
     def __init__(

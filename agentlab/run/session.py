@@ -89,7 +89,7 @@ class Session:
     def _attempt(self, theta: PolicySession, t: int, x: str, h: History) -> tuple[Row, Played | None]:
         """Attempt ``t`` under guidance ``x``, with what is learned from it; its files are complete when this returns.
 
-        Returns its row, and what it was; None if the machinery never let it end.
+        Returns its row, and what it was; None if the machinery kept it from ending.
         """
         writer = AttemptWriter(self.store.start_attempt(t))
         broken: list[Breakage] = []
@@ -225,8 +225,8 @@ class Session:
     def _restore(self, made: list[Row]) -> tuple[PolicySession, list[Row], str, History]:
         """θ, rows, x and H as the last finished attempt left them.
 
-        Where its files are damaged: as the newest attempt left them whose files are whole.  What came after that one is set aside,
-        said and never counted, for it was made under what is unavailable now, or cannot be continued.
+        If its files are damaged: as left by the newest attempt whose files are intact.  Later attempts are set aside, reported
+        and never counted, because they were made under something that is unavailable now, or cannot be continued.
         """
         why = ""
         for n in range(len(made), 0, -1):
@@ -248,7 +248,7 @@ class Session:
         """Bring θ and the words to where the attempts ``made`` left them; returns x and H.
 
         Raises:
-            StoreError: a file that says so is missing or damaged.
+            StoreError: a file that records this is missing or damaged.
         """
         h: History = ()
         if self.config.sampling.no_repeat or self.config.history != "fresh":

@@ -58,7 +58,7 @@ class Setting:
 
     @property
     def section(self) -> str:
-        """What stands before the last dot; ``run`` where there is none."""
+        """What stands before the last dot; ``run`` if there is no dot."""
         return self.name.rpartition(".")[0] or "run"
 
 
@@ -76,7 +76,7 @@ def matching(name: str) -> list[Setting]:
     """The settings meant by a name, the end of one (``beta``), or a section (``adapt.words``).
 
     Raises:
-        UsageError: there are none.
+        UsageError: there is no such setting.
     """
     everything = all_settings()
     names = {name, complete_key(name)}
@@ -93,7 +93,7 @@ def _of(model: Any, prefix: str, of: str) -> Iterator[Setting]:
     """The settings of a section: of a pydantic model, or of a dataclass with annotated fields."""
     for name, (kind, info) in _fields(model).items():
         sections = sections_of(kind)
-        if len(sections) > 1:  # one per method; what they say of their own name is said once
+        if len(sections) > 1:  # one per method; the description of their `method` field is given once
             yield from (s for s in _of(kind, f"{prefix}{name}.", of) if s.name.endswith(".method"))
         for section in sections:
             if len(sections) > 1:

@@ -228,7 +228,7 @@ def _is_finite(value: Any) -> bool:
 
 
 class Nobody:
-    """In a tracker's place where none was asked for."""
+    """Stands in for a tracker when none was asked for."""
 
     def start(self, rows: Sequence[Row]) -> None:
         """Nothing to do."""

@@ -34,7 +34,7 @@ class EnvSlot:
         """The machinery broke: the next :meth:`get` makes another environment."""
         env, self._env = self._env, None
         if env is not None:
-            with contextlib.suppress(InfrastructureError):  # it is broken already; what counts is that it is let go
+            with contextlib.suppress(InfrastructureError):  # it is broken already; all that matters is that it is released
                 env.close()
 
     def close(self) -> None:

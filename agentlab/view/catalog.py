@@ -95,7 +95,7 @@ class Catalog:
         return Run(self.folder, self._config[1], [row for rows in self._rows.values() for row in rows.values()])
 
     def _table(self, run: Run) -> list[tuple[str, str]]:
-        """The final table so far, made again only when something has changed."""
+        """The final table so far, computed again only when something has changed."""
         if self._summary[0] != self._rows_revision:
             rows = [row for name in sorted(self._rows) for _, row in sorted(self._rows[name].items())]
             self._summary = (self._rows_revision, summary_lines(summarize(rows, attempts=run.attempts)))

@@ -70,7 +70,7 @@ class Library:
         """One session: its attempts, step by step.
 
         Raises:
-            UsageError, StoreError: there is none.
+            UsageError, StoreError: there is no such session.
         """
         run = self._folder(key)
         folder = find_session(run, name)
@@ -83,7 +83,7 @@ class Library:
         """The file of a screen.
 
         Raises:
-            UsageError, StoreError: there is none, or it lies outside its attempt.
+            UsageError, StoreError: there is no such screen, or it lies outside its attempt.
         """
         folder = find_session(self._folder(key), name)
         if not attempt.isdecimal():

@@ -110,5 +110,5 @@ def parse_address(address: str) -> tuple[str, Sequence[int]]:
     host, _, listed = address.removeprefix("address:").rpartition(":")
     ports = listed.split(",")
     if not all(port.isascii() and port.isdecimal() and 0 < int(port) < 65536 for port in ports) or len(set(ports)) < len(ports):
-        raise UsageError(f"{address!r} is no provider of emulators.", "Write ours, upstream, HOST:PORT or HOST:PORT,PORT,...")
+        raise UsageError(f"{address!r} is not a provider of emulators.", "Write ours, upstream, HOST:PORT or HOST:PORT,PORT,...")
     return host or LOOPBACK, [int(port) for port in ports]

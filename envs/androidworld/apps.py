@@ -4,8 +4,8 @@ Upstream takes the first entry of its own table that is a *prefix pattern* of th
 that name where nothing matches, so "Calendar" opens nothing; neither says so.  Here a name is looked up whole and resolved before it is
 sent, to one that upstream's matcher and our guest server both open right; an unknown one is refused.
 
-A name that upstream's table has means what it means there (Messages, Maps and Photos are Google's); names that it has not, which goals,
-screens and models use all the same, mean the benchmark's applications.
+A name that upstream's table has means what it means there (Messages, Maps and Photos are Google's); other names that goals,
+screens and models use mean the benchmark's applications.
 """
 
 from __future__ import annotations

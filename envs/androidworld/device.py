@@ -29,13 +29,13 @@ class Instance:
         """The instance that a task of :class:`~envs.androidworld.suite.AndroidWorldSuite` names.
 
         Raises:
-            UsageError: its options name none, or its seed is another instance's.
+            UsageError: its options name no instance, or its seed is another instance's.
         """
         try:
             found = cls(str(spec.options["family"]), spec.name, int(spec.options["suite_seed"]), int(spec.options["index"]))
         except (KeyError, TypeError, ValueError) as error:
             hint = "Make tasks with envs.androidworld.suite.make_spec(family, name, seed, index)."
-            raise UsageError(f"The task {spec.id} is no instance of AndroidWorld.", hint) from error
+            raise UsageError(f"The task {spec.id} is not an instance of AndroidWorld.", hint) from error
         if tasks.instance_seed(found.seed, found.name, found.index) != spec.seed:
             raise UsageError(f"The seed of {spec.id} is not that of instance {found.index} of suite {found.seed}.")
         return found
@@ -47,7 +47,7 @@ class Instance:
 
 @dataclass(frozen=True)
 class Look:
-    """The screen, and the tree of its elements (JSON) where that was asked for and can be had."""
+    """The screen, and the tree of its elements (JSON) where that was asked for and is available."""
 
     screenshot: Screenshot
     tree: str | None = None
@@ -87,7 +87,7 @@ class Device(abc.ABC):
 
         Args:
             instance: What is started.
-            restore: Load the emulator's snapshot first (UsageError where there is none).
+            restore: Load the emulator's snapshot first (UsageError if there is no snapshot).
         """
 
     @abc.abstractmethod
@@ -119,7 +119,7 @@ class Device(abc.ABC):
 
     @abc.abstractmethod
     def end(self) -> None:
-        """Tear down what is active; nothing happens where nothing is."""
+        """Tear down the active task; does nothing if none is active."""
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -135,4 +135,4 @@ def decode(data: bytes) -> Screenshot:
     try:
         return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{len(data)} bytes that are no image") from error
+        raise ValueError(f"{len(data)} bytes that are not an image") from error

@@ -28,7 +28,7 @@ KINDS = (
     act.OpenApp, act.Answer, act.Finished, act.Fail,
 )  # fmt: skip
 SCREEN = (1080, 2400)
-"""Of the Pixel 6 that upstream prescribes."""
+"""The screen (width, height) of the Pixel 6 that upstream prescribes."""
 STATUS_BAR = 0.055
 """Height of the bar with clock, signal and battery, as a share of the screen's longer side."""
 DEFAULT_TASK, DEFAULT_SUITE_SEED = "OpenAppTaskEval", 30
@@ -39,7 +39,7 @@ class AndroidWorldEnv(GUIEnv):
     """One AndroidWorld task on an emulator from a provider.
 
     The task is one of :class:`~envs.androidworld.suite.AndroidWorldSuite`.  Every reset tears down what was active and initialises
-    the same instance anew, with unchanged parameters; a goal that comes out different is a failure of the machinery (the miniwob
+    the same instance again, with unchanged parameters; a goal that comes out different is a failure of the machinery (the miniwob
     family draws its goal on the device, and is exempt).  A task that cannot be initialised or scored is one too.
 
     Score, as upstream's runner counts: that of upstream's own check of the device if the agent declared itself done (``Finished`` or
@@ -196,7 +196,7 @@ class AndroidWorldEnv(GUIEnv):
 
     # -- experts -----------------------------------------------------------------------------------------------------------------
     def oracle(self) -> tuple[str, tuple[act.Action, ...]] | None:
-        """The demonstration's actions of the current step, or None where there is none (left)."""
+        """The demonstration's actions of the current step, or None if there are none (left)."""
         if self._instance is None or not self.oracle_available:
             return None
         steps = self._demonstrations.get(self._instance.name, ())
@@ -209,7 +209,7 @@ class AndroidWorldEnv(GUIEnv):
         return self._device
 
     def _wrong_screen(self, width: int, height: int) -> UsageError | InfrastructureError:
-        """At first sight the option is wrong; later it is the device."""
+        """The error for another size: before the first picture the option is wrong, later the device."""
         if not self._seen:
             hint = f"Say so: --set 'androidworld.screen=[{width},{height}]'."
             return UsageError(f"The device's screen has {width}x{height} pixels, not {self._screen[0]}x{self._screen[1]}.", hint)
@@ -218,7 +218,7 @@ class AndroidWorldEnv(GUIEnv):
     def _give_back(self, error: InfrastructureError | None) -> None:
         device, self._device = self._device, None
         if device is not None:
-            with contextlib.suppress(InfrastructureError):  # what cannot even be given back, the provider removes when it closes
+            with contextlib.suppress(InfrastructureError):  # what cannot be given back is removed when the provider closes
                 self._provider.release(device, error)
 
     @contextmanager
@@ -231,7 +231,7 @@ class AndroidWorldEnv(GUIEnv):
         except InfrastructureError as error:
             self._running = False
             explained = error
-            with contextlib.suppress(InfrastructureError):  # the engine may have failed as well; what came first is the news
+            with contextlib.suppress(InfrastructureError):  # the engine may have failed as well; what failed first is reported
                 explained = self._provider.explain(self._device, error)
             self._give_back(error)
             raise explained from error
@@ -241,4 +241,4 @@ def _answer(device: Device, text: str) -> None:
     try:
         device.answer(sendable(text))
     except InvalidActionError:
-        return  # an answer that cannot be sent is no answer; the task is scored without one
+        return  # an answer that cannot be sent is not an answer; the task is scored without one

@@ -68,4 +68,4 @@ def read_demonstrations(path: str | Path) -> Demonstrations:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
         return {str(name): tuple(tuple(act.from_json(one) for one in step) for step in steps) for name, steps in data.items()}
     except (OSError, ValueError, TypeError, AttributeError, InvalidActionError) as error:
-        raise UsageError(f"{path} is no file of demonstrations: {error}", "See docs/androidworld.md for its form.") from error
+        raise UsageError(f"{path} is not a file of demonstrations: {error}", "See docs/androidworld.md for its form.") from error

@@ -55,7 +55,7 @@ class OurDevice(Device):
         return self.revive()
 
     def revive(self) -> str:
-        """A phone that was left with a black or plain screen is brought home: what an application shows is no failure of the device."""
+        """A phone that was left with a black or plain screen is brought home: what an application shows is not a failure of the device."""
         try:
             state = self._health()[1].get("state")
             if state in ("blank", "frozen"):
@@ -183,7 +183,7 @@ def _pixels(answer: Response) -> Screenshot:
     """The picture of /screenshot: bare bytes, which cost a copy on the loopback interface where PNG costs 0.1 s.
 
     Raises:
-        KeyError, ValueError: it is none.
+        KeyError, ValueError: it is not a picture.
     """
     if answer.headers.get("Content-Type") != "application/octet-stream":
         raise ValueError(f"{answer.headers.get('Content-Type')}: {answer.text(80)!r}")
@@ -195,7 +195,7 @@ def _decoded(screenshot: dict[str, Any]) -> Screenshot:
     """The picture of an observation, in base64.
 
     Raises:
-        KeyError, TypeError, ValueError: it is none.
+        KeyError, TypeError, ValueError: it is not a picture.
     """
     data = base64.b64decode(screenshot["data"], validate=True)
     return np.frombuffer(data, np.uint8).reshape(int(screenshot["height"]), int(screenshot["width"]), 3)

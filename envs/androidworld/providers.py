@@ -43,7 +43,7 @@ MEMORY = "8g"
 STARTS = 64
 """How many emulators may boot at once: as many as are asked for.  Warm ones mostly wait; of cold ones one installs, the rest wait."""
 STRIKES = 3
-"""Failures in a row after which an emulator that calls itself healthy is replaced all the same."""
+"""Failures in a row after which an emulator that calls itself healthy is replaced anyway."""
 
 
 class Provider(ABC):
@@ -61,7 +61,7 @@ class Provider(ABC):
 
         Raises:
             SetupError: the machine lacks something; the hint is the command that brings it.
-            InfrastructureError: there is none that answers.
+            InfrastructureError: no device answers.
         """
 
     @abstractmethod
@@ -145,7 +145,7 @@ class ContainerProvider(Provider):
 
     def release(self, device: Device, error: InfrastructureError | None = None) -> None:
         with self._lock:
-            # A task that cannot be initialised is no fault of the emulator; some never can be.
+            # A task that cannot be initialised is not the emulator's fault; some tasks never can be.
             if error is None or error.component != "task":
                 self._strikes[device] = 0 if error is None else self._strikes.get(device, 0) + 1
             worn = self._strikes.get(device, 0) >= STRIKES
@@ -224,7 +224,7 @@ class OurProvider(ContainerProvider):
 
 
 class UpstreamProvider(ContainerProvider):
-    """Upstream's image as it is, unprivileged.  Every start installs everything anew: upstream keeps nothing."""
+    """Upstream's image as it is, unprivileged.  Every start installs everything again: upstream keeps nothing."""
 
     name = "upstream"
     image = UPSTREAM_IMAGE
@@ -264,7 +264,7 @@ def require_kvm() -> str:
     """The KVM device's path.
 
     Raises:
-        SetupError: there is none, or this user may not use it.
+        SetupError: it does not exist, or this user may not use it.
     """
     if not KVM.exists():
         raise SetupError(

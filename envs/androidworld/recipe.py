@@ -19,7 +19,7 @@ BASE_IMAGE = "agentlab/androidworld-base"
 FOLDER = "androidworld/base"
 SOURCE = "android_world.tar.gz"
 SOURCE_TREE = "e7c210bac979293ad7c2ba0421ae2606064c87d2"
-"""Git's own digest of upstream's files at the pinned revision: an archive of them is packed anew now and then, its content is not."""
+"""Git's own digest of upstream's files at the pinned revision: an archive of them is repacked now and then, with the same content."""
 RECIPE_FILES = ("Dockerfile", "constraints.txt", "build-requirements.txt", "pixel_6.ini")
 
 
@@ -31,7 +31,7 @@ class Input:
         name: What the Dockerfile calls it.
         url: Where it is published.
         size: Bytes, if known beforehand.
-        check: Raises ValueError where a file is another one.
+        check: Raises ValueError if a file is not the pinned one.
     """
 
     name: str
@@ -120,10 +120,10 @@ def inputs_dir() -> Path:
 
 
 def fetch_inputs(watch: Watcher, folder: Path | None = None) -> Path:
-    """Download what is missing, continue what was broken off, and check everything.
+    """Download what is missing, continue interrupted downloads, and check everything.
 
     Raises:
-        SetupError: a file cannot be had, or is another one than the pinned one.
+        SetupError: a file is unavailable, or is not the pinned one.
     """
     folder = folder or inputs_dir()
     for number, one in enumerate(INPUTS, start=1):

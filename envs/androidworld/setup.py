@@ -89,7 +89,7 @@ def enough_disk() -> str:
     """How much is free, where our image is here or would fit.
 
     Raises:
-        SetupError: it is not, and would not.
+        SetupError: it is not here, and would not fit.
     """
     free = free_gb()
     try:
@@ -103,7 +103,7 @@ def enough_disk() -> str:
 def fetch(watch: Watcher, *, base: str = "", prepare: bool = True, knobs: Mapping[str, Any] | None = None) -> None:
     """Build our image, from its pinned inputs on, and install the benchmark's applications once.
 
-    What is there already is used: downloads continue where they broke off, the engine keeps finished steps of a build, and an
+    What is there already is used: downloads continue where they stopped, the engine keeps finished steps of a build, and an
     installed phone stays in its volume.
 
     Args:

@@ -2,7 +2,7 @@
 
 A picture of one colour may be a switched-off display or a plain page, one that no action has changed may be a frozen one or an action
 without effect.  Where adb can be reached, the phone is asked to draw a mark of its own; where not, the doubt is settled when the episode
-is over, by going home, which must look otherwise.
+is over, by going home, which must change the picture.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MARK = ("system", "pointer_location")
 MARK_SECONDS = 8.0
 MARK_POLL_SECONDS = 0.1
 EQUAL_LOOKS = 3
-"""Of pictures that no action has changed, the first is questioned, and then every third one."""
+"""Among pictures that no action has changed, the first is questioned, and then every third one."""
 
 Shell = Callable[[list[str]], str]
 """Runs one command of the phone's shell, given as words, and returns its output."""

@@ -83,7 +83,7 @@ def find(family_name: str, name: str) -> Task:
     """A task of a family.
 
     Raises:
-        UsageError: there is none (the nearest names are offered).
+        UsageError: it has no such task (the nearest names are offered).
     """
     tasks = family(family_name)
     if name not in tasks:

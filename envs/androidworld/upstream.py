@@ -1,6 +1,6 @@
 """Client of upstream's own server (``server/android_server.py``), with its traps closed where that can be done from outside.
 
-What cannot be: without a side door a picture costs 35 MB of JSON and about half a minute, text always ends with Enter and loses what
+What stays open: without a side door a picture costs 35 MB of JSON and about half a minute, text always ends with Enter and loses what
 is not ASCII (refused here), and there is no swipe between points.  Every error but a malformed query is "500 Internal Server Error",
 so whatever is sent is checked here first, and a 500 always is a failure of the machinery.
 """
@@ -184,7 +184,7 @@ class UpstreamDevice(Device):
         try:
             self.end()
         except InfrastructureError:
-            return  # what made the task fail is the news; the next attempt makes new objects anyway
+            return  # what made the task fail is what to report; the next attempt makes new objects anyway
 
     def _ask(self, method: str, route: str, query: dict[str, Any], *, component: str = "", **request: Any) -> dict[str, Any]:
         answer: Response = self._connection.send(method, route, seconds=SECONDS.get(route, 30.0), params=query, **request)

@@ -47,7 +47,7 @@ class ContainerSpec:
         pids: Limit of processes and threads.
         devices: Host devices to pass, e.g. ``/dev/kvm``.
         read_only_files: Host path -> path in the container.
-        volumes: Name of a Docker volume, made when there is none -> path in the container.
+        volumes: Name of a Docker volume, created if missing -> path in the container.
         groups: Additional groups of its user, by number (the one that owns a device).
         init: Whether Docker's own init is its first process, for images that bring none and start many.
         network: Docker's name of the network, ``"none"`` for no network at all; None is the one in which containers are apart.
@@ -108,7 +108,7 @@ class Fleet:
         self._remove_leftovers()
         self._mine: set[str] = set()
         self._abandoned: set[str] = set()
-        """Of mine, those that nobody uses and that could not be removed while the engine was away."""
+        """Containers of this fleet that are unused but could not be removed while the engine was down."""
         self._lock = threading.Lock()
         self._closed = False
 
@@ -193,7 +193,7 @@ class Fleet:
             self._give_up(name)
 
     def _named(self, name: str) -> Container | None:
-        """Our container of this name; None, and forgotten, when there is none."""
+        """Our container of this name; None, and forgotten, if it does not exist."""
         with engine_errors(f"look for {name}"):
             try:
                 return Container(self._client.containers.get(name))

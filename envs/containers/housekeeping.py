@@ -98,7 +98,7 @@ def find(selector: str, ledger: Ledger | None = None) -> list[Listing]:
     """Our containers whose name or run is ``selector``.
 
     Raises:
-        UsageError: there is none (the nearest names are offered).
+        UsageError: no container or run has that name (the nearest names are offered).
     """
     rows = [row for row in ls(ledger) if row.ours]
     found = [row for row in rows if selector in (row.name, row.owner.run)]

@@ -25,9 +25,9 @@ _making = threading.Lock()
 
 
 def ensure_network(client: docker.DockerClient) -> str:
-    """The id of the network, which all runs of an engine share; made when there is none.
+    """The id of the network, which all runs of an engine share; created if missing.
 
-    Its name would not do: Docker lets two processes make one of the same name at the same time, and takes neither after that.
+    Its name is not enough: Docker lets two processes make one of the same name at the same time, and takes neither after that.
     """
     with _making, engine_errors("make a network for its guests"):
         if not (found := _found(client)):

@@ -1,7 +1,7 @@
 """Whose container is it, and is that process still there?  Labels on the container, and a ledger of what this machine started.
 
 A container is ours only if both agree: labels can be copied, and an engine may be shared with other people and machines.  The
-ledger's entry is written before the container is created, so that no moment of a killed run leaves one that nobody knows.
+ledger's entry is written before the container is created, so that a run killed at any moment leaves no unknown container.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ class SparePool:
         return container
 
     def _booted(self, spare: Future[Container]) -> Container | None:
-        """None when it did not boot: that may have been long ago, and is not a reason why the next one should not."""
+        """None when it did not boot: that may have been long ago, and does not mean that the next one will not."""
         try:
             return spare.result()
         except InfrastructureError as error:

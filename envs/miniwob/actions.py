@@ -25,7 +25,7 @@ HELD = (act.MouseDown, act.MouseUp, act.KeyDown, act.KeyUp)
 
 WAIT_SECONDS = 0.5
 MOST_WAIT_SECONDS = 2.0
-"""Of a wait whose length the agent gives: no page of MiniWoB++ takes longer."""
+"""A longer wait that the agent asks for is cut to this: no page of MiniWoB++ takes longer."""
 SCROLL_PIXELS = 60
 """Per scroll action; the scrollable boxes of the tasks are 90 to 150 pixels high, so nothing is skipped unseen."""
 

@@ -121,7 +121,7 @@ class Browser:
         self._playwright: Playwright | None = None
         self._context: BrowserContext | None = None
         self._loop = asyncio.new_event_loop()
-        # What breaks is raised by the call that was waiting; whatever Playwright left unawaited is no further news.
+        # A failure is raised by the call that was waiting; calls that Playwright left unawaited have nothing to add.
         self._loop.set_exception_handler(lambda loop, context: None)
         self._thread = threading.Thread(target=self._loop.run_forever, name="agentlab-browser", daemon=True)
 

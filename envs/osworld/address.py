@@ -26,7 +26,7 @@ class AddressProvider(Provider):
         patience: How many seconds a guest may take to become usable: one that somebody works with is not at rest at every moment.
 
     Raises:
-        UsageError: an address that is none.
+        UsageError: a malformed address.
         SetupError: a host that has no address.
     """
 
@@ -74,7 +74,7 @@ def parse_address(address: str) -> tuple[str, dict[int, int]]:
     """
     host, *rest = (address if not address.split(":")[0].isdecimal() else f"{LOOPBACK}:{address}").split(":")
     if not host or not 1 <= len(rest) <= 4 or not all(port.isdecimal() and 0 < int(port) < 65536 for port in rest):
-        raise UsageError(f"{address!r} is no address of a guest.", f"Write HOST:SERVER, or all that it has: {FORM}.")
+        raise UsageError(f"{address!r} is not the address of a guest.", f"Write HOST:SERVER, or all that it has: {FORM}.")
     return host, dict(zip(ORDER, map(int, rest), strict=False))
 
 
@@ -92,7 +92,7 @@ def resolved(address: str) -> tuple[str, dict[int, int]]:
     """As :func:`parse_address`, with the host's number for its name: a browser refuses to be debugged under a name.
 
     Raises:
-        UsageError: no address of a guest.
+        UsageError: not the address of a guest.
         SetupError: there is no such host.
     """
     host, ports = parse_address(address)
@@ -108,7 +108,7 @@ def require_ports(addresses: Iterable[tuple[str, Mapping[int, int]]], tasks: Ite
     """Refuse tasks that are set up or graded through a port that an address does not name.
 
     Raises:
-        UsageError: there is one.
+        UsageError: there is such a task.
     """
     for name, job in tasks:
         for host, ports in addresses:

@@ -32,7 +32,7 @@ READS = 3
 """How often a question that changes nothing is asked when no answer comes; as often as OSWorld's own host asks."""
 AGAIN_SECONDS = 0.5
 FREE_BYTES = 1 << 20
-"""With less, applications fail to save."""
+"""Free disk space that a guest must have; with less, applications fail to save."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class GuestClient:
         try:
             return np.asarray(Image.open(io.BytesIO(answer.body)).convert("RGB"))
         except (UnidentifiedImageError, OSError) as error:
-            raise self._connection.failed("/screenshot", f"{len(answer.body)} bytes that are no image") from error
+            raise self._connection.failed("/screenshot", f"{len(answer.body)} bytes that are not an image") from error
 
     def accessibility_tree(self) -> str:
         """OSWorld's XML of the accessibility tree.  Takes seconds with an office document open."""
@@ -88,12 +88,12 @@ class GuestClient:
         return int(self._field(answer, "/screen_size", "width")), int(self._field(answer, "/screen_size", "height"))
 
     def wait_for_rest(self, seconds: float) -> bool | None:
-        """Wait until no program on the desktop has anything to do, at most ``seconds``: whether that came to pass.
+        """Wait until no program on the desktop has anything to do, at most ``seconds``; returns whether that happened.
 
-        None, at once, of a guest that cannot tell; only ours can.
+        None, at once, if the guest cannot tell; only ours can.
 
         Raises:
-            InfrastructureError: also when the guest's disk is full: what is not written then is no fault of the agent's.
+            InfrastructureError: also when the guest's disk is full: what is not written then is not the agent's fault.
         """
         if not self._tells_rest:
             return None
@@ -125,7 +125,7 @@ class GuestClient:
             if answer.status not in (200, 503):
                 return f"HTTP {answer.status}"
             missing = self._connection.json(answer, "/agentlab/ready").get("missing")
-            return ", ".join(map(str, missing)) if isinstance(missing, list) else "it is no server of a guest that answers"
+            return ", ".join(map(str, missing)) if isinstance(missing, list) else "it does not answer as the server of a guest does"
         except InfrastructureError as error:
             return f"the guest server does not answer ({error.message})"
 
@@ -187,7 +187,7 @@ class GuestClient:
         self._ask("POST", "/setup/upload", data={"file_path": path}, files={"file_data": data}, seconds=TRANSFER_SECONDS)
 
     def download(self, path: str) -> bytes | None:
-        """A file of the guest, or None when there is none."""
+        """A file of the guest, or None if it does not exist."""
         answer = self._again(lambda: self._file(path))
         return None if answer.status == 404 else bytes(answer.body)
 

@@ -29,7 +29,7 @@ KINDS = (
 )  # fmt: skip
 REST_POLL_SECONDS = 0.2
 MOST_WAIT_SECONDS = 60.0
-"""Of a wait whose length the agent gives."""
+"""A longer wait that the agent asks for is cut to this."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Timing:
 OFFICIAL = Timing(after_reset=60.0, after_action=3.0, before_grading=20.0, until_rest=False)
 """As the official runner waits (osworld.md §4)."""
 BRISK = Timing(after_reset=60.0, after_action=15.0, before_grading=20.0, until_rest=True)
-"""For guests without animations and clocks, such as our own: waits as long as a busy machine needs, and never in vain."""
+"""For guests without animations and clocks, such as our own: waits as long as a busy machine needs, and no longer."""
 TIMINGS = {"official": OFFICIAL, "brisk": BRISK}
 CLOCK = (240, 32)
 """Width and height of GNOME's clock with its notification mark, in the middle of the bar on top."""

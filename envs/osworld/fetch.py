@@ -39,7 +39,7 @@ def fetch_tasks(watch: Watcher, *, archive: str = upstream.ARCHIVE) -> Path:
     """OSWorld's tasks and evaluators of the pinned revision; returns their folder.
 
     Raises:
-        SetupError: they cannot be had, or are not what they should be.
+        SetupError: they are unavailable, or are not what they should be.
     """
     folder = upstream.source_folder()
     if folder.is_dir():
@@ -110,7 +110,7 @@ def fetch_files(files: Iterable[NeededFile], watch: Watcher, *, address: Callabl
     """Get the files that are not there yet.
 
     Raises:
-        SetupError: some could not be had; all others are there, and the message names those.
+        SetupError: some could not be downloaded; all others are there, and the message names those.
     """
     files = list(files)
     if not files:
@@ -148,7 +148,7 @@ def fetch_disk(
         url: Where the archive is, and the other four what it and the disk in it should be; by default the pinned ones.
 
     Raises:
-        SetupError: it cannot be had, or there is no room for it.
+        SetupError: it is unavailable, or there is no room for it.
     """
     disk = upstream.disk_file()
     size = disk_bytes or upstream.DISK_BYTES
@@ -239,10 +239,10 @@ def _pip(folder: Path, arguments: list[str]) -> None:
 def fetch(
     suite: str, watch: Watcher, *, limit: int | None = None, files: bool = True, disk: bool = False, ocr: bool = False
 ) -> None:
-    """Everything that the suite needs; what fails last does not keep the rest from being there.
+    """Everything that the suite needs; a part that fails does not keep the others from being fetched.
 
     Raises:
-        SetupError: something could not be had.
+        SetupError: something could not be downloaded or built.
     """
     failures: list[SetupError] = []
 

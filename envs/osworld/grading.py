@@ -146,7 +146,7 @@ class GraderProcess:
                 self._process.stdin.close()
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):  # a killed process ends, when a busy machine comes round to it
+        with contextlib.suppress(subprocess.TimeoutExpired):  # a killed process ends, but a busy machine may take a while
             self._process.wait(END_SECONDS)
         if self._process.stdout is not None:
             self._process.stdout.close()
@@ -173,7 +173,7 @@ class OfficialGrader:
         python: Interpreter of the grader's virtual environment; by default the one that ``agentlab fetch osworld`` built.
         source: Folder with the ``desktop_env`` to use; by default that of the fetched revision, or else the installed one.
         patience: Factor on how long a task may take to set up and to grade, for slow guests.
-        proxies: File with the proxies that tasks get which ask for one, as OSWorld describes it; None gives them none.
+        proxies: File with the proxies for tasks that ask for one, as OSWorld describes it; None gives them none.
 
     Raises:
         SetupError: the virtual environment has not been built.
@@ -219,7 +219,7 @@ class OfficialGrader:
         said = {act.Fail: "FAIL", act.Finished: "DONE"}.get(type(last), "") if last is not None else ""
         score = self._ask(self._request("score", task, guest, folder) | {"last": said}, SCORE_SECONDS, guest)
         if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score) or not 0.0 <= score <= 1.0:
-            raise InfrastructureError(f"The grader says {score!r}, which is no score.", component="grader")
+            raise InfrastructureError(f"The grader says {score!r}, which is not a score.", component="grader")
         self.forget(guest)
         return float(score)
 
@@ -282,13 +282,13 @@ class OfficialGrader:
 def _had(file: NeededFile) -> Path:
     """The file, at the pinned revision and checked, got now where it was not fetched before; kept for every later attempt.
 
-    OSWorld's code would get it anew each time, from a branch that moves.
+    OSWorld's code would download it again each time, from a branch that moves.
     """
     try:
         return download(Download(pinned(file.url), file.kept))
     except SetupError as error:
         raise InfrastructureError(
-            error.message, "`agentlab fetch osworld` tells what cannot be had.", component="grader"
+            error.message, "`agentlab fetch osworld` shows what is unavailable.", component="grader"
         ) from error
 
 

@@ -73,15 +73,15 @@ def read_job(path: Path) -> dict[str, Any]:
     """One task.
 
     Raises:
-        UsageError: it cannot be read, or is no task that OSWorld's code could run.
+        UsageError: it cannot be read, or is not a task that OSWorld's code could run.
     """
     try:
         job = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} is no OSWorld task: {error}.", "Name a file in OSWorld's task JSON.") from error
+        raise UsageError(f"{path} is not an OSWorld task: {error}.", "Name a file in OSWorld's task JSON.") from error
     problem = _problem(job)
     if problem:
-        raise UsageError(f"{path} is no OSWorld task: {problem}.", f"Known steps: {', '.join(sorted(STEP_TYPES))}.")
+        raise UsageError(f"{path} is not an OSWorld task: {problem}.", f"Known steps: {', '.join(sorted(STEP_TYPES))}.")
     return dict(job)
 
 
@@ -91,7 +91,7 @@ def _problem(job: Any) -> str:
     if not all(isinstance(job.get(key), str) and job[key] for key in ("id", "instruction")):
         return "it needs an id and an instruction"
     if not PLAIN.fullmatch(job["id"]):
-        return f"{job['id']!r} is no id"
+        return f"{job['id']!r} is not an id"
     if not isinstance(job.get("evaluator"), dict) or "func" not in job["evaluator"]:
         return "it needs an evaluator with a func"
     for step in steps(job):
@@ -142,7 +142,7 @@ def needs_google(job: Job) -> bool:
 
 
 def oracle(job: Job) -> list[tuple[act.Action, ...]]:
-    """The recorded solution, step by step; empty where there is none.
+    """The recorded solution, step by step; empty if the task has none.
 
     Raises:
         InvalidActionError: it is not made of actions.

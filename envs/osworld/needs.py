@@ -30,9 +30,9 @@ LIGHT_IMAGE_GB, GRADER_GB, SOURCE_GB = 1.5, 1.5, 0.02
 IMAGES = {"light": (LIGHT_IMAGE, LIGHT_IMAGE_GB), "official": (official.IMAGE, None)}
 NOT_ON_LIGHT = {"gimp", "libreoffice_impress", "thunderbird", "vlc", "vs_code", "vscode"}
 LIGHT_MEMORY_GB, GRADER_MEMORY_GB = 0.6, 0.4
-"""Of a desktop with an office document open, and of a grader's process."""
+"""Memory of a desktop with an office document open, and of a grader's process."""
 BUSY_CORES = {"light": 1.0, "official": float(official.CORES)}
-"""That a desktop keeps busy while it is set up, acts and is graded."""
+"""Cores that a desktop keeps busy while it is set up, acts and is graded."""
 BOOT_SECONDS = {"light": 5.0, "official": 90.0}
 SETUP_SECONDS, GRADE_SECONDS = 10.0, 10.0
 """Assumed: most tasks open one application, and save one file before they are graded."""
@@ -46,7 +46,7 @@ Check = Callable[[], object]
 
 @dataclass(frozen=True)
 class Part:
-    """Something on the disk that a run uses; ``gigabytes`` is None where nobody has said."""
+    """Something on the disk that a run uses; ``gigabytes`` is None if unknown."""
 
     what: str
     gigabytes: float | None
@@ -194,7 +194,7 @@ def disk_parts(part: str, options: Mapping[str, Any]) -> list[Part]:
 
 
 def memory_gb(options: Mapping[str, Any], workers: int) -> float:
-    """Of the machine's memory, for ``workers`` sessions at a time."""
+    """How much of the machine's memory ``workers`` sessions at a time take."""
     name = provider_of(options)
     machine = official.gigabytes(str(options.get("ram") or official.RAM)) if name == "official" else 0.0
     guest = {"light": LIGHT_MEMORY_GB, "official": machine}.get(name, 0.0)

@@ -22,7 +22,7 @@ again."""
 RAM, CORES = "4G", 4
 """As upstream gives it."""
 OVERHEAD_GB = 2.0
-"""Of QEMU itself, and the pages of the disk that it reads."""
+"""Memory of QEMU itself, and of the disk pages that it reads."""
 GIGA = {"G": 1.0, "M": 1 / 1024}
 
 
@@ -92,4 +92,4 @@ def gigabytes(ram: str) -> float:
     try:
         return float(number) * GIGA[unit]
     except (KeyError, ValueError) as error:
-        raise SetupError(f"{ram!r} is no size of memory.", "Write it as QEMU does, such as --set osworld.ram=4G.") from error
+        raise SetupError(f"{ram!r} is not a size of memory.", "Write it as QEMU does, such as --set osworld.ram=4G.") from error

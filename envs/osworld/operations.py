@@ -54,7 +54,7 @@ def foreign_command(operations: list[Operation]) -> list[str]:
 
 
 def compile_action(action: act.Action) -> list[Operation]:
-    """The operations of one action; ``Wait`` is no operation, the environment itself waits.
+    """The operations of one action; ``Wait`` is not an operation: the environment itself waits.
 
     Raises:
         InvalidActionError: a desktop has no such action, or there is no such key.

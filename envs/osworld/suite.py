@@ -110,7 +110,7 @@ def _paths(subset: str) -> dict[str, tuple[Path, Path]]:
 def _listed(index: Path) -> dict[str, tuple[Path, Path]]:
     listed = _read(index)
     if not all(isinstance(ids, list) and all(isinstance(i, str) for i in ids) for ids in listed.values()):
-        raise UsageError(f"{index} is no list of tasks.", 'It holds {"domain": ["id", ...]}.')
+        raise UsageError(f"{index} is not a list of tasks.", 'It holds {"domain": ["id", ...]}.')
     examples = index.parent / "examples"
     folder = examples if examples.is_dir() else index.parent
     found = {f"{domain}/{i}": (folder / domain / f"{i}.json", index.parent) for domain, ids in listed.items() for i in ids}

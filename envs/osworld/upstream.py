@@ -17,18 +17,18 @@ from envs.errors import SetupError
 
 REPOSITORY = "xlang-ai/OSWorld"
 REVISION = "b138d348256078fa634fc3b73567a7337c793e6b"
-"""Of 2026-09-15: tasks, and the evaluators that belong to them."""
+"""The commit of 2026-09-15: tasks, and the evaluators that belong to them."""
 ARCHIVE = f"https://codeload.github.com/{REPOSITORY}/tar.gz/{REVISION}"
 INDEX_SHA256 = {
     "test_all": "9ebc5187cbd727ef26c24626820076b102fff812863c640a67c467fea9542ab5",
     "test_nogdrive": "fcb9497e93a8986407345d3012c872c9c2fed253420730fbea64ccfcace67dbb",
 }
-"""Of the files that say which tasks there are, at this revision."""
+"""SHA-256 of the files that list the tasks, at this revision."""
 
 HUB = "https://huggingface.co"
 FILE_CACHE = "datasets/xlangai/ubuntu_osworld_file_cache"
 FILE_CACHE_REVISION = "1e112283c4ecb08d6fed8069bca7de74fa2f12aa"
-"""Of 2026-08-06.  The tasks name the branch ``main``, which moves."""
+"""The commit of 2026-08-06.  The tasks name the branch ``main``, which moves."""
 DISK = f"{HUB}/datasets/xlangai/ubuntu_osworld/resolve/a5d9c3eaae98eebf6e3a0beb84e7e47cf72ae133/Ubuntu.qcow2.zip"
 DISK_ZIP_BYTES = 12_273_896_463
 DISK_ZIP_SHA256 = "b795b6cd4c69b252c1b4f10150a347795555032501b60fd031751ed09b896712"

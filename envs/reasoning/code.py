@@ -33,9 +33,9 @@ DOCKERFILE = "reasoning-sandbox"
 MEND = "Build it (a minute): `agentlab setup reasoning`."
 
 SECONDS = 15.0
-"""Of one answer with its tests, by the wall clock."""
+"""Time limit of one answer with its tests, wall-clock."""
 LIFE_SECONDS = 600
-"""After which a container ends by itself, should nobody be left to remove it."""
+"""Seconds after which a container ends by itself, if no process is left to remove it."""
 MAX_OUTPUT = 2**20
 """Bytes of output; an answer that writes more is ended."""
 MAX_PROGRAM = 2**20
@@ -160,7 +160,7 @@ class _Reader:
                 if len(self.data) >= MAX_OUTPUT:
                     self.full = True
                     return
-        except (OSError, ValueError):  # closed under us: the time is over
+        except (OSError, ValueError):  # closed by the other thread: the time is up
             return
 
     def close(self) -> None:

@@ -36,7 +36,7 @@ class Dataset:
         files: Patterns of its files there.
         rows: A row -> the fields of its questions (several where a row has several languages).
         revision: The commit that is fetched first; "" takes the newest one at the first fetch and keeps to it.
-        gated: Whether its authors want to be asked (`hf auth login`, and their page's form).
+        gated: Whether its authors must be asked for access (`hf auth login`, and their page's form).
     """
 
     title: str
@@ -72,7 +72,7 @@ def _gpqa(row: Row) -> Iterator[Row]:
 
 
 def _mmlu_redux(row: Row) -> Iterator[Row]:
-    """Questions that the annotators found right, and those whose key they mended."""
+    """Questions that the annotators found right, and those whose key they corrected."""
     state, answer = str(row.get("error_type") or "ok"), row["answer"]
     if state == "wrong_groundtruth" and str(row.get("correct_answer") or "").strip().isdigit():
         answer = int(row["correct_answer"])
@@ -157,7 +157,7 @@ def load(name: str) -> list[Item]:
 
 
 def convert(name: str, rows: Iterable[Row]) -> list[Item]:
-    """Questions of rows as the data set has them; what is no question (no answer, a broken key) is left out."""
+    """Questions of rows as the data set has them; rows that are not questions (no answer, a broken key) are left out."""
     found, used = [], set()
     for number, row in enumerate(rows):
         for part, fields in enumerate(DATASETS[name].rows(row)):
@@ -196,6 +196,6 @@ def rows_of(path: Path) -> Iterator[Row]:
 
 
 def sha256(path: Path) -> str:
-    """Of a file's content."""
+    """SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -26,7 +26,7 @@ from envs.reasoning import mathematics
 from envs.reasoning.items import LETTERS, Item
 
 MAX_ANSWER = 2000
-"""Characters of a final answer; what is longer is no answer to any of these questions."""
+"""Characters of a final answer; a longer text is not an answer to any of these questions."""
 
 NO_ANSWER = "I cannot find one final answer in that"
 
@@ -50,7 +50,7 @@ def grade(item: Item, reply: str) -> Verdict:
     """The verdict on a reply to a question of any kind but ``code`` (see :mod:`envs.reasoning.code`).
 
     Raises:
-        InfrastructureError: the process that does the mathematics cannot be had.
+        InfrastructureError: the process that does the mathematics is unavailable.
         SetupError: ``math-verify`` is not installed.
     """
     found = final_answer(reply)
@@ -124,7 +124,7 @@ def _closing_or_all(text: str) -> str:
 
 
 def _letters(text: str, letters: str) -> set[str]:
-    """The options that a text names: a capital letter that stands alone and is no word of English there."""
+    """The options that a text names: a capital letter that stands alone and is not an English word there."""
     text = first_line(text)
     if re.search(r"\bnot\s{1,3}(?:option\s)?\(?[A-Z]\b", text):
         return set()

@@ -33,7 +33,7 @@ class TaskFamily:
         settings: Of the package's generator, over its own defaults.
         generator: Its name there, if it is another one than the family's.
         guesses: How many answers there are to guess from, where they are few: guessing without replacement solves these.
-        usable: Which of its questions are taken (others are drawn anew from the seeds that follow).
+        usable: Which of its questions are taken (others are redrawn from the seeds that follow).
     """
 
     kind: Kind
@@ -104,7 +104,7 @@ def _made(name: str, seed: int, shots: tuple[tuple[str, str], ...] = ()) -> Item
     family = FAMILIES[name]
     package = _package()
     for number in range(1000):
-        # Spread, so that an instance that is drawn anew is not its neighbour's.
+        # Spread, so that an instance that is redrawn is not its neighbour's.
         entry = package.create_dataset(family.generator or name, size=1, seed=seed + number * 1_000_003, **family.settings)[0]
         answer = "" if entry["answer"] is None else str(entry["answer"]).strip()
         if answer and family.usable(entry):

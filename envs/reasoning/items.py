@@ -70,7 +70,7 @@ def read_items(path: Path) -> list[Item]:
     """The questions of a JSONL file, one object per line; ids are made unique and non-empty.
 
     Raises:
-        UsageError: no such file, or a line that is no question (the line is named).
+        UsageError: no such file, or a line that is not a question (the line is named).
     """
     try:
         if not path.is_file():

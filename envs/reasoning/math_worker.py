@@ -29,7 +29,7 @@ def main() -> None:
             left, right = read(gold), read(answer)
             equal = bool(right) and bool(verify(left, right, timeout_seconds=None))
             form = str(right[0])[:MAX_FORM] if right else None
-        except Exception:  # noqa: BLE001 - whatever sympy makes of a stranger's text, it is no answer
+        except Exception:  # noqa: BLE001 - whatever sympy makes of a stranger's text, it is not an answer
             equal, form = False, None
         print(json.dumps({"form": form, "equal": equal}), flush=True)
 

@@ -1,7 +1,7 @@
 """``math-verify`` in a process of its own: what a model writes can keep a computer algebra system busy for ever.
 
-An expression that takes longer than :data:`SECONDS` or more memory than :data:`MEMORY_MB` is no answer (the agent's doing); that
-the process cannot be had at all is a failure of the machinery.
+An expression that takes longer than :data:`SECONDS` or more memory than :data:`MEMORY_MB` is not an answer (the agent's doing);
+if the process is unavailable, that is a failure of the machinery.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any
 from envs.errors import InfrastructureError, SetupError
 
 SECONDS = 10.0
-"""Of one comparison."""
+"""Time limit of one comparison."""
 START_SECONDS = 120.0
-"""Of the process's start: it imports sympy, on a busy machine slowly."""
+"""Time limit of the process's start: it imports sympy, which is slow on a busy machine."""
 MEMORY_MB = 2048
 
 
@@ -34,7 +34,7 @@ class MathProcess:
         self._lines: queue.Queue[str | None] = queue.Queue()
 
     def compare(self, gold: str, answer: str) -> tuple[str | None, bool]:
-        """(normal form of ``answer`` or None if it is no expression, whether it equals ``gold``).
+        """(normal form of ``answer`` or None if it is not an expression, whether it equals ``gold``).
 
         Raises:
             SetupError: ``math-verify`` is not installed.

@@ -1,7 +1,7 @@
 """Adapters of the language-model head, by name.  One file each; an adapter is added by one :func:`register` call.
 
 A class here is everything that the weights axis knows of an adapter: its zero, its logits, its derivatives, how it is moved, cut
-back, saved and read (:class:`policies.adapters.base.HeadAdapter`).  Nothing outside asks which one it has before it.  This module
+back, saved and read (:class:`policies.adapters.base.HeadAdapter`).  No code outside asks which adapter it has.  This module
 itself needs no torch: a configuration can be checked without it.
 """
 
@@ -37,7 +37,7 @@ def check_name(name: str) -> str:
     """``name``, if there is such an adapter.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such adapter.
     """
     if name not in _WHERE:
         raise UsageError(f"There is no adapter {name!r}.", did_you_mean(name, _WHERE, what="adapter"))
@@ -48,7 +48,7 @@ def adapter_class(name: str) -> type[HeadAdapter]:
     """The class of the adapter ``name``.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such adapter.
     """
     module, _, attribute = _WHERE[check_name(name)].partition(":")
     found: type[HeadAdapter] = getattr(importlib.import_module(module), attribute)
@@ -68,5 +68,5 @@ def load_adapter(folder: Path, device: str = "cpu") -> HeadAdapter:
                 return kind.load(folder, device)
             except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError) as error:
                 what = f"{type(error).__name__}: {error}"
-                raise StoreError(f"{folder / kind.FILE} is no adapter as this version writes it ({what}).") from error
+                raise StoreError(f"{folder / kind.FILE} is not an adapter as this version writes it ({what}).") from error
     raise StoreError(f"{folder} holds no adapter.", f"Expected {' or '.join(kind.FILE for kind in kinds)} in it.")

@@ -42,7 +42,7 @@ class HeadAdapter(abc.ABC):
     """What one session adds to the logits of the shared head, and all the mathematics of it."""
 
     FILE: ClassVar[str]
-    """Name of the file of its tensors; its being there says that a folder holds such an adapter."""
+    """Name of the file of its tensors; a folder that has it holds such an adapter."""
 
     # ------------------------------------------------------------------------------------------------------- its logits
     @property
@@ -57,7 +57,7 @@ class HeadAdapter(abc.ABC):
 
     @property
     def active(self) -> bool:
-        """Whether it changes any logit; while it does not, no products are spent on it."""
+        """Whether it changes any logit; while it does not, no products are computed for it."""
         return True
 
     @abc.abstractmethod
@@ -94,7 +94,7 @@ class HeadAdapter(abc.ABC):
         """The adapter of attempt 1, which changes no logit; None if its directions are still to be taken from the attempt."""
 
     def added_to(self, delta: Delta) -> Delta:
-        """``delta``, into which θ was added in place: B has [V, r] numbers, and every copy of it would be felt."""
+        """``delta``, into which θ was added in place: B has [V, r] numbers, and every copy of it is costly."""
         mine = self.theta
         for name, change in delta.items():
             change[..., : mine[name].shape[-1]] += mine[name]  # the columns that B lacks are zeros
@@ -106,7 +106,7 @@ class HeadAdapter(abc.ABC):
         return self.at(self.added_to({name: change.to(mine[name].dtype) * step for name, change in delta.items()}))
 
     def widened(self) -> Self:
-        """The same adapter with every number of its parameters there."""
+        """The same adapter with every number of its parameters in memory."""
         return self
 
     @classmethod

@@ -9,7 +9,7 @@ EXACT = 1024  # beyond this many rows and columns, leading directions come from 
 
 
 def leading_directions(H: Tensor, rank: int) -> Tensor:
-    """An orthonormal basis [k, d] of the ``rank`` leading right singular directions of ``H`` [n, d]; k ≤ rank, none void."""
+    """An orthonormal basis [k, d] of the ``rank`` leading right singular directions of ``H`` [n, d]; k ≤ rank, none zero."""
     H = H.double()
     if min(H.shape) > EXACT and rank < min(H.shape) // 4:
         return _subspace(H, rank)

@@ -29,7 +29,7 @@ from policies.adapters.directions import leading_directions, not_spanned
 from policies.head_pass import BLOCK, ROWS, HeadPass, Moments
 
 NAMES = {"A": "base_model.model.lm_head.lora_A.weight", "B": "base_model.model.lm_head.lora_B.weight"}
-"""Of the tensors in PEFT's file."""
+"""Names of the tensors in PEFT's file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +105,7 @@ class LoRAHead(HeadAdapter):
         return adapter if len(new) == 0 else replace(adapter, A=torch.cat([adapter.A, new.to(adapter.A.dtype)]))
 
     def widened(self) -> Self:
-        """The same adapter with all columns of B there."""
+        """The same adapter with all columns of B in memory."""
         missing = self.rank - self.B.shape[1]
         return self if missing == 0 else replace(self, B=nn.functional.pad(self.B, (0, missing)))
 

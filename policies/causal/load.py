@@ -17,7 +17,7 @@ ENGINE_OPTIONS = ("device", "dtype", "attn_implementation", "max_batch", "window
 def is_text_model(name: str) -> bool:
     """Whether ``name`` is a chat model that reads text only: one of ours, or a checkpoint whose configuration says so.
 
-    Where the configuration cannot be read (no connection, no such model) the answer is no: who loads it will say what is wrong.
+    Where the configuration cannot be read (no connection, no such model) the answer is no: loading it will say what is wrong.
     """
     if name in MODELS:
         return True
@@ -42,7 +42,7 @@ def load_text_policy(name: str, sampling: SamplingConfig, options: Mapping[str, 
 
     Raises:
         UsageError: an unknown option, device or dtype.
-        SetupError: the package that holds the weights is not installed and is unavailable.
+        SetupError: the package that holds the weights is neither installed nor available.
         PolicyError: it cannot be loaded.
     """
     from policies.causal.policy import CausalPolicy

@@ -14,7 +14,7 @@ from envs.actions import Action, Answer, Finished, Invalid
 from envs.answers import after_thought, answer_key
 from envs.base import Modality, Observation, TaskSpec
 from envs.errors import UsageError
-from policies.base import Decision, PastAttempt, Policy, SamplingConfig
+from policies.base import MAX_REDRAWS, Decision, PastAttempt, Policy, SamplingConfig
 from policies.causal.engine import ChatMessage, TextEngine
 from policies.causal.settings import CausalSettings
 from policies.generation import Generation, Prompt, Request
@@ -22,7 +22,6 @@ from policies.learned import LearnedSession
 from policies.learner import HeadLearner
 from policies.sampling import seed_of
 
-MAX_REDRAWS = 12
 REDRAW_TEMPERATURE = 1.0
 
 FORMATS = {

@@ -76,7 +76,7 @@ def _roomier(room: Tensor, like: Tensor, used: int, size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class _Entry:
-    """Of one prompt: its tokens [n], and keys and values [L, k, n, e]."""
+    """What is kept of one prompt: its tokens [n], and keys and values [L, k, n, e]."""
 
     tokens: Tensor
     keys: Tensor

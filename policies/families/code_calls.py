@@ -1,7 +1,7 @@
 """PyAutoGUI code as OpenCUA and EvoCUA (S1) write it: ``## Thought``, ``## Action``, ``## Code`` and one code block.
 
 The code is parsed into a syntax tree and read call by call; it is never run.  Only calls of ``pyautogui``, ``computer`` and
-``time.sleep`` with literal arguments are understood, and loops over ``range`` of a few; whatever else the code does is no action.
+``time.sleep`` with literal arguments are understood, and loops over ``range`` of a few; whatever else the code does is not an action.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def parse(text: str, frame: Frame) -> Reply:
     """Thought, code and actions of a reply.
 
     Raises:
-        InvalidActionError: the reply is no action.
+        InvalidActionError: the reply is not an action.
     """
     found = sections(bounded(text))
     if not found.code:
@@ -84,7 +84,7 @@ def read_code(code: str, frame: Frame) -> list[Action]:
     """What the code does; actions after one that ends the episode are dropped.
 
     Raises:
-        InvalidActionError: it is no code of known calls.
+        InvalidActionError: it is not code made of known calls.
     """
     if len(code) > MAX_CODE:
         raise InvalidActionError(f"Code of {len(code)} characters; at most {MAX_CODE} are read.")
@@ -291,7 +291,7 @@ def _arguments(call: ast.Call) -> tuple[list[Any], dict[str, Any]]:
     """(positional, named) values.
 
     Raises:
-        InvalidActionError: one is no literal.
+        InvalidActionError: one is not a literal.
     """
     try:
         positional = [ast.literal_eval(argument) for argument in call.args]

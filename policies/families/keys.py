@@ -60,7 +60,7 @@ def parse_keys(text: str) -> tuple[str, ...]:
     """``"ctrl c"``, ``"Ctrl+C"``, ``"ctrl-c"``, ``"page down"`` -> canonical key names in pressing order.
 
     Raises:
-        InvalidActionError: no key, too many keys, or a name that is no key.
+        InvalidActionError: no key, too many keys, or a name that is not a key.
     """
     if len(text) > MAX_CHARACTERS:
         raise InvalidActionError(f"{len(text)} characters are no keys.")

@@ -40,7 +40,7 @@ def parse_point(text: str) -> tuple[float, float]:
 
 
 def seconds_of(value: object) -> float | None:
-    """A duration as a model gives it, at most ``MAX_SECONDS``; None where it gives none, or none that is one."""
+    """A duration as a model gives it, at most ``MAX_SECONDS``; None if it gives none, or one that cannot be read."""
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int | float):

@@ -118,7 +118,7 @@ class ModelSession(ProtocolSession):
         self._replies.append(reply.tokens)
 
     def relive(self, steps: Sequence[tuple[Observation, str]], tokens: Sequence[Sequence[int]] = ()) -> list[float]:
-        """See :meth:`policies.base.PolicySession.relive`.  A text tokenized anew may differ from what was drawn."""
+        """See :meth:`policies.base.PolicySession.relive`.  A text that is tokenized again may differ from what was drawn."""
         found = []
         drawn = list(tokens) or [()] * len(steps)
         for number, (observation, text) in enumerate(steps):
@@ -163,7 +163,7 @@ class ModelSession(ProtocolSession):
         return update if numbers is None else dataclasses.replace(update, numbers={**update.numbers, "refined": numbers})
 
     def _residual_under(self, guidance: str, rewards: Sequence[float]) -> dict[str, Any]:
-        """Numbers for the record only: where they cannot be had, the record says why, and the update is made all the same."""
+        """Numbers for the record only: if they are unavailable, the record says why, and the update is still made."""
         assert self.learner is not None
         scratch = copy.copy(self.learner)
         scratch.discard()  # of the copy: the capture of the attempt itself stays

@@ -39,7 +39,7 @@ LEFT_OUT: Mapping[str, str] = {
     r"ui-?tars-?2.*": "UI-TARS-2 is not open.",
     r"gta1.*|jedi.*|os-atlas.*": "It locates elements and plans nothing: there is no agent's prompt for it.",
 }
-"""Models that people will name and that no family here is right for, with the reason."""
+"""Models that people may name but that no family here fits, with the reason."""
 
 
 @functools.cache
@@ -63,7 +63,7 @@ def family_named(name: str) -> Family:
     """The family that ``model.family`` names.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: there is no such family.
     """
     known = families()
     if name not in known:
@@ -99,7 +99,7 @@ def choose(name: str, *, said: Iterable[str] = (), declared: str | None = None, 
         short = re.split(r"[/\\]", candidate.strip().rstrip("/\\"))[-1].lower().replace("_", "-")
         for family in families().values():
             if family.general and number:
-                continue  # its fine-tunes name it as where they come from, and want to be asked otherwise
+                continue  # its fine-tunes name it as their base, and have to be asked in another way
             if candidate in family.checkpoints or candidate in family.checkpoints.values() or family.recognised.fullmatch(short):
                 return family
         reason = next((reason for pattern, reason in LEFT_OUT.items() if re.fullmatch(pattern, short)), None)

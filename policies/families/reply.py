@@ -16,7 +16,7 @@ MAX_ACTIONS = 16
 """Calls per reply: more is a model in a loop."""
 
 MAX_CHARACTERS = 200_000
-"""Of a reply that is read at all: what is longer is no action, whatever it says."""
+"""The most characters of a reply that is read: a longer one is not an action, whatever it says."""
 
 TOLERANCE = 0.02
 """Share of the coordinate range by which a point may lie outside and still be meant for the edge."""
@@ -88,7 +88,7 @@ def bounded(text: str) -> str:
     """``text``, if it is short enough to be read.
 
     Raises:
-        InvalidActionError: it is not.
+        InvalidActionError: it is too long.
     """
     if len(text) > MAX_CHARACTERS:
         raise InvalidActionError(f"The reply has {len(text)} characters; at most {MAX_CHARACTERS} are read.")

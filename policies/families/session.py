@@ -15,7 +15,7 @@ from PIL import Image
 from envs.actions import Action, Invalid
 from envs.base import Observation, Screenshot, TaskSpec, picture
 from envs.errors import InvalidActionError, UsageError
-from policies.base import Decision, PolicySession, SamplingConfig
+from policies.base import MAX_REDRAWS, Decision, PolicySession, SamplingConfig
 from policies.families.base import Family, Turn
 from policies.families.messages import Message, Platform
 from policies.families.registry import families
@@ -24,7 +24,6 @@ from policies.families.settings import FamilySettings, seen_size
 from policies.sampling import seed_of
 
 DEVICES: dict[Platform, str] = {"computer": "computer", "mobile": "phone"}
-MAX_REDRAWS = 12
 REDRAW_TEMPERATURE = 1.0
 
 
@@ -123,12 +122,12 @@ class ProtocolSession(PolicySession):
         limit = min(self.sampling.max_new_tokens, self.settings.max_new_tokens)
         drawn: list[tuple[Draw, Reply]] = []
         for index in range(1 if first or not self.sampling.no_repeat else MAX_REDRAWS + 1):
-            warm = temperature or (REDRAW_TEMPERATURE if index else 0.0)  # greedy again would be the same again
+            warm = temperature or (REDRAW_TEMPERATURE if index else 0.0)  # a greedy redraw would give the same reply
             sampling = dataclasses.replace(self.sampling, temperature=warm, max_new_tokens=limit)
             draw = self._draw(messages, sampling, seed_of(self.seed, self.task.id, self.attempt, step, index))
             reply = self._read(draw, size)
             drawn.append((draw, reply))
-            # What is no action does nothing: nobody need try it to know that it leaves the screen as it is.
+            # A reply that is not an action does nothing: it leaves the screen as it is, which need not be tried.
             if reply.parsable and (key, reply.actions) not in self._tried_before | self._tried_now:
                 break
         return drawn
@@ -180,7 +179,7 @@ def read_reply(
     platform: Platform,
     pointer: tuple[float, float] | None = None,
 ) -> Reply:
-    """A reply to a screenshot of the size ``screen`` that the model saw at the size ``seen``; Invalid where it is no action."""
+    """A reply to a screenshot of the size ``screen`` that the model saw at the size ``seen``; Invalid if it is not an action."""
     try:
         return family.parse(text, Frame(*screen, *family.units(screen, seen, settings), pointer, platform))
     except InvalidActionError as error:

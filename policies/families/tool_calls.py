@@ -29,7 +29,7 @@ OPEN, CLOSE = "<tool_call>", "</tool_call>"
 MAX_CALL = 20_000
 """Characters of one call."""
 MAX_LITERAL = 4_000
-"""Characters of a call that is read as a Python literal where it is no JSON."""
+"""Characters of a call that is read as a Python literal if it is not JSON."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def parse(text: str, frame: Frame, dialect: Dialect) -> Reply:
     """Thought, calls and actions of a reply; actions after one that ends the episode are dropped.
 
     Raises:
-        InvalidActionError: the reply is no action.
+        InvalidActionError: the reply is not an action.
     """
     thought, called = split(bounded(text))
     blocks = _blocks(called)
@@ -103,7 +103,7 @@ def arguments_of(block: str) -> Mapping[str, Any]:
     """The arguments of one call.
 
     Raises:
-        InvalidActionError: it is no call.
+        InvalidActionError: it is not a call.
     """
     start = block.find("{")
     if start < 0 or len(block) > MAX_CALL:
@@ -149,7 +149,7 @@ def point_of(value: Any, frame: Frame) -> tuple[float, float]:
     """The pixel of a point: two numbers, four (their centre), or a text.
 
     Raises:
-        InvalidActionError: it is none, or off the screen.
+        InvalidActionError: it is not a point, or it is off the screen.
     """
     if isinstance(value, Mapping):
         value = [value.get("x"), value.get("y")]

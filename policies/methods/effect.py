@@ -47,7 +47,7 @@ class Effect:
 
 
 def acting(adapter: HeadAdapter | None) -> HeadAdapter | None:
-    """The adapter if it changes any logit, else None: no products are spent on one that does not."""
+    """The adapter if it changes any logit, else None: no products are computed for one that does not."""
     return adapter if adapter is not None and adapter.active else None
 
 

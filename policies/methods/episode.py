@@ -48,14 +48,14 @@ class Replayed:
     moved: Tensor
 
     def shift(self, margin: Tensor) -> Tensor:
-        """What is to be made up for at log-odds ``margin`` [n]: of a token that was moved, only a move back."""
+        """What has to be corrected at log-odds ``margin`` [n]: of a token that was moved, only a move back."""
         left = self.margin.to(margin.device) - margin
         back = left * self.moved.to(margin.device).sign() > 0
         return torch.where(back | (self.moved.to(margin.device) == 0), left, 0.0)
 
 
 def chosen_tokens(episode: Episode, margin: Tensor, config: TokensConfig) -> tuple[Tensor, bool]:
-    """Which tokens may be moved, [T] bool, and whether these are the least certain ones for want of undecided ones.
+    """Which tokens may be moved, [T] bool, and whether these are the least certain ones because none is undecided.
 
     ``margin`` [T]: log-odds of the tokens before the update.
 

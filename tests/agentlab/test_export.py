@@ -231,7 +231,7 @@ def test_torn_foreign_and_unfinished_attempts_are_named(run, tmp_path):
     other.write_text(json.dumps(json.loads(other.read_text()) | {"schema": 99}))
     done = export_run(run, "atif", tmp_path / "out")
     named = dict(line.split(": ", 1) for line in done.left_out)
-    assert "torn" in named["click-a_1/1"] and "not ended" in named["click-a_1/2"] and "schema" in named["click-b_1/1"]
+    assert "incomplete" in named["click-a_1/1"] and "not ended" in named["click-a_1/2"] and "schema" in named["click-b_1/1"]
     assert (tmp_path / "out/click-a_1/attempt_03/trajectory.json").exists() and not (tmp_path / "out/click-b_1").exists()
 
 

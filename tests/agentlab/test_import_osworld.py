@@ -100,7 +100,7 @@ def test_view_report_and_compare_read_it_and_say_that_it_is_imported(results, tm
     report = make_report(run)
     assert "imported from osworld" in report.title and not run.problems
     summary = dict(next(s for s in report.sections if s.title == "Summary").rows)
-    # Four have ended (one by the machinery, which stays in the denominator), one of them solved; a part of the score is no success.
+    # Four have ended (one by the machinery, which stays in the denominator), one of them solved; a part of the score is not a success.
     assert (summary["sessions"], summary["success@1"]) == ("4", "25.0%") and summary["machinery failures"].startswith("1 (")
     (failure,) = next(s for s in report.sections if s.title.startswith("Failures")).rows
     assert failure[0] == "osworld" and "Time limit" in failure[3]
@@ -130,7 +130,8 @@ def test_torn_missing_and_odd_things_are_reported_and_the_rest_comes_in(results,
     done = import_osworld(results, tmp_path / "run")
     said = "\n".join(done.remarks)
     for part in (
-        f"chrome/{ONE}: traj.jsonl, line 5 is torn", "step_2_", "not a screen", "'nan', which is not a score", f"gimp/{TWO}: no traj.jsonl",
+        f"chrome/{ONE}: traj.jsonl, line 5 is incomplete", "step_2_", "not a screen",
+        "'nan', which is not a score", f"gimp/{TWO}: no traj.jsonl",
         f"chrome/{FOUR}: no result", f"chrome/{FIVE}: no result, and an error", "not a task: not read",
     ):  # fmt: skip
         assert part in said, part

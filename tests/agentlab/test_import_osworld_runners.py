@@ -121,7 +121,7 @@ def test_what_a_runner_writes_is_read(runner, tmp_path):
         next(n for n in range(9) if np.array_equal(read_screen(one.folder, name), picture(n))) if name else None for name in names
     ]
     assert found == shown
-    assert [r for r in done.remarks if "unknown" in r or "torn" in r or "missing" in r] == []
+    assert [r for r in done.remarks if "unknown" in r or "incomplete" in r or "missing" in r] == []
     if any("instruction" in entry for entry in lines):
         assert one.begin["instruction"] == "Open it."
     library = Library([tmp_path / "runs"])

@@ -156,7 +156,7 @@ def test_a_damaged_run_is_shown_and_says_what_is_missing(client):
     assert any("corrupt" in p for p in damaged["problems"]) and not damaged["finished"]
     (one, two) = client.get(f"/api/{key}/t_1.json").json()["attempts"]
     assert one["steps"][0]["screen"] is None and two["steps"][0]["screen"] == "000.webp"
-    assert any("torn" in p for p in one["problems"])
+    assert any("incomplete" in p for p in one["problems"])
     assert client.get(f"/api/{key_of(client, 'other')}.json").status_code == 404
 
 

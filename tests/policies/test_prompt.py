@@ -127,5 +127,5 @@ def test_the_prompt_of_ui_venus_comes_from_the_user(tmp_path):
         asked("ui-venus-1.5", "")
     assert "model.prompt_file" in caught.value.hint
     (tmp_path / "p.txt").write_text("no places")
-    with pytest.raises(UsageError, match="no prompt of UI-Venus"):
+    with pytest.raises(UsageError, match="not a prompt of UI-Venus"):
         asked("ui-venus-1.5", str(tmp_path / "p.txt"))

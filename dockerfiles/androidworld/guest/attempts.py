@@ -118,7 +118,7 @@ class Attempts:
         """End the active attempt, if there is one, and say whether there was.
 
         Raises:
-            GuestError: task_teardown_failed; the attempt is over all the same.
+            GuestError: task_teardown_failed; the attempt is still over.
         """
         active, self.active = self.active, None
         if active is None:

@@ -27,7 +27,7 @@ STABLE_READS, STABLE_PAUSE_S, STABLE_TIMEOUT_S = 3, 0.5, 6.0
 STABLE_SHARE = 0.001
 """Two pictures of which at most this share of the pixels differs are equal: a cursor blinks, a clock moves on."""
 TREE_S, TREE_POLL_S = 0.4, 0.1
-"""How long one look waits for a silent accessibility service.  (Upstream: five times a second, then it connects anew, 10-23 s.)"""
+"""How long one look waits for a silent accessibility service.  (Upstream: five times a second, then it reconnects, 10-23 s.)"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Device:
     Args:
         env: Upstream's environment.
         clipboard: For text that is not ASCII.
-        ui_tree: "none" where there are no UI elements to be had.
+        ui_tree: "none" if UI elements are unavailable.
         patience: Factor of every bound.
     """
 

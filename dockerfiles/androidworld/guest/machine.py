@@ -101,7 +101,7 @@ class Machine:
             self._boot_s = round(time.monotonic() - self._started, 2)
         except GuestError as error:
             self._failure = error
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is told by /health and ends the container
+        except Exception as error:  # noqa: BLE001 - any error is reported by /health and ends the container
             self._failure = GuestError("boot_failed", f"{type(error).__name__} while {self.phase}: {error}")
         finally:
             self.booted.set()
@@ -121,7 +121,7 @@ class Machine:
             self.closed = True
             if self._device is not None:
                 self._device.env.close()
-            # Its memory and disk are of no more use: what is to be kept was saved when it was installed.
+            # Its memory and disk are no longer needed: what has to be kept was saved when it was installed.
             self._parts.phone.stop(timeout_s=5.0)
 
     # -- operations ------------------------------------------------------------------------------------------------------------

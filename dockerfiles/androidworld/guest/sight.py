@@ -22,7 +22,7 @@ GLANCE_MARK_S = 1.2
 MARK_POLL_S = 0.05
 CLEAR_S = 2.0
 EQUAL_LOOKS = 3
-"""Of pictures that no action has changed, the first is questioned, and then every third one."""
+"""Among pictures that no action has changed, the first is questioned, and then every third one."""
 
 
 class Phone(Protocol):
@@ -104,7 +104,7 @@ class Sight:
             time.sleep(MARK_POLL_S)
 
     def _woken(self) -> bool:
-        """Wake a phone that sleeps: a screen that times out while the agent thinks is neither's failure."""
+        """Wake a phone that sleeps: a screen that times out while the agent thinks is not the fault of either."""
         state = self._phone.shell("dumpsys power | grep mWakefulness=")
         if "Asleep" not in state and "Dozing" not in state:
             return False

@@ -1,6 +1,6 @@
 """Task instances by (family, task, seed, index), derived by upstream's own ``create_suite``.
 
-An instance is built anew for every attempt: upstream's information-retrieval tasks reword the dates in their own parameters when
+An instance is rebuilt for every attempt: upstream's information-retrieval tasks reword the dates in their own parameters when
 they are initialised, so the same object cannot be initialised twice.
 """
 

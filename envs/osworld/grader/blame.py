@@ -1,4 +1,4 @@
-"""When OSWorld's evaluator raises: whose doing is it?
+"""When OSWorld's evaluator raises: who caused it?
 
 Its own runner then writes no result at all, and the task drops out of its mean.  Here the attempt must become a score or a void, and
 neither may be the agent's choice: what it left behind is scored, with 0 for the part that could not be made sense of; what has nothing
@@ -19,11 +19,11 @@ from .parts import HOST_FAULTS, MissingPart
 from .watch import Watch
 
 METRIC_SECONDS = 300.0
-"""A metric takes seconds; an archive that the agent made to grow without end takes all there are."""
+"""A metric takes seconds; an archive that the agent built to grow without end never stops."""
 
 
 class Unreadable:
-    """In place of a result that could not be had from what the agent left."""
+    """Stands for a result that could not be made from what the agent left."""
 
 
 UNREADABLE = Unreadable()

@@ -84,7 +84,7 @@ def _watch_programs(watch: Watch) -> None:
 
 # -- packages ------------------------------------------------------------------------------------------------------------------------
 class _Finder:
-    """Asked last, when nobody has found a module."""
+    """Asked last, when no other finder has found a module."""
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
@@ -105,7 +105,7 @@ def _imported_by_osworld() -> bool:
 
 
 def _watch_ocr(watch: Watch) -> None:
-    """A reader cannot be had without the package, nor without its weights, which it downloads when it is first used."""
+    """A reader is unavailable without the package or without its weights, which it downloads when it is first used."""
     if importlib.util.find_spec("easyocr") is None:
         module = types.ModuleType("easyocr")
 
@@ -149,10 +149,10 @@ def watch_files(watch: Watch, modules: list[types.ModuleType]) -> None:
 
 # -- the browser's driver ------------------------------------------------------------------------------------------------------------
 def watch_browser(watch: Watch) -> None:
-    """Notice connections to the guest's browser that fail or break, and pages of the task's own that cannot be had."""
+    """Notice connections to the guest's browser that fail or break, and pages of the task's own that are unavailable."""
     try:
         from playwright.sync_api import Browser, BrowserType, Page
-    except ImportError as error:  # no task without a browser minds
+    except ImportError as error:  # tasks without a browser are not affected
         watch.lacking["package", "playwright"] = f"playwright cannot be imported ({error})"
         return
 
@@ -183,7 +183,7 @@ def watch_browser(watch: Watch) -> None:
         except Exception as error:
             said = str(error)
             if "net::ERR_" in said and "net::ERR_ABORTED" not in said and (watch.phase == "prepare" or watch.owns(url)):
-                watch.broken["page", url] = f"the page {url} cannot be had ({said.partition(chr(10))[0]})"
+                watch.broken["page", url] = f"the page {url} is unavailable ({said.partition(chr(10))[0]})"
             raise
         watch.broken.pop(("page", url), None)
         return answer

@@ -1,7 +1,7 @@
 """Questions to the guest, beside OSWorld's code, that tell what failed: the machinery, or what the agent left behind.
 
-Each goes to the guest's own server, past the watch, and has the guest look at itself: at the file that could not be had, or at the
-port that nobody answered, from its own side.
+Each goes to the guest's own server, past the watch, and has the guest look at itself: at the file that could not be read, or, from
+inside, at the port where nobody answered.
 """
 
 from __future__ import annotations
@@ -87,5 +87,5 @@ class Probes:
         try:
             answer = self._session.post(self._url + "execute", json=body, timeout=(self._seconds, self._seconds))
             return str(json.loads(answer.content)["output"]).strip()
-        except Exception:  # noqa: BLE001 - whatever it is, the guest has not said
+        except Exception:  # noqa: BLE001 - whatever failed, the guest has not answered
             return ""

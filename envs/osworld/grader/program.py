@@ -9,8 +9,8 @@ standard error.  Requests:
     {"do": "score", "task": job, "guest": {...}, "folder": ..., "last": "FAIL"|"DONE"|""} -> {"ok": score, "remarks": [...]}
 
 ``prepare`` and ``score`` also take ``proxy`` (whether tasks get the proxy that they ask for) and ``patience`` (a factor on waiting).
-A failure is {"error": message, "component": "grader"|"guest"}.  What failed on the way is one even where OSWorld's code takes a missing
-answer for a wrong one (``watch``, ``parts``), and what the agent left behind is none even where OSWorld's code raises (``blame``).
+A failure is {"error": message, "component": "grader"|"guest"}.  What failed on the way counts as one even where OSWorld's code takes a
+missing answer for a wrong one (``watch``, ``parts``), and what the agent left behind does not even where OSWorld's code raises (``blame``).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .blame import GraderFault, evaluate
 from .watch import Watch
 
 DISK_BYTES = 16 << 20
-"""With less, files of the guest cannot be kept, which OSWorld's code takes for files that are not there."""
+"""Free disk space that is needed; with less, files of the guest cannot be kept, which OSWorld's code takes for files that are not there."""
 ORPHAN_SECONDS = 1.0
 READS_PICTURES = frozenset({"compare_image_text"})
 """Metrics that read text in pictures."""
@@ -172,7 +172,7 @@ def score(request: dict[str, Any]) -> Any:
     REMARKS.clear()
     value = evaluate(env, WATCH, REMARKS)
     if not 0.0 <= value <= 1.0:
-        raise GraderFault(f"the evaluator says {value}, which is no score")
+        raise GraderFault(f"the evaluator says {value}, which is not a score")
     return value
 
 

@@ -1,4 +1,4 @@
-"""Steps of setting up whose failure is no failure of the set-up, each with its reason.
+"""Steps of setting up whose failure is not a failure of the set-up, each with its reason.
 
 OSWorld's code looks at no exit status at all.  Here every other one counts, because a task that was not set up cannot be graded.
 """
@@ -23,7 +23,7 @@ class Tolerated:
     Attributes:
         command: Pattern that is found in the command, as JSON has it.
         statuses: Exit statuses that it may have.
-        reason: Why the task is sound all the same.
+        reason: Why the task is still sound.
     """
 
     command: str

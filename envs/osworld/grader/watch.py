@@ -1,7 +1,7 @@
 """Every channel that OSWorld's code uses while it sets up and grades, watched: the guest's server, its browser and its VLC, the web.
 
 OSWorld's code takes an answer that it did not get for one that says no, and goes on.  What failed is therefore noted here, where it
-failed, whatever becomes of it above.  Two things are told apart, by asking the guest itself (``probes``): a channel that broke, which
+failed, whatever the callers make of it.  Two things are told apart, by asking the guest itself (``probes``): a channel that broke, which
 says nothing about the agent, and an answer that is what it is because of what the agent left behind (a folder where a file should be,
 a browser that it closed), which OSWorld's code gets as it is.
 """
@@ -45,14 +45,14 @@ LOOKED = ("/list_directory", "/window_size", "/wallpaper", "/desktop_path", "/se
 """Routes that fail when what they are asked about is not there, or not what it should be."""
 RAN = ("/execute", "/setup/execute", "/setup/launch")
 FALLS_BACK = ("ipapi.co",)
-"""Hosts that OSWorld's code can do without, and says so: it takes UTC where nobody tells it the time zone."""
+"""Hosts that OSWorld's code can explicitly do without: it takes UTC if no host tells it the time zone."""
 
 
 class Watch:
     """What failed since :meth:`begin`.
 
     Attributes:
-        broken: What is broken, by what was asked for; what succeeds when it is asked again, by the same step or getter, is taken back.
+        broken: What is broken, by what was asked for; an entry is removed if the same step or getter asks again and succeeds.
         lacking: What the grader itself lacks: programs, packages, disk.
         left: What OSWorld's code was told as the agent left it.
         looked: Whether the guest was asked anything since this was last made false.
@@ -149,7 +149,7 @@ class Watch:
         return answer
 
     def _check_status(self, answer: Any, request: Any, route: str) -> None:
-        """Of a command that sets up; nobody above asks how it ended."""
+        """The exit status of a set-up command, which no caller looks at."""
         if self.phase != "prepare" or route != "/setup/execute":
             return
         command = json.loads(_body(request)).get("command")
@@ -164,7 +164,7 @@ class Watch:
         )
 
     def _agents(self, route: str, request: Any, answer: Any) -> bool:
-        """Whether an answer that is none is one because of what the agent left."""
+        """Whether an answer failed because of what the agent left."""
         if self.phase != "score" or (answer is not None and answer.status_code == 200):
             return False
         if route in LOOKED and answer is not None and answer.status_code < 500:
@@ -219,7 +219,7 @@ class Watch:
         self.left.pop(port, None)
 
     def seal(self) -> None:
-        """What failed until now has failed for good: a step or a getter is over, and nothing that succeeds later makes it good."""
+        """What failed until now has failed for good: a step or a getter is over, and later successes do not change that."""
         self.broken = {(key if isinstance(key, _Sealed) else _Sealed()): what for key, what in self.broken.items()}
 
     def _ask_web(self, send: Any, request: Any) -> Any:
@@ -261,11 +261,11 @@ class _TooLarge(Exception):
 
 
 class _Sealed:
-    """In place of what was asked for."""
+    """Returned instead of the answer that was asked for."""
 
 
 class _Unwatched:
-    """Marks the adapter of our own questions."""
+    """Marks the adapter that our own questions use."""
 
 
 def _unwatched() -> Any:

@@ -1,7 +1,7 @@
 """OpenCUA: a thought, an action in words, and PyAutoGUI code, which is parsed and never run.
 
-Its architecture (Qwen2.5-VL with 1-D rotary positions and Kimi's tokenizer) is no part of transformers: it is asked where it is
-served, ``openai:opencua-7b``.
+Its architecture (Qwen2.5-VL with 1-D rotary positions and Kimi's tokenizer) is not part of transformers: it is asked where
+it is served, ``openai:opencua-7b``.
 """
 
 from __future__ import annotations

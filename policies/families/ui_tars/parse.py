@@ -32,7 +32,7 @@ def parse_reply(text: str, frame: Frame) -> Reply:
     """Thought, action part and actions of a reply; actions after one that ends the episode are dropped.
 
     Raises:
-        InvalidActionError: the reply is no action; the message is short and made to be shown to the model.
+        InvalidActionError: the reply is not an action; the message is short and made to be shown to the model.
     """
     thought, action_text = split_reply(bounded(text))
     actions: list[Action] = []

@@ -103,7 +103,7 @@ def _prompt(path: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"The prompt {path} cannot be read: {error}.") from error
     if "{user_task}" not in text or "{previous_actions}" not in text:
-        raise UsageError(f"{path} is no prompt of UI-Venus.", "It needs {user_task} and {previous_actions}.")
+        raise UsageError(f"{path} is not a prompt of UI-Venus.", "It needs {user_task} and {previous_actions}.")
     return text
 
 

@@ -159,7 +159,7 @@ def test_addresses():
     assert parse_address("127.0.0.1:5000,5001") == ("127.0.0.1", [5000, 5001]) == parse_address("address:5000,5001")
     assert default_workers({"provider": "h:1,2,3"}) == 3 and default_workers({}) == 1
     for wrong in ("", "ours2", "h:", "h:0", "h:1,1", "h:99999", "h:²"):
-        with pytest.raises(UsageError, match="no provider"):
+        with pytest.raises(UsageError, match="not a provider"):
             parse_address(wrong)
 
 

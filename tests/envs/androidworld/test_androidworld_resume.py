@@ -86,7 +86,7 @@ def test_the_plan_of_a_7b_run_says_what_is_missing(tmp_path):
 
 @pytest.fixture
 def website():
-    """A server that is no phone's."""
+    """A server that is not a phone's."""
     served = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
     served.RequestHandlerClass.log_message = lambda *arguments: None
     threading.Thread(target=served.serve_forever, args=(0.05,), daemon=True).start()
@@ -136,7 +136,7 @@ def test_what_does_not_exist_is_told_and_nothing_is_started(given, said, tmp_pat
         ("androidworld.scroll=sideways", "androidworld.scroll"),
         ("androidworld.skroll=finger", "Did you mean 'scroll'"),
         ("androidworld.screen=[0,1]", "androidworld.screen"),
-        ("androidworld.demonstrations=/nowhere.json", "no file of demonstrations"),
+        ("androidworld.demonstrations=/nowhere.json", "not a file of demonstrations"),
     ],
 )
 def test_bad_settings_are_told_without_a_traceback(setting, said, tmp_path, monkeypatch, capsys):

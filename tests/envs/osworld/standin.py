@@ -1,4 +1,4 @@
-"""A guest that is no desktop: OSWorld's protocol over a dictionary of files, and every failure on demand.  Needs no Docker."""
+"""A guest that is not a desktop: OSWorld's protocol over a dictionary of files, and every failure on demand.  Needs no Docker."""
 
 from __future__ import annotations
 

@@ -204,10 +204,10 @@ def test_suites_by_name_folder_list_and_file(folder):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("{", "no OSWorld task"),
+        ("{", "not an OSWorld task"),
         ("[]", "no JSON object"),
         (json.dumps(job("x", config=[{"type": "explode", "parameters": {}}])), "no step 'explode'"),
-        (json.dumps(job("../x")), "no id"),
+        (json.dumps(job("../x")), "not an id"),
         (json.dumps(job("x", oracle=[[{"kind": "clik"}]])), "clik"),
         (json.dumps({"id": "x", "instruction": "y"}), "evaluator"),
     ],

@@ -74,7 +74,7 @@ def test_the_task_set_is_unpacked_and_becomes_a_suite(cache):
     ("changed", "reason"),
     [
         ({"evaluation_examples/test_all.json": "{}"}, "another SHA-256"),
-        ({"evaluation_examples/examples/os/t-1.json": None}, "no OSWorld task"),
+        ({"evaluation_examples/examples/os/t-1.json": None}, "not an OSWorld task"),
         ({"evaluation_examples/examples/os/t-1.json": json.dumps(TASK | {"id": "t-2"})}, "says that it is t-2"),
         ({"desktop_env/evaluators/__init__.py": None}, "no evaluators"),
     ],
