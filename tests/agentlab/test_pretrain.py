@@ -88,7 +88,7 @@ def test_a_plan_that_cannot_be_used_is_refused(tmp_path):
         plan.write_text(text)
         with pytest.raises(UsageError, match=word):
             plan_of(plan, out=tmp_path)
-    with pytest.raises(UsageError, match="no checkpoint"):
+    with pytest.raises(UsageError, match="not a checkpoint"):
         plan_of(None, out=tmp_path, base=tmp_path)
 
 
