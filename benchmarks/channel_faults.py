@@ -116,7 +116,9 @@ class Tap:
             return
         if self.browser == "browser's driver killed":
             self.browser = "done"
-            kill_children("node")
+            if not kill_children("node"):  # a look at the port before the driver runs: the next connection is the driver's
+                self.browser = ""
+                self.faults.want("browser's driver killed")
         cut = self.browser == "browser connection cut"
         with contextlib.suppress(OSError), client, socket.create_connection((HOST, self.real[CHROMIUM]), 10) as there:
             there.settimeout(None)
@@ -138,12 +140,15 @@ def pump(source: socket.socket, sink: socket.socket, most: int | None) -> None:
             end.shutdown(socket.SHUT_RDWR)
 
 
-def kill_children(name: str) -> None:
-    """Of this process, and of its graders."""
+def kill_children(name: str) -> int:
+    """Kill the children of this process, and of its graders, that have this name; how many there were."""
+    killed = 0
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             if child.name() == name:
                 child.kill()
+                killed += 1
+    return killed
 
 
 class ServerHandler(BaseHTTPRequestHandler):

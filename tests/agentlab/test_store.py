@@ -225,7 +225,7 @@ def test_a_pipe_in_place_of_a_result_is_refused(folder):
     path = folder / "sessions/b_1/attempt_01/result.json"
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(StoreError, match="no file"):
+    with pytest.raises(StoreError, match="not a file"):
         read_rows(folder)
 
 

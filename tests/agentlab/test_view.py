@@ -237,7 +237,7 @@ def test_rows_of_sessions_that_are_not_there_and_links_are_not_shown(tmp_path):
     assert found.rows == [] and "leads out" in found.problems[0]
     (run / "sessions/t_1/attempt_01/result.json").unlink()
     os.mkfifo(run / "sessions/t_1/attempt_01/events.jsonl")  # would be waited for
-    assert "no file" in library.session(key, "t_1")["attempts"][0]["problems"][0]
+    assert "not a file" in library.session(key, "t_1")["attempts"][0]["problems"][0]
 
 
 def test_what_rescore_wrote_is_shown_beside_the_step(tmp_path):

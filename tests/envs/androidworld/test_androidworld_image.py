@@ -51,6 +51,7 @@ def test_safe_defaults():
 def test_nothing_of_the_guest_is_imported_here():
     """Upstream's requirements clash with ours; only the container has them."""
     ours = [path for folder in ("agentlab", "envs", "policies", "retrospect") for path in (ROOT.parents[1] / folder).rglob("*.py")]
+    ours = [path for path in ours if not path.is_symlink()]  # OSWorld sends a file of its guest to other guests, as text
     bad = re.compile(r"^\s*(from|import) (android_world|android_env|guest|standin)\b", re.MULTILINE)
     assert ours and [str(path) for path in ours if bad.search(path.read_text())] == []
 
