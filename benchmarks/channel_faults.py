@@ -141,11 +141,11 @@ def pump(source: socket.socket, sink: socket.socket, most: int | None) -> None:
 
 
 def kill_children(name: str) -> int:
-    """Kill the children of this process, and of its graders, that have this name; how many there were."""
+    """Kill the children of this process, and of its graders, that run the program ``name``; how many there were."""
     killed = 0
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            if child.name() == name:
+            if Path(child.exe()).name == name:  # node calls its main thread, and so its process, something else
                 child.kill()
                 killed += 1
     return killed
