@@ -170,7 +170,7 @@ class Pool:
         with self._guard:
             if sampling not in self._policies:
                 p = self._policy
-                self._policies[sampling] = ModelPolicy(p.name, p.engine, p.settings, sampling, p.platform)
+                self._policies[sampling] = ModelPolicy(p.name, p.engine, p.family, p.settings, sampling, p.platform)
             return self._policies[sampling]
 
     def run(self, title: str, jobs: Sequence[Job], *, deadline: float | None = None, keep: bool = False) -> None:
