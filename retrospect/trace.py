@@ -31,6 +31,7 @@ class Step:
         tokens: Generated tokens, those of redrawn replies included.
         redrawn: Replies drawn before this one and not taken (``no_repeat``).
         redrawn_unparsable: Those among them that were not actions.
+        forward_passes, prefills: What the reply cost in rows of the model's calls; 0 where that is not known.
     """
 
     index: int
@@ -45,6 +46,8 @@ class Step:
     tokens: int = 0
     redrawn: int = 0
     redrawn_unparsable: int = 0
+    forward_passes: int = 0
+    prefills: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The presets of ``--adapt``: each names a pair (words, weights) and the settings that go with it.
 
-``none``, ``best-of-k`` and ``no-repeat`` are frozen: nothing is learned between attempts.  They are the honest opponents.  Any other
-pair is called by its two methods: ``--adapt reflexion+rosa``, ``--adapt none+my.module:method``.
+``none``, ``best-of-k``, ``no-repeat`` and ``next-best`` are frozen: nothing is learned between attempts.  They are the honest
+opponents.  Any other pair is called by its two methods: ``--adapt reflexion+rosa``, ``--adapt none+my.module:method``.
 """
 
 from __future__ import annotations
@@ -48,6 +48,10 @@ PRESETS: dict[str, Preset] = {
     "no-repeat": Preset(
         "frozen, sampled, but never again an action already tried on the same screen",
         _pair(sampling={"temperature": 0.7, "no_repeat": True}),
+    ),
+    "next-best": Preset(
+        "frozen, nothing drawn: at every attempt the most probable reply that was not tried yet",
+        _pair(sampling={"next_best": True, "first_greedy": True}),
     ),
     "textgrad": Preset("words: a textual gradient revises the guidance", _pair("textgrad", sampling=_sampled(0.7))),
     "reflexion": Preset("words: a memory of the last three attempts", _pair("reflexion")),

@@ -14,15 +14,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from envs.actions import Action
 from envs.base import Observation, TaskSpec, picture
 from envs.errors import AdaptationError, PolicyError, UsageError
 from policies.base import Policy, SamplingConfig, Update
-from policies.engine import Engine, Generation, Request
+from policies.engine import Engine, Generation, Request, Search
+from policies.exclusion import Exclusion
 from policies.families.base import Family
 from policies.families.messages import Message, Platform, message
-from policies.families.session import Draw, ProtocolSession, description
+from policies.families.reply import Reply
+from policies.families.session import Draw, ProtocolSession, description, read_reply
 from policies.families.settings import FamilySettings
 from policies.learner import HeadLearner
+from policies.sampling import seed_of
 
 
 class ModelPolicy(Policy):
@@ -106,9 +110,60 @@ class ModelSession(ProtocolSession):
         prompt = self.engine.prompt(messages, self.settings.min_pixels, self.settings.max_pixels)
         adapter = self.learner.adapter if self.learner else None
         reply = self.engine.submit(Request(prompt, sampling, seed, adapter, capture=self.learner is not None))
-        logprob, size = float(reply.logprobs.sum()), prompt.images[-1].size
+        return self._drawn(reply, prompt.images[-1].size)
+
+    def _draw_untried(
+        self, messages: list[Message], tried: Sequence[tuple[Action, ...]], size: tuple[int, int], step: int
+    ) -> list[tuple[Draw, Reply]]:
+        first = self.sampling.first_greedy and self.attempt == 1
+        if first or not (self.sampling.next_best or (self.sampling.no_repeat and self.engine.has_trees)):
+            return super()._draw_untried(messages, tried, size, step)
+        prompt = self.engine.prompt(messages, self.settings.min_pixels, self.settings.max_pixels)
+        seen, pointer = prompt.images[-1].size, self._pointer
+
+        def read(text: str) -> Reply:
+            return read_reply(self.family, text, size, seen, self.settings, self.platform, pointer)
+
+        def counts(text: str) -> bool:
+            return self._is_new(read(text), tried, size)
+
+        limit = min(self.sampling.max_new_tokens, self.settings.max_new_tokens)
+        adapter, capture = self.learner.adapter if self.learner else None, self.learner is not None
+        if self.sampling.next_best:
+            found = self.engine.submit(Search(prompt, counts, self.sampling.beams, limit, adapter, capture))
+        else:
+            sampling = dataclasses.replace(self.sampling, max_new_tokens=limit)
+            exclusion = Exclusion(counts, lambda text: read(text).parsable, self._action_at, self._spellings(bool(tried)))
+            seed = seed_of(self.seed, self.task.id, self.attempt, step, 0)
+            found = self.engine.submit(Request(prompt, sampling, seed, adapter, capture, exclusion))
+        draw = self._drawn(found, seen)
+        return [(draw, self._read(draw, size))]
+
+    def _spellings(self, any_tried: bool) -> tuple[tuple[int, ...], ...]:
+        """Tokens of the action parts of earlier replies, if any action was tried on this screen."""
+        if not any_tried:
+            return ()
+        found: dict[tuple[int, ...], None] = {}
+        for text in dict.fromkeys([*self._texts, *(text for _, text in self.history)]):
+            tokens = self.engine.tokens(text)
+            found.setdefault(tuple(tokens[self._action_at(self.engine.pieces(tokens)) :].tolist()))
+        return tuple(found)
+
+    def _action_at(self, pieces: Sequence[str]) -> int:
+        """The token with which the action part of a reply begins, by the texts of its tokens."""
+        text = "".join(pieces)
+        _, action_text = self.family.split(text)
+        at = text.rfind(action_text) if action_text else 0
+        ends = itertools.accumulate(map(len, pieces))
+        return next((n for n, end in enumerate(ends) if end > at), 0)
+
+    @staticmethod
+    def _drawn(reply: Generation, seen: tuple[int, int]) -> Draw:
+        """A reply to a screenshot that the model saw at the size ``seen``."""
         logprobs = tuple(round(value, 6) for value in reply.logprobs.tolist())
-        return Draw(reply.text, len(reply.tokens), logprob, size, reply, tuple(reply.tokens.tolist()), logprobs)
+        known = tuple(reply.tokens.tolist()), logprobs, reply.passes
+        total = reply.drawn_tokens or len(reply.tokens)
+        return Draw(reply.text, total, float(reply.logprobs.sum()), seen, reply, *known, reply.redrawn, reply.redrawn_unparsable)
 
     def _keep(self, draw: Draw, step: int) -> None:
         reply: Generation = draw.extra

@@ -101,7 +101,7 @@ class Dice(ProtocolSession):
     """A session whose replies are clicks on one of four places."""
 
     def _draw(self, messages, sampling, seed):
-        place = seed % 4 if sampling.temperature else 0
+        place = 30 * (seed % 4) if sampling.temperature else 0
         return Draw(f"Action: click(start_box='({place},0)')", 5, None, (160, 220))
 
 
