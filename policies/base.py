@@ -242,11 +242,12 @@ class PolicySession(abc.ABC):
         """
         raise UsageError(f"{type(self).__name__} cannot go back to a step.", "Choose a policy that runs here with its weights.")
 
-    def adapt(self, rewards: Sequence[float], *, refined: str | None = None) -> Update | None:
+    def adapt(self, rewards: Sequence[float], *, refined: str | None = None, guidance: str | None = None) -> Update | None:
         """Update the weights from the attempt just made.
 
         ``rewards`` has one r_i in [-1, 1] per step (ROSA Eq. 3), all equal when sparse.  With ``refined`` guidance the update's
-        numbers also say what the residual is under it (ROSA2 Theorem 4.1); the update itself is the same.
+        numbers also say what the residual is under it (ROSA2 Theorem 4.1); the update itself is the same.  ``guidance`` is that of the
+        next attempt, given where the method learns from it (``adapt.weights.target=guided``).
 
         Returns None if this session was opened without weight adaptation.
 

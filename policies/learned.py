@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from envs.errors import AdaptationError, PolicyError, UsageError
-from policies.base import PolicySession, Update
+from policies.base import Passes, PolicySession, Update
 from policies.engine import Engine
 from policies.generation import Generation, Prompt
 from policies.learner import HeadLearner
@@ -59,30 +59,37 @@ class LearnedSession(PolicySession):
         """Rewards of what :meth:`_note` recorded: each step's, and 0 for its end."""
         return [value for reward in rewards for value in (reward, 0.0)]
 
-    def adapt(self, rewards: Sequence[float], *, refined: str | None = None) -> Update | None:
+    def adapt(self, rewards: Sequence[float], *, refined: str | None = None, guidance: str | None = None) -> Update | None:
         """See :meth:`policies.base.PolicySession.adapt`."""
         self.engine.batcher.leave(id(self))
         if self.learner is None:
             return None
         try:
             numbers = None if refined is None else self._residual_under(refined, rewards)
-            update = self._in_steps(self.learner.update(self._of_pieces(rewards)))
+            guided = None if not guidance else self._under(guidance).capture()
+            update = self._in_steps(self.learner.update(self._of_pieces(rewards), guided))
+            scored = len(self._replies) * ((refined is not None) + (guided is not None))
+            update = dataclasses.replace(update, passes=Passes(scored, scored))
         finally:
             self._forget()
         return update if numbers is None else dataclasses.replace(update, numbers={**update.numbers, "refined": numbers})
 
     def _residual_under(self, guidance: str, rewards: Sequence[float]) -> dict[str, Any]:
         """Numbers for the record only: if they are unavailable, the record says why, and the update is still made."""
+        try:
+            return dict(self._under(guidance).residual(self._of_pieces(rewards)))
+        except (AdaptationError, PolicyError) as error:
+            return {"error": error.message}
+
+    def _under(self, guidance: str) -> HeadLearner:
+        """A copy of the learner with the attempt's replies as they look under ``guidance``: a teacher-forced pass per step."""
         assert self.learner is not None
         scratch = copy.copy(self.learner)
         scratch.discard()  # of the copy: the capture of the attempt itself stays
-        try:
-            for step, tokens in enumerate(self._replies):
-                score = self.engine.score(self._prompt_under(guidance, step), tokens, self.learner.adapter)
-                self._note(scratch, score.hidden, tokens, step)
-            return dict(scratch.residual(self._of_pieces(rewards)))
-        except (AdaptationError, PolicyError) as error:
-            return {"error": error.message}
+        for step, tokens in enumerate(self._replies):
+            score = self.engine.score(self._prompt_under(guidance, step), tokens, self.learner.adapter)
+            self._note(scratch, score.hidden, tokens, step)
+        return scratch
 
     def _in_steps(self, update: Update) -> Update:
         """The update with the texts of its tokens, a reply and its end put together again."""

@@ -44,6 +44,10 @@ def _sampled(temperature: float) -> dict[str, Any]:
 
 PRESETS: dict[str, Preset] = {
     "none": Preset("frozen prompt and weights, retries (the papers' baseline)", _pair()),
+    "conversation": Preset(
+        "frozen, greedy: every attempt goes on with the conversation, what the user said to the last one included (the papers' baseline)",
+        {**_pair(), "history": "conversation"},
+    ),
     "best-of-k": Preset("frozen, every attempt sampled afresh", _pair(sampling={"temperature": 0.7})),
     "no-repeat": Preset(
         "frozen, sampled, but never again an action already tried on the same screen",
@@ -57,7 +61,10 @@ PRESETS: dict[str, Preset] = {
     "reflexion": Preset("words: a memory of the last three attempts", _pair("reflexion")),
     "rosa": Preset("weights: ROSA on the LM head, this project's default setting", _pair(OFF, "rosa", _sampled(0.7), beta=2.0)),
     "rosa-paper": Preset("weights: ROSA with the paper's own settings", _pair(OFF, "rosa", **PAPER)),
-    "rl": Preset("weights: one policy-gradient step (the paper's RL baseline)", _pair(OFF, "rl")),
+    "rl": Preset(
+        "weights: one policy-gradient step (the paper's RL baseline), no longer than a KL of 0.1 per token",
+        _pair(OFF, "rl", max_kl=0.1),
+    ),
     "slot": Preset("weights: likelihood steps on one vector before the head, no reward (control)", _pair(OFF, "slot")),
     "rosa2": Preset("words, then weights, after every failure (ROSA2)", _pair("textgrad", "rosa", _sampled(1.0), beta=1.0)),
     "switch": Preset(

@@ -33,6 +33,7 @@ from agentlab.run.worker import EnvSlot
 from envs.base import Observation, TaskEnv, TaskSpec
 from envs.errors import AdaptationError, InfrastructureError, StoreError
 from policies.base import Decision, PastAttempt, Policy, PolicySession
+from policies.methods import MethodConfig
 from policies.tried import blamed
 from retrospect.reflect import Retrospector
 from retrospect.trace import Step, Trace
@@ -187,7 +188,10 @@ class Session:
         """θ_{t+1} = θ_t + Δθ  (Alg. 1, line 17)."""
         started = time.perf_counter()
         try:
-            update = theta.adapt(credit, refined=played.guidance if self.config.adapt.score_under == "refined" else None)
+            weights = self.config.adapt.weights
+            guided = {"guidance": played.guidance} if isinstance(weights, MethodConfig) and weights.guided else {}
+            refined = played.guidance if self.config.adapt.score_under == "refined" else None
+            update = theta.adapt(credit, refined=refined, **guided)
             if update is None:
                 return
             known = {"method": update.method, "accepted": update.accepted, "seconds": update.seconds}

@@ -17,7 +17,7 @@ from torch import Tensor
 from envs.actions import Action
 from envs.base import Observation, TaskSpec, picture
 from envs.errors import AdaptationError, PolicyError, UsageError
-from policies.base import Policy, SamplingConfig, Update
+from policies.base import Passes, Policy, SamplingConfig, Update
 from policies.engine import Engine, Generation, Request, Search
 from policies.exclusion import Exclusion
 from policies.families.base import Family
@@ -201,7 +201,7 @@ class ModelSession(ProtocolSession):
             self.history.append((screen, text))
 
     # -- learning ----------------------------------------------------------------------------------------------------------------
-    def adapt(self, rewards: Sequence[float], *, refined: str | None = None) -> Update | None:
+    def adapt(self, rewards: Sequence[float], *, refined: str | None = None, guidance: str | None = None) -> Update | None:
         """See :meth:`policies.base.PolicySession.adapt`.
 
         With ``refined`` guidance, the attempt is also scored under it in a teacher-forced pass per step (ROSA2 Theorem 4.1), and
@@ -212,30 +212,32 @@ class ModelSession(ProtocolSession):
             return None
         try:
             numbers = None if refined is None else self._residual_under(refined, rewards)
-            update = self._with_pieces(self.learner.update(rewards))
+            guided = None if not guidance else self._under(guidance).capture()
+            update = self._with_pieces(self.learner.update(rewards, guided))
+            scored = len(self._replies) * ((refined is not None) + (guided is not None))
+            update = dataclasses.replace(update, passes=Passes(scored, scored))
         finally:
             self._forget()
         return update if numbers is None else dataclasses.replace(update, numbers={**update.numbers, "refined": numbers})
 
     def _residual_under(self, guidance: str, rewards: Sequence[float]) -> dict[str, Any]:
         """Numbers for the record only: if they are unavailable, the record says why, and the update is still made."""
-        assert self.learner is not None
-        scratch = copy.copy(self.learner)
-        scratch.discard()  # of the copy: the capture of the attempt itself stays
         try:
-            self._rescore(scratch, guidance)
-            return scratch.residual(rewards)
+            return dict(self._under(guidance).residual(rewards))
         except (AdaptationError, PolicyError) as error:
             return {"error": error.message}
 
-    def _rescore(self, scratch: HeadLearner, guidance: str) -> None:
-        """Record the attempt's replies once more, as they look under ``guidance``: a teacher-forced pass per step."""
+    def _under(self, guidance: str) -> HeadLearner:
+        """A copy of the learner with the attempt's replies as they look under ``guidance``: a teacher-forced pass per step."""
         assert self.learner is not None
+        scratch = copy.copy(self.learner)
+        scratch.discard()  # of the copy: the capture of the attempt itself stays
         for step, tokens in enumerate(self._replies):
             messages = self.messages(self.history[step][0], guidance=guidance, step=step)
             prompt = self.engine.prompt(messages, self.settings.min_pixels, self.settings.max_pixels)
             score = self.engine.score(prompt, tokens, self.learner.adapter)
             scratch.record(score.hidden, tokens, step, **self._marks(tokens))
+        return scratch
 
     def _with_pieces(self, update: Update) -> Update:
         """The update with the texts of its tokens."""

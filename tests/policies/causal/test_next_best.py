@@ -8,10 +8,11 @@ import pytest
 import torch
 from test_causal import WORDS, save, task
 
-from envs.errors import PolicyError, UsageError
+from envs.errors import AdaptationError, PolicyError, UsageError
 from policies.base import SamplingConfig
 from policies.causal.load import load_engine
 from policies.generation import Search
+from policies.methods import NoneConfig
 from policies.registry import load_policy
 from policies.rosa.config import RosaConfig
 
@@ -147,9 +148,9 @@ def exclusive(policy, seed=0):
 
 
 def test_no_repeat_reads_the_prompt_once_a_step_however_much_was_tried(folder):
-    sampling = SamplingConfig(temperature=0.7, max_new_tokens=4, no_repeat=True)
+    sampling = SamplingConfig(temperature=0.7, max_new_tokens=6, no_repeat=True)
     policy = load_policy(str(folder), sampling=sampling, device="cpu", instruct=False)
-    policy.engine.model.get_input_embeddings().weight.data.mul_(0.25)
+    policy.engine.model.get_input_embeddings().weight.data.mul_(0.1)
     said = exclusive(policy)
     assert len({d.text for d in said}) == 5 and sum(d.redrawn for d in said) > 0
     assert all(d.passes.prefill == 1 and d.tokens >= len(d.token_ids) for d in said)
@@ -181,3 +182,24 @@ def test_an_excluded_reply_has_the_hidden_states_and_probabilities_of_its_adapte
         score = engine.score(prompts[i], reply.tokens, learner.adapter)
         assert torch.allclose(score.logprobs, reply.logprobs, atol=1e-4) and torch.allclose(score.hidden, reply.hidden, atol=1e-4)
     assert sum(reply.redrawn for reply in together) > 0
+
+
+def test_the_weights_learn_what_the_model_says_under_the_guidance(folder):
+    policy = load_policy(str(folder), sampling=SamplingConfig(max_new_tokens=6), device="cpu", instruct=False)
+    policy.engine.model.get_input_embeddings().weight.data.mul_(0.1)
+    config = RosaConfig(target="guided", tokens="all", beta=1.0, damping=1e-6)
+    session = policy.open(task(), seed=0, adapt=config)
+    session.begin("w1 w2")
+    decision = session.act({"text": "w1 w2"})
+    update = session.adapt([-1.0], guidance="w9 w8 w7")
+    assert update.accepted and (update.passes.forward, update.passes.prefill) == (1, 1)
+    free = policy.open(task(), seed=0, adapt=NoneConfig())
+    free.begin("w1 w2", guidance="w9 w8 w7", attempt=2)
+    (guided,) = free.relive([({"text": "w1 w2"}, decision.text)], [decision.token_ids])
+    session.begin("w1 w2", attempt=2)
+    (after,) = session.relive([({"text": "w1 w2"}, decision.text)], [decision.token_ids])
+    assert abs(after - guided) < 0.5 * abs(decision.logprob - guided)  # without it, near to what it says with it
+    session.begin("w1 w2", attempt=3)
+    session.act({"text": "w1 w2"})
+    with pytest.raises(AdaptationError, match="no guidance"):
+        session.adapt([-1.0], guidance="")
