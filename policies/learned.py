@@ -20,6 +20,7 @@ from policies.base import Passes, PolicySession, Update
 from policies.engine import Engine
 from policies.generation import Generation, Prompt
 from policies.learner import HeadLearner
+from policies.marks import frame_tokens
 
 
 class LearnedSession(PolicySession):
@@ -51,8 +52,13 @@ class LearnedSession(PolicySession):
     def _note(self, learner: HeadLearner, hidden: Tensor, tokens: Tensor, step: int) -> None:
         ends = len(tokens) > 1 and int(tokens[-1]) in self.engine.stop_ids
         n = len(tokens) - ends
-        learner.record(hidden[:n], tokens[:n], 2 * step)
-        learner.record(hidden[n:], tokens[n:], 2 * step + 1)  # the end of the turn: protected
+        frame = frame_tokens(self.engine.pieces(tokens)) if learner.wants_frame else None
+        if frame is not None:
+            frame[n:] = True
+        learner.record(hidden[:n], tokens[:n], 2 * step, frame=None if frame is None else frame[:n])
+        learner.record(
+            hidden[n:], tokens[n:], 2 * step + 1, frame=None if frame is None else frame[n:]
+        )  # the end of the turn: protected
 
     @staticmethod
     def _of_pieces(rewards: Sequence[float]) -> list[float]:

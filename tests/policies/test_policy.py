@@ -14,7 +14,7 @@ from envs.errors import AdaptationError, PolicyError, UsageError
 from policies.base import SamplingConfig
 from policies.checkpoint import settings_of
 from policies.families.plain import Plain
-from policies.families.policy import ModelPolicy, coordinate_tokens
+from policies.families.policy import ModelPolicy
 from policies.families.registry import families
 from policies.families.session import Draw, ProtocolSession
 from policies.families.settings import FamilySettings

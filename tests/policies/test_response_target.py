@@ -10,9 +10,9 @@ from torch import Tensor
 
 from envs.errors import AdaptationError
 from policies.adapters.base import HeadAdapter
-from policies.families.policy import frame_tokens
 from policies.head_pass import HeadPass
 from policies.learner import HeadLearner
+from policies.marks import frame_tokens
 from policies.methods.episode import Episode
 from policies.rosa.step import rosa_step
 from policies.rosa.target import log_rest, response_shift, target_of
@@ -177,7 +177,7 @@ def test_a_guided_target_is_the_guided_policy_and_needs_no_sign_of_the_reward() 
     other.W = policy.W  # the same model; its context is another one
     guided = other.attempt(y).moments().margin
     episode = Episode(torch.full((LENGTH,), -0.5, dtype=F64), torch.zeros(LENGTH, dtype=torch.long), guided=guided)
-    config = weights_of("rosa", target="guided", tokens="all", beta=1.0, damping=1e-9, max_halvings=20)
+    config = weights_of("rosa", target="guided", tokens="all", protect=False, beta=1.0, damping=1e-9, max_halvings=20)
     margin = policy.attempt(y).moments().margin
     torch.testing.assert_close(target_of(episode, margin, config).shift, guided - margin)
     half = config.model_copy(update={"beta": 2.0})
@@ -194,5 +194,5 @@ def test_what_the_guidance_makes_doubtful_is_undecided() -> None:
     margin = torch.tensor([7.0, 7.0, 0.0], dtype=F64)
     guided = torch.tensor([-1.0, 7.5, 0.5], dtype=F64)
     episode = Episode(torch.full((3,), -1.0, dtype=F64), torch.zeros(3, dtype=torch.long), guided=guided)
-    shift = target_of(episode, margin, weights_of("rosa", target="guided", beta=1.0)).shift
+    shift = target_of(episode, margin, weights_of("rosa", target="guided", protect=False, beta=1.0)).shift
     torch.testing.assert_close(shift, torch.tensor([-8.0, 0.0, 0.5], dtype=F64))

@@ -203,3 +203,13 @@ def test_the_weights_learn_what_the_model_says_under_the_guidance(folder):
     session.act({"text": "w1 w2"})
     with pytest.raises(AdaptationError, match="no guidance"):
         session.adapt([-1.0], guidance="")
+
+
+def test_a_whole_reply_is_a_target_of_a_text_policy_and_its_end_is_protected(folder):
+    policy = load_policy(str(folder), sampling=SamplingConfig(max_new_tokens=6), device="cpu", instruct=False)
+    policy.engine.model.get_input_embeddings().weight.data.mul_(0.1)
+    session = policy.open(task(), seed=0, adapt=RosaConfig(target="reply", tokens="all", beta=1.0))
+    session.begin("w1 w2")
+    session.act({"text": "w1 w2"})
+    update = session.adapt([-1.0])
+    assert update.accepted and update.numbers["moved_tokens"] > 0
