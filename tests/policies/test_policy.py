@@ -18,6 +18,7 @@ from policies.families.policy import ModelPolicy
 from policies.families.registry import families
 from policies.families.session import Draw, ProtocolSession
 from policies.families.settings import FamilySettings
+from policies.marks import coordinate_tokens
 from policies.methods import NoneConfig
 from policies.registry import load_policy
 
