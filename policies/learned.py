@@ -61,7 +61,7 @@ class LearnedSession(PolicySession):
 
     def adapt(self, rewards: Sequence[float], *, refined: str | None = None) -> Update | None:
         """See :meth:`policies.base.PolicySession.adapt`."""
-        self.engine.batcher.leave(id(self))
+        self.engine.leave(id(self))
         if self.learner is None:
             return None
         try:
@@ -99,7 +99,7 @@ class LearnedSession(PolicySession):
 
     def discard(self) -> None:
         self._forget()
-        self.engine.batcher.leave(id(self))
+        self.engine.leave(id(self))
 
     def _forget(self) -> None:
         self._replies = []
@@ -121,6 +121,6 @@ class LearnedSession(PolicySession):
         return self.learner
 
     def close(self) -> None:
-        self.engine.batcher.leave(id(self))
+        self.engine.leave(id(self))
         self._forget()
         self.learner = None
