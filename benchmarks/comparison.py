@@ -81,8 +81,9 @@ class Comparison:
         attempts = min(args.attempts or study.attempts, 5 if stage == "tune" else study.attempts)
         work = (args.work or Path("runs") / "comparison") / f"{study.name}-{fingerprint(study.policy)}"
         self.setup = Setup(
-            study.policy, attempts, seeds, pairs, args.limit, work, args.workers, args.threads, None, None, study.suite, study.base
-        )
+            policy=study.policy, attempts=attempts, seeds=seeds, pairs=pairs, limit=args.limit, work=work, workers=args.workers,
+            threads=args.threads, tasks=study.tasks, suite=study.suite, base=study.base,
+        )  # fmt: skip
         self.deadline = None if args.minutes is None else time.monotonic() + 60 * args.minutes
         self.file = RESULTS / f"{study.name}-{stage}.jsonl"
         self.banned = set() if stage == "tune" else self.tuned_on()
@@ -138,7 +139,7 @@ class Comparison:
             of_each = [(one, rows[one.seed].get(one.task.id)) for one in mine]
             made = [outcomes.outcome(piece.name, one.seed, one.key, found) for one, found in of_each if found and ended(found)]
             self.keep(piece.name, made)
-            self.describe(piece, len(mine), made, spent)
+            self.describe(piece, len(mine), spent)
 
     def failing_first(self, pool: Pool) -> tuple[list[Instance], list[Outcome]]:
         """Instances that the greedy first attempt fails, seeds taking turns, and the outcomes of all first attempts made.
@@ -181,7 +182,7 @@ class Comparison:
         both = sorted([*kept, *made], key=lambda o: (order.get(o.method.partition(" #")[0], 999), o.method))
         outcomes.write(self.file, both)
 
-    def describe(self, piece: Piece, wanted: int, made: Sequence[Outcome], spent: Path) -> None:
+    def describe(self, piece: Piece, wanted: int, spent: Path) -> None:
         """What the outcomes of a piece were made with."""
         path = self.file.with_suffix(".json")
         data = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"methods": {}}
@@ -192,11 +193,17 @@ class Comparison:
             "command": f"python benchmarks/comparison.py {self.study.name} --stage {self.stage}",
         }  # fmt: skip
         data["methods"][piece.name] = {
-            "preset": piece.method.preset, "sets": list(piece.sets), "uses": list(piece.method.uses),
-            "swept": len(piece.method.lines), "sessions": len(made), "wanted": wanted,
-            "cpu_seconds": round(sum(u["cpu"] for u in used), 1), "measured_sessions": sum(u["sessions"] for u in used),
+            "preset": piece.method.preset,
+            "sets": list(piece.sets),
+            "uses": list(piece.method.uses),
+            "only": bool(piece.method.only),
+            "swept": len(piece.method.lines),
+            "tuned": piece.method.name in tuned(self.study),
+            "wanted": wanted,
+            "cpu_seconds": round(sum(u["cpu"] for u in used), 1),
+            "measured_sessions": sum(u["sessions"] for u in used),
             "commit": commit(),
-        }  # fmt: skip
+        }
         path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -3,7 +3,8 @@
 A line has ``method``, ``seed`` (of the run), ``repeat``, ``task`` (the instance), ``name`` (its task or family: the cluster), ``key``
 (equal for equal questions), ``solved_at`` (attempt, 0: never), ``ended`` (``solved``, ``failed`` or ``machinery``) and lists with one
 number per attempt made: ``forward`` and ``prefill`` (rows of the model's calls), ``tokens``, ``replies``, ``unparsable``, ``redrawn``,
-``repeats`` (1: the actions of an earlier attempt again), ``update`` (1 accepted, 0 refused, null: none).  The lists of the method
+``repeats`` (1: the actions of an earlier attempt again), ``update`` (1 accepted, 0 refused, null: none), ``theorem`` (‖R‖ and
+‖Δθ‖² in the attempt's own context, then both under the refined one; null: not measured).  The lists of the method
 ``first`` are of attempt 1, which all methods share; those of every other method begin with attempt 2.
 """
 
@@ -40,6 +41,7 @@ class Outcome:
     redrawn: list[int] = field(default_factory=list)
     repeats: list[int] = field(default_factory=list)
     update: list[int | None] = field(default_factory=list)
+    theorem: list[list[float] | None] = field(default_factory=list)
 
     @property
     def instance(self) -> tuple[int, str, int]:
@@ -76,7 +78,15 @@ def outcome(method: str, seed: int, key: str, rows: Sequence[Row], *, first: boo
         redrawn=[r.redrawn for r in made],
         repeats=repeats,
         update=[None if r.update is None else int(r.update.accepted) for r in made],
+        theorem=[_theorem(r) for r in made],
     )
+
+
+def _theorem(row: Row) -> list[float] | None:
+    """ROSA2 Theorem 4.1's two error terms, raw and refined; None if the update did not measure them."""
+    numbers = row.update.numbers if row.update is not None else {}
+    terms = [numbers.get(context, {}).get(name) for context in ("raw", "refined") for name in ("residual", "delta_norm2")]
+    return None if any(value is None for value in terms) else [float(f"{value:.6g}") for value in terms]
 
 
 def _passes(row: Row) -> tuple[int, int]:
@@ -106,5 +116,5 @@ def compact(one: Outcome) -> dict[str, Any]:
     return {k: v for k, v in asdict(one).items() if k not in SPARSE or any(v)}
 
 
-SPARSE = {"unparsable", "redrawn", "repeats"}
-"""Lists that are left out of a line where all their numbers are 0."""
+SPARSE = {"unparsable", "redrawn", "repeats", "theorem"}
+"""Lists that are left out of a line where all they hold is 0 or null."""

@@ -58,7 +58,7 @@ class Study:
         pairs: Failing first attempts wanted in the reporting stage, and in the tuning stage.
         base: ``--set`` options of all methods.
         methods: In the order in which they are run, which is that of their worth.
-        guesses: Of task names, how many answers there are to guess from, where they are few.
+        tasks: Task names to restrict the suite to; None: the suite's own choice.
     """
 
     name: str
@@ -70,6 +70,7 @@ class Study:
     pairs: tuple[int, int]
     base: Sets
     methods: tuple[Method, ...]
+    tasks: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         shared = set(self.tuning) & set(self.reporting)
@@ -144,7 +145,6 @@ REASONING = Study(
     pairs=(400, 60),
     base=("model.max_batch=64",),
     methods=(
-        Method("next-best", "next-best"),
         Method("no-repeat", "no-repeat", lines=COOL),
         Method("rosa-reply", "rosa", REPLY, _reply_lines((1.0, 0.7), (1.0, 0.5), (1.0, 1.0), (0.5, 0.7), (1.0, 0.3))),
         Method("rosa", "rosa"),
@@ -161,8 +161,6 @@ REASONING = Study(
         Method("greedy conversation", "none", (CONVERSATION,), uses=(BIT,)),
         Method("greedy conversation, hints", "none", (CONVERSATION, HINT), uses=(BIT, FEEDBACK), only=_numeric()),
         Method("best-of-k", "best-of-k", lines=COOL),
-        Method("next-best, hints", "next-best", (CONVERSATION, HINT), uses=(BIT, FEEDBACK), only=_numeric()),
-        Method("rosa-reply, next-best", "rosa", ("adapt.weights.target=reply", "sampling.next_best=true", "adapt.weights.beta=1.0")),
         Method("rl", "rl", lines=tuple((f"adapt.weights.lr={lr}",) for lr in (0.1, 0.01, 0.03, 0.3, 1.0))),
         Method("slot", "slot"),
     ),
@@ -178,7 +176,6 @@ MINIWOB = Study(
     pairs=(300, 60),
     base=(),
     methods=(
-        Method("next-best", "next-best"),
         Method("no-repeat", "no-repeat", lines=COOL),
         Method("rosa-episode", "rosa", EPISODE, _reply_lines((1.0, 0.7), (1.0, 0.5), (1.0, 1.0), (0.5, 0.7), (2.0, 0.7))),
         Method("rosa", "rosa"),
