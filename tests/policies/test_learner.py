@@ -191,6 +191,25 @@ def test_the_residual_under_another_context_moves_nothing() -> None:
     assert 0 < refined["residual"] < failed["residual"] and refined["delta_norm2"] > 0
 
 
+def test_the_theorems_error_terms_do_not_depend_on_the_updates_own_linearisation() -> None:
+    """‖R‖ and ‖Δθ‖² were once of two parametrisations, which cannot be held against each other."""
+    terms = [
+        learner_with(weights_of("rosa", linearization=linearization, tokens="all")).residual([-1.0] * 3)
+        for linearization in ("log_odds", "probability")
+    ]
+    assert terms[0] == terms[1]
+
+
+def test_the_papers_step_is_one_converged_solution_neither_halved_nor_refused() -> None:
+    paper, exact = learner_with(weights_of("rosa-paper")), learner_with(weights_of("rosa-paper", solver="dual"))
+    ours = learner_with(weights_of("rosa-paper", check=True, max_halvings=30))
+    first, second, third = (learner.update([-1.0] * 3) for learner in (paper, exact, ours))
+    assert first.accepted and first.numbers["halvings"] == 0 and first.numbers["iterations"] < paper.config.cg_iterations
+    assert first.numbers["delta_norm2"] == pytest.approx(second.numbers["delta_norm2"], rel=1e-2)
+    assert first.numbers["residual_after"] > first.numbers["residual_before"] or third.numbers["halvings"] == 0
+    assert third.numbers["residual_after"] < third.numbers["residual_before"]
+
+
 def test_settings_are_checked_and_named() -> None:
     paper = weights_of("rosa-paper")
     assert (paper.rank, paper.alpha, paper.solver, paper.linearization, paper.a_init) == (1, 8.0, "cg", "probability", "random")
