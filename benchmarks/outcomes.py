@@ -90,11 +90,9 @@ def _theorem(row: Row) -> list[float] | None:
 
 
 def _passes(row: Row) -> tuple[int, int]:
-    """(forward passes, those of them that read a prompt) of an attempt."""
-    passes = getattr(row, "passes", None)
-    if passes is None:
-        return row.tokens, row.steps + row.redrawn
-    return passes.forward, passes.prefill
+    """(forward passes, those of them that read a prompt) of an attempt; of a policy that does not count, one per token and per reply."""
+    forward, prefill = getattr(row, "forward_passes", 0), getattr(row, "prefills", 0)
+    return (forward, prefill) if forward else (row.tokens, row.steps + row.redrawn)
 
 
 def read(path: Path) -> list[Outcome]:
