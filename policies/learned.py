@@ -69,7 +69,7 @@ class LearnedSession(PolicySession):
 
     def adapt(self, rewards: Sequence[float], *, refined: str | None = None) -> Update | None:
         """See :meth:`policies.base.PolicySession.adapt`."""
-        self.engine.batcher.leave(id(self))
+        self.engine.leave(id(self))
         if self.learner is None:
             return None
         try:
@@ -110,7 +110,7 @@ class LearnedSession(PolicySession):
 
     def discard(self) -> None:
         self._forget()
-        self.engine.batcher.leave(id(self))
+        self.engine.leave(id(self))
 
     def _forget(self) -> None:
         self._replies = []
@@ -132,6 +132,6 @@ class LearnedSession(PolicySession):
         return self.learner
 
     def close(self) -> None:
-        self.engine.batcher.leave(id(self))
+        self.engine.leave(id(self))
         self._forget()
         self.learner = None

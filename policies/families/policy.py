@@ -60,7 +60,7 @@ class ModelPolicy(Policy):
     def open(self, task: TaskSpec, *, seed: int, adapt: Any = None) -> ModelSession:
         learner = None
         if adapt is not None and adapt.method != "none":
-            learner = HeadLearner(adapt, self.engine.model.lm_head.weight, seed)
+            learner = self.engine.learner(adapt, seed)
         return ModelSession(self, task, seed=seed, learner=learner)
 
     def complete(self, text: str, *, max_new_tokens: int = 1024) -> str:
@@ -100,7 +100,7 @@ class ModelSession(ProtocolSession):
     def begin(self, instruction: str, *, guidance: str = "", attempt: int = 1) -> None:
         super().begin(instruction, guidance=guidance, attempt=attempt)
         self._forget()
-        self.engine.batcher.enter(id(self))
+        self.engine.enter(id(self))
 
     def _draw(self, messages: list[Message], sampling: SamplingConfig, seed: int) -> Draw:
         prompt = self.engine.prompt(messages, self.settings.min_pixels, self.settings.max_pixels)
@@ -152,7 +152,7 @@ class ModelSession(ProtocolSession):
         With ``refined`` guidance, the attempt is also scored under it in a teacher-forced pass per step (ROSA2 Theorem 4.1), and
         the update's numbers get the entries ``raw`` and ``refined``.
         """
-        self.engine.batcher.leave(id(self))
+        self.engine.leave(id(self))
         if self.learner is None:
             return None
         try:
@@ -205,7 +205,7 @@ class ModelSession(ProtocolSession):
     def discard(self) -> None:
         super().discard()
         self._forget()
-        self.engine.batcher.leave(id(self))
+        self.engine.leave(id(self))
 
     def _forget(self) -> None:
         self._replies = []
@@ -228,7 +228,7 @@ class ModelSession(ProtocolSession):
 
     def close(self) -> None:
         super().close()
-        self.engine.batcher.leave(id(self))
+        self.engine.leave(id(self))
         self._forget()
         self.learner = None
 
