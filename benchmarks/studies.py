@@ -120,6 +120,11 @@ def _temperatures(*values: float) -> tuple[Sets, ...]:
 COOL = _temperatures(0.7, 0.3, 0.5, 1.0, 1.5)
 REPLY = ("adapt.weights.target=reply", "sampling.no_repeat=true")
 EPISODE = ("adapt.weights.target=episode", "sampling.no_repeat=true")
+PAPER = tuple(
+    (f"adapt.weights.beta={b}", f"adapt.weights.damping={d}")
+    for b, d in ((0.5, 0.0), (2.0, 0.0), (0.5, 0.1), (1.0, 0.1), (2.0, 0.1))
+)
+"""What the paper leaves open of ``rosa-paper``."""
 RULES = "adapt.words.engine=rules"
 HINT = "env.feedback=hint"
 CONVERSATION = "history=conversation"
@@ -156,7 +161,7 @@ REASONING = Study(
             uses=(BIT, FEEDBACK), only=_numeric(),
         ),
         Method(
-            "rosa-paper", "rosa-paper", (), tuple((f"adapt.weights.beta={b}",) for b in (0.5, 0.25, 1.0, 2.0, 0.1)),
+            "rosa-paper", "rosa-paper", (), PAPER,
         ),
         Method("greedy conversation", "none", (CONVERSATION,), uses=(BIT,)),
         Method("greedy conversation, hints", "none", (CONVERSATION, HINT), uses=(BIT, FEEDBACK), only=_numeric()),
@@ -185,7 +190,7 @@ MINIWOB = Study(
         ),
         Method("textgrad (words: rules)", "textgrad", (RULES,), COOL, uses=(BIT, EFFECT)),
         Method("best-of-k", "best-of-k", lines=COOL),
-        Method("rosa-paper", "rosa-paper", (), tuple((f"adapt.weights.beta={b}",) for b in (0.5, 0.25, 1.0, 2.0, 0.1))),
+        Method("rosa-paper", "rosa-paper", (), PAPER),
         Method("rl", "rl", lines=tuple((f"adapt.weights.lr={lr}",) for lr in (0.1, 0.01, 0.03, 0.3, 1.0))),
         Method("slot", "slot"),
     ),

@@ -16,7 +16,7 @@ from agentlab.results.pages import Section
 from agentlab.results.resampling import Interval, bootstrap_mean
 
 
-class Session(Protocol):
+class Repeatable(Protocol):
     """What is needed of a session: :class:`agentlab.results.metrics.SessionSummary`."""
 
     @property
@@ -71,12 +71,12 @@ def pass_hat(n: int, c: int, k: int) -> float:
     return math.comb(c, k) / math.comb(n, k)
 
 
-def repeated(found: Iterable[Session], k: int) -> Repeats | None:
+def repeated(found: Iterable[Repeatable], k: int) -> Repeats | None:
     """Success within ``k`` attempts over repeats; None if no instance was repeated.
 
     Only instances that all repeats have ended count: otherwise the repeats would be over different tasks.
     """
-    by_instance: dict[str, dict[int, Session]] = {}
+    by_instance: dict[str, dict[int, Repeatable]] = {}
     for session in found:
         by_instance.setdefault(session.instance, {})[session.repeat] = session
     n = max((len(some) for some in by_instance.values()), default=0)

@@ -200,14 +200,13 @@ def test_the_theorems_error_terms_do_not_depend_on_the_updates_own_linearisation
     assert terms[0] == terms[1]
 
 
-def test_the_papers_step_is_one_converged_solution_neither_halved_nor_refused() -> None:
-    paper, exact = learner_with(weights_of("rosa-paper")), learner_with(weights_of("rosa-paper", solver="dual"))
-    ours = learner_with(weights_of("rosa-paper", check=True, max_halvings=30))
-    first, second, third = (learner.update([-1.0] * 3) for learner in (paper, exact, ours))
-    assert first.accepted and first.numbers["halvings"] == 0 and first.numbers["iterations"] < paper.config.cg_iterations
-    assert first.numbers["delta_norm2"] == pytest.approx(second.numbers["delta_norm2"], rel=1e-2)
-    assert first.numbers["residual_after"] > first.numbers["residual_before"] or third.numbers["halvings"] == 0
-    assert third.numbers["residual_after"] < third.numbers["residual_before"]
+def test_the_papers_step_is_taken_as_it_comes_and_ours_is_checked() -> None:
+    paper = learner_with(weights_of("rosa-paper", cg_iterations=10))
+    checked = learner_with(weights_of("rosa-paper", cg_iterations=10, check=True, max_halvings=30))
+    first, second = paper.update([-1.0] * 3), checked.update([-1.0] * 3)
+    assert first.accepted and first.numbers["halvings"] == 0
+    assert first.numbers["residual_after"] > first.numbers["residual_before"], "it does harm here, and is taken"
+    assert second.numbers["halvings"] > 0 and second.numbers["residual_after"] < second.numbers["residual_before"]
 
 
 def test_settings_are_checked_and_named() -> None:
