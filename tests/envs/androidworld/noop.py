@@ -25,7 +25,7 @@ UNTOUCHED = (
     "SystemWifiTurnOffVerify", "SystemWifiTurnOnVerify",
     "RecipeDeleteMultipleRecipesWithConstraint",
 )  # fmt: skip
-"""Tasks that ask for what is so already (android_world#315); of the last one this seed's instance, which names an ingredient of no recipe."""
+"""Tasks that ask for what is so already (android_world#315); the last one only in this seed's instance, whose ingredient no recipe uses."""
 SEED = 30
 
 
