@@ -105,7 +105,7 @@ def _options(benchmark: str, sets: list[str]) -> dict[str, Any]:
     """
     from agentlab.run.config import parse_set
 
-    given = {}
+    given: dict[str, Any] = {}
     for text in sets:
         (parsed,) = parse_set(f"env.{text.strip().removeprefix(f'{benchmark}.').removeprefix('env.')}").values()
         given |= parsed
