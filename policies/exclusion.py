@@ -85,11 +85,16 @@ class Excluding:
         sampling: How to draw; at temperature 0, greedily from the conditional policy.
         stops: Tokens that end a reply.
         generator: Of this row's random stream.
+        prompt: Token ids of the prompt; needed with a repetition penalty.
     """
 
-    def __init__(self, tree: TokenTree, sampling: SamplingConfig, stops: frozenset[int], generator: torch.Generator) -> None:
+    def __init__(
+        self, tree: TokenTree, sampling: SamplingConfig, stops: frozenset[int], generator: torch.Generator,
+        prompt: Sequence[int] = (),
+    ) -> None:  # fmt: skip
         self._tree, self._sampling, self._stops, self._generator = tree, sampling, stops, generator
         self._warm = sampling if sampling.temperature else replace(sampling, temperature=1.0, top_p=1.0)
+        self._prompt = torch.tensor(list(prompt), dtype=torch.long)
         self._nodes: dict[int, _Node] = {}
         self._add(ROOT, tree.root)
 
@@ -171,10 +176,15 @@ class Excluding:
 
     def _warmed(self, number: int) -> Tensor:
         """The logits after a node that are drawn from, [V]."""
-        row = self._nodes[number].logits
-        if self._sampling.frequency_penalty:
-            counts = torch.bincount(torch.tensor(self._tree.path(number), dtype=torch.long), minlength=len(row))
-            row = row - self._sampling.frequency_penalty * counts.to(row)
+        row, settings = self._nodes[number].logits, self._sampling
+        if settings.repetition_penalty != 1 or settings.frequency_penalty:
+            path = torch.tensor(self._tree.path(number), dtype=torch.long)
+            seen = torch.cat([self._prompt, path]).to(row.device) if settings.repetition_penalty != 1 else path[:0].to(row.device)
+            some = row[seen]
+            row = row.index_put(
+                (seen,), torch.where(some > 0, some / settings.repetition_penalty, some * settings.repetition_penalty)
+            )
+            row = row - settings.frequency_penalty * torch.bincount(path, minlength=len(row)).to(row)
         return nucleus(row, self._warm)
 
     def _follow(self, number: int, token: int, child: int | None) -> None:

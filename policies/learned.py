@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from envs.errors import AdaptationError, PolicyError, UsageError
@@ -37,6 +38,12 @@ class LearnedSession(PolicySession):
     def __init__(self, engine: Engine, learner: HeadLearner | None) -> None:
         self.engine, self.learner = engine, learner
         self._replies: list[Tensor] = []  # y of every step of the attempt
+
+    def captured(self) -> list[tuple[Tensor, Tensor]]:
+        """(H [n, d], y [n]) of every reply of the attempt in flight, in order."""
+        pieces = self._learner().capture()
+        hidden, sizes = torch.cat([h for h, _ in pieces]), [len(tokens) for tokens in self._replies]
+        return list(zip(hidden.split(sizes), self._replies, strict=True))
 
     @abc.abstractmethod
     def _prompt_under(self, guidance: str, step: int) -> Prompt:
@@ -67,25 +74,31 @@ class LearnedSession(PolicySession):
 
     def adapt(self, rewards: Sequence[float], *, refined: str | None = None, guidance: str | None = None) -> Update | None:
         """See :meth:`policies.base.PolicySession.adapt`."""
-        self.engine.batcher.leave(id(self))
+        self.engine.leave(id(self))
         if self.learner is None:
             return None
         try:
-            numbers = None if refined is None else self._residual_under(refined, rewards)
+            numbers = None if refined is None else self._error_terms(refined, rewards)
             guided = None if not guidance else self._under(guidance).capture()
             update = self._in_steps(self.learner.update(self._of_pieces(rewards), guided))
             scored = len(self._replies) * ((refined is not None) + (guided is not None))
             update = dataclasses.replace(update, passes=Passes(scored, scored))
         finally:
             self._forget()
-        return update if numbers is None else dataclasses.replace(update, numbers={**update.numbers, "refined": numbers})
+        return update if numbers is None else dataclasses.replace(update, numbers={**update.numbers, **numbers})
 
-    def _residual_under(self, guidance: str, rewards: Sequence[float]) -> dict[str, Any]:
-        """Numbers for the record only: if they are unavailable, the record says why, and the update is still made."""
+    def _error_terms(self, guidance: str, rewards: Sequence[float]) -> dict[str, Any]:
+        """‖R‖ and ‖Δθ‖² of ROSA2 Theorem 4.1, in the attempt's own context (``raw``) and under ``guidance`` (``refined``).
+
+        Numbers for the record only: if they are unavailable, the record says why, and the update is still made.
+        """
+        assert self.learner is not None
         try:
-            return dict(self._under(guidance).residual(self._of_pieces(rewards)))
+            # Of a copy, whose capture is dropped: that of the attempt itself stays.
+            raw = copy.copy(self.learner).residual(self._of_pieces(rewards))
+            return {"raw": raw, "refined": self._under(guidance).residual(self._of_pieces(rewards))}
         except (AdaptationError, PolicyError) as error:
-            return {"error": error.message}
+            return {"refined": {"error": error.message}}
 
     def _under(self, guidance: str) -> HeadLearner:
         """A copy of the learner with the attempt's replies as they look under ``guidance``: a teacher-forced pass per step."""
@@ -112,7 +125,7 @@ class LearnedSession(PolicySession):
 
     def discard(self) -> None:
         self._forget()
-        self.engine.batcher.leave(id(self))
+        self.engine.leave(id(self))
 
     def _forget(self) -> None:
         self._replies = []
@@ -134,6 +147,6 @@ class LearnedSession(PolicySession):
         return self.learner
 
     def close(self) -> None:
-        self.engine.batcher.leave(id(self))
+        self.engine.leave(id(self))
         self._forget()
         self.learner = None

@@ -70,6 +70,9 @@ class TreeEngine(abc.ABC):
     def _first_pass(self, requests: Sequence[Request]) -> FirstPass: ...
 
     @abc.abstractmethod
+    def _ids_of(self, text: str) -> list[int]: ...
+
+    @abc.abstractmethod
     def _decode(self, tokens: list[int], *, skip_special_tokens: bool = False) -> str: ...
 
     @property
@@ -132,7 +135,8 @@ class TreeEngine(abc.ABC):
             return reply
         with self._tree(read, request.adapter, capture=request.capture) as tree:
             generator = torch.Generator().manual_seed(seed_of(request.seed, "again"))
-            excluding = Excluding(tree, request.sampling, self.stop_ids, generator)
+            prompt = self._ids_of(request.prompt.text) if request.sampling.repetition_penalty != 1 else ()
+            excluding = Excluding(tree, request.sampling, self.stop_ids, generator, prompt)
             found = redraw(
                 excluding, exclusion, reply.tokens.tolist(), limit=request.sampling.max_new_tokens,
                 decode=lambda tokens: self._decode(list(tokens), skip_special_tokens=True),

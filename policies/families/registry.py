@@ -10,10 +10,10 @@ import functools
 import logging
 import re
 from collections.abc import Iterable, Mapping
-from importlib.metadata import entry_points
 from typing import Any
 
 from envs.errors import UsageError, did_you_mean
+from envs.plugins import Plugins
 from policies.families.base import Family, Recipe
 from policies.families.evocua import EvoCUA, EvoCUAS1
 from policies.families.fara import Fara
@@ -27,15 +27,15 @@ from policies.families.ui_venus import UIVenus15
 
 log = logging.getLogger(__name__)
 
-GROUP = "agentlab.families"
+FAMILIES = Plugins("family", "agentlab.families")
 OURS: tuple[type[Family], ...] = (
     UITars1, UITars15, UITarsDoubao, Qwen3VL, EvoCUA, EvoCUAS1, GUIOwl15, GUIOwl, OpenCUA, OpenCUAV1, Fara, MAIUI, UIVenus15, Plain,
 )  # fmt: skip
 
 LEFT_OUT: Mapping[str, str] = {
-    r"holo[-_.]?\d.*|holo-.*": "Holo's agent is closed: its own tools and prompt cannot be read from an official source.",
+    r"holo[-_.]?\d.*|holo-.*": "H Company says how Holo's replies are laid out, but not with which tools and prompt its scores were made.",
     r"ui-?venus.*": "UI-Venus 1.0's prompt cannot be read from its repository any more; UI-Venus-1.5 is supported.",
-    r"fara-?1[.-]?5.*": "Fara-1.5's prompt cannot be read from an official source; Fara-7B is supported.",
+    r"fara-?1[.-]?5.*": "Fara-1.5 is asked in a prompt of its own, which is not here yet; Fara-7B is supported.",
     r"ui-?tars-?2.*": "UI-TARS-2 is not open.",
     r"gta1.*|jedi.*|os-atlas.*": "It locates elements and plans nothing: there is no agent's prompt for it.",
 }
@@ -46,16 +46,16 @@ LEFT_OUT: Mapping[str, str] = {
 def families() -> dict[str, Family]:
     """All families by name: this package's, and those installed under the entry-point group ``agentlab.families``."""
     found = {cls.name: cls() for cls in OURS}
-    for entry in entry_points(group=GROUP):
+    for name in FAMILIES.installed():
         try:
-            made = entry.load()()
+            made = FAMILIES.load(name)()
         except Exception as error:  # noqa: BLE001 — a stranger's package: it must not break the others
-            log.warning("The family %s (%s) cannot be loaded: %s", entry.name, entry.value, error)
+            log.warning("The family %s is left out: %s", name, error)
             continue
         if isinstance(made, Family):
             found.setdefault(made.name, made)
         else:
-            log.warning("The family %s (%s) is not a policies.families.base.Family", entry.name, entry.value)
+            log.warning("The family %s is left out: it is not a policies.families.base.Family", name)
     return found
 
 
