@@ -16,8 +16,8 @@ from typing import Any
 from torch import Tensor
 
 from envs.errors import AdaptationError, PolicyError, UsageError
+from policies.backbone import Backbone
 from policies.base import PolicySession, Update
-from policies.engine import Engine
 from policies.generation import Generation, Prompt
 from policies.learner import HeadLearner
 
@@ -33,7 +33,7 @@ class LearnedSession(PolicySession):
         learner: The adapter; None if the weights do not adapt.
     """
 
-    def __init__(self, engine: Engine, learner: HeadLearner | None) -> None:
+    def __init__(self, engine: Backbone, learner: HeadLearner | None) -> None:
         self.engine, self.learner = engine, learner
         self._replies: list[Tensor] = []  # y of every step of the attempt
 
