@@ -394,6 +394,20 @@ def test_a_full_queue_and_a_server_that_ends(engine, tiny_checkpoint, screens):
     stand_in.close()
 
 
+def test_a_reply_that_nobody_waits_for_is_given_up(engine, tiny_checkpoint):
+    stand_in = StandIn(engine, tiny_checkpoint).start()
+    stand_in.backend.hold = threading.Event()
+    body = wire.pack({}, {"ids": torch.tensor([1, 2]), "stop": torch.tensor([0])})
+    with pytest.raises(httpx.TimeoutException):
+        httpx.post(f"{stand_in.url}{wire.PREFIX}/generate", content=body, headers=HEAD, timeout=0.3)
+    until = time.monotonic() + 60
+    while stand_in.guard.running and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not stand_in.guard.running and stand_in.backend.asked
+    stand_in.backend.hold.set()
+    stand_in.close()
+
+
 def test_bodies_are_bounded(engine, tiny_checkpoint):
     stand_in = StandIn(engine, tiny_checkpoint, max_body_mb=0.1).start()
     url = f"{stand_in.url}{wire.PREFIX}/generate"

@@ -16,10 +16,11 @@ Over any :class:`Computes`; nothing here knows vLLM.  What is bounded, who may c
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -38,6 +39,8 @@ from policies.served.plugin.metrics import Metrics
 KEPT_VERSIONS = 2
 """Adapters of a session that stay: the one in force, and the one before it, which a rollback goes back to."""
 MOST_PIXELS = 64 * 2**20
+WATCH_S = 0.5
+"""How often a reply that is being written is asked for still."""
 IDLE_S = 6 * 3600.0
 """A session that nobody uses for so long is closed."""
 
@@ -313,7 +316,8 @@ class Routes:
     async def generate(self, request: Request) -> Response:
         metrics = self.server.metrics
         with metrics.timed("generate_seconds", "A reply, from request to answer."):
-            fields, tensors = await self.server.backend.generate(await self.server.asked(await request.body(), scoring=False))
+            asked = await self.server.asked(await request.body(), scoring=False)
+            fields, tensors = await _while_wanted(request, self.server.backend.generate(asked))
         metrics.add("tokens_total", len(tensors["tokens"]), "Tokens generated.")
         metrics.add("prompt_tokens_total", fields["prompt_tokens"], "Tokens of prompts.")
         metrics.add("cached_tokens_total", fields.get("cached_tokens", 0), "Tokens of prompts whose keys and values were kept.")
@@ -321,7 +325,8 @@ class Routes:
 
     async def score(self, request: Request) -> Response:
         with self.server.metrics.timed("score_seconds", "Scoring a given reply."):
-            fields, tensors = await self.server.backend.score(await self.server.asked(await request.body(), scoring=True))
+            asked = await self.server.asked(await request.body(), scoring=True)
+            fields, tensors = await _while_wanted(request, self.server.backend.score(asked))
         return await _answer(fields, tensors)
 
     async def update(self, request: Request) -> Response:
@@ -362,6 +367,18 @@ def build(server: Server) -> Starlette:
         Route("/update", to.update, methods=["POST"]),
     ]  # fmt: skip
     return Starlette(routes=[to.counted(route) for route in routes])
+
+
+async def _while_wanted(request: Request, work: Coroutine[Any, Any, wire.Unpacked]) -> wire.Unpacked:
+    """The outcome of ``work``, which is given up when the client has gone.  Raises Refused: it has."""
+    task = asyncio.create_task(work)
+    try:
+        while not (await asyncio.wait({task}, timeout=WATCH_S))[0]:
+            if await request.is_disconnected():
+                raise Refused(499, "gone", "The client has gone.")
+        return task.result()
+    finally:
+        task.cancel()
 
 
 def _tensors(data: bytes) -> Response:
