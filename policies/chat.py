@@ -40,13 +40,13 @@ class ChatOptions(BaseModel):
         max_wait_s: Longest pause between two of them.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     base_url: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
-    timeout_s: float = Field(default=120.0, gt=0)
-    tries: int = Field(default=4, ge=1)
-    max_wait_s: float = Field(default=20.0, ge=0)
+    timeout_s: float = Field(default=120.0, gt=0, le=604_800)
+    tries: int = Field(default=4, ge=1, le=1000)
+    max_wait_s: float = Field(default=20.0, ge=0, le=604_800)
 
 
 def load_chat_policy(model: str, sampling: SamplingConfig, options: Mapping[str, Any]) -> ChatPolicy:

@@ -264,6 +264,15 @@ class CausalSession(LearnedSession):
             self.history.append((said, text))
         return found
 
+    def resume(self, steps: Sequence[tuple[Observation, str]], capture: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Go on after an attempt as if this session had made it, nothing computed again: call after :meth:`begin`.
+
+        ``steps``: (observation, reply) per step; ``capture``: (H [n, d], y [n]) per step, as :meth:`captured` gave them.
+        """
+        for (observation, text), (hidden, tokens) in zip(steps, capture, strict=True):
+            self._record(Generation(text, tokens, hidden, torch.zeros(0), "stop", 0))
+            self.history.append((observation.get("text", ""), text))
+
     def propose(self) -> list[Decision]:
         found = []
         for step in range(len(self.history)):

@@ -24,12 +24,12 @@ TYPES: Mapping[str, type[LabError]] = {"AdaptationError": AdaptationError, "Poli
 class ServedOptions(BaseModel):
     """How a server (``served:URL``, or one that ``model.engine=vllm`` starts) is used."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     token_env: str = Field(default=wire.TOKEN_VARIABLE, description="Environment variable that holds the server's token.")
-    timeout_s: float = Field(default=900.0, gt=0, description="Of one request: until the whole reply is there.")
-    tries: int = Field(default=4, ge=1, description="Times that a request is sent before the attempt is void.")
-    max_wait_s: float = Field(default=20.0, ge=0, description="Longest pause between two of them.")
+    timeout_s: float = Field(default=900.0, gt=0, le=604_800, description="Of one request: until the whole reply is there.")
+    tries: int = Field(default=4, ge=1, le=1000, description="Times that a request is sent before the attempt is void.")
+    max_wait_s: float = Field(default=20.0, ge=0, le=604_800, description="Longest pause between two of them.")
     update: str = Field(
         default="server",
         pattern="^(server|here)$",
