@@ -87,7 +87,7 @@ class Client:
             parsed = httpx.URL(self.url)
             if parsed.scheme not in ("http", "https") or not parsed.host:
                 raise httpx.InvalidURL("no http address")
-        except httpx.InvalidURL as error:
+        except (httpx.InvalidURL, ValueError) as error:
             raise UsageError(f"{url!r} is not the address of a server.", "For example served:http://127.0.0.1:8000") from error
         remember_address(url)
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
