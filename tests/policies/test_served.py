@@ -253,7 +253,7 @@ def test_who_comes_in(server, monkeypatch):
     [
         ("localhost:8000", {}, UsageError),
         ("", {}, UsageError),
-        ("http://[bad", {}, UsageError),
+        ("ftp://127.0.0.1:8000", {}, UsageError),
         ("http://127.0.0.1:1", FAST, InfrastructureError),
         ("URL", {"nonsense": 1}, UsageError),
         ("URL", {"timeout_s": -1}, UsageError),
