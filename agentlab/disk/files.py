@@ -11,7 +11,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from envs.errors import StoreError
 from envs.redaction import without_secrets
@@ -114,16 +114,26 @@ def read_bytes(path: Path, folder: Path | None = None) -> bytes:
     Raises:
         StoreError: missing or unreadable, not a regular file, larger than :data:`LARGEST`, or a link that leads out.
     """
-    real = inside(path, folder or path.parent)
-    with disk_errors(path):
-        descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)  # a pipe put there meanwhile does not block
-        with os.fdopen(descriptor, "rb") as file:
-            about = os.fstat(descriptor)
-            if not stat.S_ISREG(about.st_mode):
-                raise StoreError(f"{path} is not a file.", mend(path))
-            if about.st_size > LARGEST:
-                raise StoreError(f"{path} is too large to be a file of a run ({about.st_size} bytes).", mend(path))
-            return file.read(LARGEST + 1)
+    with disk_errors(path), open_regular(path, folder or path.parent) as file:
+        return file.read(LARGEST + 1)
+
+
+def open_regular(path: Path, folder: Path) -> BinaryIO:
+    """The file, opened for reading.
+
+    Raises:
+        StoreError: as :func:`read_bytes`.
+        OSError: the system refuses.
+    """
+    real = inside(path, folder)
+    file = os.fdopen(os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb")  # a pipe put there meanwhile does not block
+    about = os.fstat(file.fileno())
+    if stat.S_ISREG(about.st_mode) and about.st_size <= LARGEST:
+        return file
+    file.close()
+    if not stat.S_ISREG(about.st_mode):
+        raise StoreError(f"{path} is not a file.", mend(path))
+    raise StoreError(f"{path} is too large to be a file of a run ({about.st_size} bytes).", mend(path))
 
 
 def read_text(path: Path, folder: Path | None = None) -> str:
