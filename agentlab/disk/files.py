@@ -18,6 +18,8 @@ from envs.redaction import without_secrets
 
 ATTEMPT = re.compile(r"attempt_([0-9]{2,9})$")
 """Folder names of attempts."""
+HUGE = re.compile("[0-9]{20}")
+"""Where a JSON may have a whole number of more than 64 bits."""
 LARGEST = 256 * 2**20
 """Bytes of the largest file of a run that is read; a week of attempts has a results.jsonl of some megabytes."""
 DEEPEST = 100
@@ -158,7 +160,7 @@ def parse_json(data: bytes | str) -> Any:
     text = data if isinstance(data, str) else data.decode("utf-8")
     try:
         found = json.loads(text, parse_constant=lambda name: None, parse_float=_finite_float)
-        if text.count("[") + text.count("{") > DEEPEST or "\\u" in text:
+        if text.count("[") + text.count("{") > DEEPEST or "\\u" in text or HUGE.search(text):
             found = _cleaned(found, 0)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
@@ -171,11 +173,13 @@ def _finite_float(digits: str) -> float | None:
 
 
 def _cleaned(value: Any, depth: int) -> Any:
-    """The text without lone surrogates, which neither files nor terminals accept."""
+    """Without lone surrogates, which neither files nor terminals accept, and with None for whole numbers that no float has."""
     if depth > DEEPEST:
         raise ValueError("nested too deeply")
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, int) and value.bit_length() > 64:
+        return None
     if isinstance(value, list):
         return [_cleaned(item, depth + 1) for item in value]
     if isinstance(value, dict):
@@ -192,9 +196,11 @@ def strict_json(content: Any, indent: int | None = None) -> str:
 
 
 def finite(value: Any) -> Any:
-    """``value`` with None for every number in it that is not finite."""
+    """``value`` with None for every number in it that is not finite, or has more than 64 bits."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, int) and value.bit_length() > 64:
+        return None
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     return [finite(item) for item in value] if isinstance(value, list | tuple) else value

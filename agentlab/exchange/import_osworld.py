@@ -27,7 +27,7 @@ import typer
 from PIL import Image
 
 from agentlab.disk import rows
-from agentlab.disk.files import parse_json, read_bytes, read_json
+from agentlab.disk.files import finite, parse_json, read_bytes, read_json
 from agentlab.disk.record import AttemptWriter
 from agentlab.disk.row import Breakage, Seconds
 from agentlab.disk.store import RunStore
@@ -266,4 +266,4 @@ def _decode(data: bytes) -> Screenshot:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and finite(value) is not None
