@@ -18,7 +18,7 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +132,7 @@ class Comparison:
         jobs = [Job(ContinuedSession, configs[one.seed], one.task, n, one.first) for n, one in enumerate(mine)]
         spent = self.setup.work / f"{self.stage}-{piece.folder}.seconds.jsonl"
         try:
-            with cpu_seconds(spent, lambda: sum(bool(over(pool, job)) for job in jobs)):
+            with cpu_seconds(spent):
                 pool.run(piece.name, jobs, deadline=self.deadline)
         finally:
             rows = {seed: by_task(pool.store(config).rows()) for seed, config in configs.items()}
@@ -208,7 +208,6 @@ class Comparison:
             "tuned": piece.method.name in tuned(self.study),
             "wanted": wanted,
             "cpu_seconds": round(sum(u["cpu"] for u in used), 1),
-            "measured_sessions": sum(u["sessions"] for u in used),
             "commit": commit(),
         }
         path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -227,26 +226,22 @@ def ended(rows: Sequence[Row] | None) -> bool:
     return bool(rows) and rows[-1].session_over  # type: ignore[index]  # bool(rows) has excluded None
 
 
-def over(pool: Pool, job: Job) -> bool:
-    return ended(pool.session(job.config, job.task).rows())
-
-
 @contextmanager
-def cpu_seconds(path: Path, done: Callable[[], int], every: float = 20.0) -> Iterator[None]:
-    """Note in ``path`` the CPU seconds of this process and its children while the block runs, and how many sessions ended in it.
+def cpu_seconds(path: Path, every: float = 20.0) -> Iterator[None]:
+    """Note in ``path`` the CPU seconds of this process and its children while the block runs, now and then: it may be killed.
 
     Wall-clock says nothing here: dozens of sessions share a batch, and others share the machine.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    before, sessions, stop = _cpu(), done(), threading.Event()
+    before, stop = _cpu(), threading.Event()
 
     def note() -> None:
-        nonlocal before, sessions
-        now, count = _cpu(), done()
+        nonlocal before
+        now = _cpu()
         if now > before:
             with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"cpu": round(now - before, 2), "sessions": count - sessions}) + "\n")
-        before, sessions = now, count
+                file.write(json.dumps({"cpu": round(now - before, 2)}) + "\n")
+        before = now
 
     def watch() -> None:
         while not stop.wait(every):
