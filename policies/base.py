@@ -133,6 +133,15 @@ class SamplingConfig:
             description="Subtracted from a token's logit per earlier occurrence in the reply (official UI-TARS runs: 1).",
         ),
     ] = 0.0
+    repetition_penalty: Annotated[
+        float,
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="Divides the logits above 0, and multiplies those below, of every token that the prompt or the reply already "
+            "holds (official GUI-Owl and UI-Venus runs: 1.05).",
+        ),
+    ] = 1.0
 
 
 class PolicySession(abc.ABC):

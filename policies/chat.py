@@ -146,6 +146,8 @@ class ChatSession(ProtocolSession):
             "frequency_penalty": sampling.frequency_penalty,
             "seed": seed % 2**31,
         }
+        if sampling.repetition_penalty != 1:  # not OpenAI's own: vLLM and SGLang know it
+            request["extra_body"] = {"repetition_penalty": sampling.repetition_penalty}
         text, tokens = self._request(request)
         return Draw(text, tokens, None, images(sized)[-1].size)
 
