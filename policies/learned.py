@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from envs.errors import AdaptationError, PolicyError, UsageError
+from policies.backbone import Backbone
 from policies.base import Passes, PolicySession, Update
-from policies.engine import Engine
 from policies.generation import Generation, Prompt
 from policies.learner import HeadLearner
 from policies.marks import frame_tokens
@@ -35,7 +35,7 @@ class LearnedSession(PolicySession):
         learner: The adapter; None if the weights do not adapt.
     """
 
-    def __init__(self, engine: Engine, learner: HeadLearner | None) -> None:
+    def __init__(self, engine: Backbone, learner: HeadLearner | None) -> None:
         self.engine, self.learner = engine, learner
         self._replies: list[Tensor] = []  # y of every step of the attempt
 

@@ -19,6 +19,7 @@ from agentlab.cli import benchmarks as benchmarks_cli
 from agentlab.cli import containers as containers_cli
 from agentlab.cli import export as export_cli
 from agentlab.cli import families as families_cli
+from agentlab.cli import serve as serve_cli
 from agentlab.cli import traces as traces_cli
 from agentlab.cli.failures import of_the_machine
 from agentlab.cli.terminal import Terminal
@@ -40,6 +41,7 @@ app.add_typer(containers_cli.app, name="containers")
 app.add_typer(traces_cli.app)
 app.add_typer(export_cli.app)
 app.add_typer(families_cli.app)
+app.add_typer(serve_cli.app)
 
 out = Terminal()
 err = Terminal(stderr=True)

@@ -68,7 +68,7 @@ def check_modalities(config: RunConfig, task: TaskSpec) -> None:
         UsageError: the policy does.
     """
     given = shows(task)
-    if not given or (lacking_ := needs(config.policy) - given) == frozenset():
+    if not given or (lacking_ := needs(config.policy, config.model) - given) == frozenset():
         return
     words = {"text": "text", "picture": "pictures"}
     needed, there = (" and ".join(words[kind] for kind in sorted(kinds)) for kinds in (lacking_, given))
@@ -114,8 +114,7 @@ class Runner:
             KeyboardInterrupt: stopped by Ctrl-C; everything is closed and the run can be continued.
             LabError: the run cannot go on.
         """
-        store = RunStore.open(self.folder, self.config.to_json(), free=CHANGES_NO_RESULT, grows=GROWS)
-        store.say = self.say
+        store = RunStore.open(self.folder, self.config.to_json(), say=self.say, free=CHANGES_NO_RESULT, grows=GROWS)
         try:
             todo = self._todo(store)
             on_start(store.rows())

@@ -16,8 +16,8 @@ from envs.answer_forms import normal_form
 from envs.answers import after_thought
 from envs.base import Modality, Observation, TaskSpec
 from envs.errors import UsageError
+from policies.backbone import ReadingBackbone
 from policies.base import MAX_REDRAWS, NO_PASSES, Decision, PastAttempt, Policy, SamplingConfig
-from policies.causal.engine import TextEngine
 from policies.causal.settings import CausalSettings
 from policies.exclusion import Exclusion
 from policies.generation import Generation, Prompt, Request, Search
@@ -55,12 +55,12 @@ class CausalPolicy(Policy):
     converses = True
     needs: frozenset[Modality] = frozenset({"text"})
 
-    def __init__(self, name: str, engine: TextEngine, settings: CausalSettings, sampling: SamplingConfig) -> None:
+    def __init__(self, name: str, engine: ReadingBackbone, settings: CausalSettings, sampling: SamplingConfig) -> None:
         self.name, self.settings, self.sampling = name, settings, sampling
-        self._engine: TextEngine | None = engine
+        self._engine: ReadingBackbone | None = engine
 
     @property
-    def engine(self) -> TextEngine:
+    def engine(self) -> ReadingBackbone:
         if self._engine is None:
             raise UsageError(f"The policy {self.name} is closed.")
         return self._engine
@@ -86,7 +86,10 @@ class CausalPolicy(Policy):
     def memory(self) -> dict[str, float]:
         if self._engine is None or self._engine.device.type != "cuda":
             return {}
-        return {"gpu_peak": torch.cuda.max_memory_allocated(self._engine.device) / 2**20}
+        peaks = [
+            torch.cuda.max_memory_allocated(number) for number in range(torch.cuda.device_count())
+        ]  # it may be spread over several
+        return {"gpu_peak": sum(peaks) / 2**20}
 
     def close(self) -> None:
         self._engine = None
@@ -99,7 +102,7 @@ class CausalSession(LearnedSession):
     said to the failed attempt, else nothing.  Fresh, the question stands alone with the guidance after it.
     """
 
-    engine: TextEngine
+    engine: ReadingBackbone
 
     def __init__(self, policy: CausalPolicy, task: TaskSpec, *, seed: int, learner: HeadLearner | None) -> None:
         super().__init__(policy.engine, learner)
