@@ -23,9 +23,9 @@ import typer
 
 from agentlab.disk.runs import read_run
 from agentlab.results.compare import compare
-from agentlab.results.metrics import SessionSummary, mcnemar, paired_bootstrap
+from agentlab.results.metrics import SessionSummary
 from agentlab.results.pages import markdown
-from agentlab.results.stream import attempts_per_solved, halves
+from agentlab.results.stream import attempts_per_solved, gain, halves
 from agentlab.run.config import RunConfig, resolve
 from agentlab.run.runner import Runner
 
@@ -89,13 +89,7 @@ class Stream:
 
 def numbers(first: Sequence[SessionSummary], other: Sequence[SessionSummary]) -> dict[str, Any]:
     """``other`` against ``first``, paired, over the same sessions."""
-    a, b = [s.solved_within(1) for s in first], [s.solved_within(1) for s in other]
-    points, interval = paired_bootstrap([float(x) for x in a], [float(x) for x in b], seed=0)
-    lost, won, p = mcnemar(a, b)
-    return {
-        "sessions": len(a), "frozen": sum(a) / len(a), "row": sum(b) / len(b), "difference": points, "interval": interval,
-        "won": won, "lost": lost, "p": p, "attempts_per_solved": [attempts_per_solved(first), attempts_per_solved(other)],
-    }  # fmt: skip
+    return {**vars(gain(first, other)), "attempts_per_solved": [attempts_per_solved(first), attempts_per_solved(other)]}
 
 
 def main(

@@ -49,6 +49,8 @@ class Setup:
         threads: Of the model's arithmetic.
         minutes: After this long no further instance is begun; None: until all are done.
         tasks: Task names, or None for the suite's own.
+        suite: Benchmark.
+        base: ``--set`` options of all methods.
     """
 
     policy: str
@@ -61,13 +63,15 @@ class Setup:
     threads: int = 1
     minutes: float | None = None
     tasks: tuple[str, ...] | None = None
+    suite: str = "miniwob"
+    base: tuple[str, ...] = ()
 
     def config(
         self, folder: str, seed: int, preset: str, attempts: int, sets: Iterable[str], limit: int | None = None
     ) -> RunConfig:
         """The configuration of one method at one seed."""
         flags = {
-            "suite": "miniwob",
+            "suite": self.suite,
             "policy": self.policy,
             "adapt": {"preset": preset},
             "attempts": attempts,
@@ -76,7 +80,7 @@ class Setup:
             "tasks": self.tasks,
             "out": self.work / f"s{seed}-{folder}",
         }
-        return resolve(flags, sets=["sampling.first_greedy=true", *sets])
+        return resolve(flags, sets=["sampling.first_greedy=true", *self.base, *sets])
 
     def facts(self) -> dict[str, Any]:
         """What a result must be read with."""

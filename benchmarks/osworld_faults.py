@@ -68,8 +68,8 @@ RETRIES = 8
 DISK = "size=16m,uid=1000,gid=1000,mode=0755"
 MOST_WITHOUT_PROGRESS = 3
 """Faults before an attempt must have been finished: what never gets to a score says nothing about false ones."""
-CHANNEL_SECONDS = 60.0
-"""How long a moment is waited for in which a fault of a channel can be done."""
+MOST_WAITING = 2
+"""Faults of channels that wait for their moment at once."""
 QUIET_SECONDS = 900.0
 """A run that neither ends nor can be hit for so long hangs."""
 
@@ -169,6 +169,8 @@ class Bench:
         self.kinds = options.kinds
         self.random = random.Random()
         self.deck: list[str] = []
+        self.waiting: list[str] = []
+        """Faults of channels that this run has been asked for and that have not been done."""
         self.runs = 0
         self.in_run = 0
         self.progress = (0, 0)
@@ -237,16 +239,27 @@ class Bench:
             if process.poll() is None:
                 process.kill()
                 process.wait()
+            self.take_back(folder)
         self.check(folder, policy, process.returncode)
 
     def inject(self, process: subprocess.Popen[bytes], folder: Path) -> bool:
-        """Wait for a moment drawn from the seed and do the next fault; False when the run ended before."""
-        kind = self.next_kind()
+        """Wait for a moment drawn from the seed and do the next fault; False when the run ended before.
+
+        A fault of a channel is only asked for: it is done, and counted, when its own moment comes.
+        """
         faults = Faults(folder.with_suffix(".faults"))
         time.sleep(self.random.uniform(0.0, self.options.spacing))
+        kind = self.next_kind()
         if kind in CHANNEL_FAULTS:
-            return self.inject_channel(kind, process, faults, folder)
+            if len(self.waiting) < MOST_WAITING and kind not in self.waiting:
+                self.waiting.append(kind)
+                faults.want(kind)
+            else:
+                self.deck.insert(0, kind)
+                self.count_done(faults, folder)
+            return process.poll() is None
         while process.poll() is None:
+            self.count_done(faults, folder)
             if self.since_progress(folder) >= MOST_WITHOUT_PROGRESS:
                 time.sleep(1.0)
                 continue
@@ -265,20 +278,20 @@ class Bench:
         self.deck.append(kind)
         return False
 
-    def inject_channel(self, kind: str, process: subprocess.Popen[bytes], faults: Faults, folder: Path) -> bool:
-        """Want the fault and wait until it was done; False when the run ended before, or nothing fitting comes in this one."""
-        faults.want(kind)
-        until = time.monotonic() + CHANNEL_SECONDS
-        while process.poll() is None and time.monotonic() < until:
-            if not faults.wanted(kind):
-                self.count(kind, folder)
-                return True
-            time.sleep(0.2)
-        if not faults.take(kind):
+    def count_done(self, faults: Faults, folder: Path) -> None:
+        """Count the faults of channels that have been done since."""
+        for kind in [kind for kind in self.waiting if not faults.wanted(kind)]:
+            self.waiting.remove(kind)
             self.count(kind, folder)
-            return process.poll() is None
-        self.deck.insert(0, kind)
-        return process.poll() is None
+
+    def take_back(self, folder: Path) -> None:
+        """Of a run that has ended: the faults whose moment did not come are for a later one."""
+        faults = Faults(folder.with_suffix(".faults"))
+        self.count_done(faults, folder)
+        for kind in self.waiting:
+            faults.take(kind)
+            self.deck.insert(0, kind)
+        self.waiting = []
 
     def count(self, kind: str, folder: Path) -> None:
         self.injected[kind] += 1

@@ -26,15 +26,18 @@ from safetensors.torch import load_file, save_file
 from agentlab.disk.record import AttemptWriter, load_trace
 from agentlab.disk.row import Row
 from agentlab.disk.rows import Played, session_over
-from agentlab.disk.store import CHANGES_NO_RESULT, RunStore, SessionStore
+from agentlab.disk.store import CHANGES_NO_RESULT, GROWS, RunStore, SessionStore
 from agentlab.run.config import RunConfig
 from agentlab.run.runner import load_policy_of, open_words, prepare, stop_on_signals
 from agentlab.run.session import History, Interrupted, Session
 from agentlab.run.worker import EnvSlot
-from envs.base import TaskSpec
-from envs.errors import LabError, UsageError
-from policies.base import Policy, PolicySession, SamplingConfig
+from envs.base import Observation, TaskSpec
+from envs.errors import LabError, StoreError, UsageError
+from policies.base import Decision, PastAttempt, Policy, PolicySession, SamplingConfig
+from policies.causal.policy import CausalPolicy
 from policies.families.policy import ModelPolicy, ModelSession
+from policies.learned import LearnedSession
+from retrospect.trace import Trace
 
 CAPTURE = "capture.safetensors"
 
@@ -60,6 +63,8 @@ class ContinuedSession(Session):
             return super()._episode(theta, t, x, h, writer)
         started = time.perf_counter()
         trace = load_trace(self.first)
+        if "screenshot" not in trace.steps[0].observation:
+            return self._again(theta, trace, x, h, writer)
         shutil.copy2(self.first / "events.jsonl", writer.folder)
         shutil.copytree(self.first / "screens", writer.folder / "screens", copy_function=os.link)
         theta.begin(trace.instruction, attempt=1)
@@ -69,6 +74,37 @@ class ContinuedSession(Session):
         else:
             theta.discard()  # it is not acting: no batch has to wait for it
         return Played(trace, started, guidance=x)
+
+    def _again(self, theta: PolicySession, recorded: Trace, x: str, h: History, writer: AttemptWriter) -> Played:
+        """The recorded replies given again in this method's own environment, which costs nothing in text: what the user says to them
+        is a setting of the environment.
+        """
+        played = super()._episode(Replaying(theta, recorded), 1, x, h, writer)
+        if played.trace.score != recorded.score:
+            raise StoreError(f"{self.first}: the score of the recorded replies is not {recorded.score} any more.")
+        theta.recall([(step.observation, step.actions) for step in recorded.steps])
+        if self.config.adapt.axes(1)[1]:
+            resume(theta, self.first)
+        else:
+            theta.discard()
+        return played
+
+
+class Replaying(PolicySession):
+    """Gives the replies of a recorded attempt; begins and ends what stands behind it."""
+
+    def __init__(self, behind: PolicySession, recorded: Trace) -> None:
+        self._behind, self._steps = behind, iter(recorded.steps)
+
+    def converse(self, history: Sequence[PastAttempt]) -> None:
+        self._behind.converse(history)
+
+    def begin(self, instruction: str, *, guidance: str = "", attempt: int = 1) -> None:
+        self._behind.begin(instruction, guidance=guidance, attempt=attempt)
+
+    def act(self, observation: Observation) -> Decision:
+        step = next(self._steps)
+        return Decision(step.text, step.actions, step.thought, step.action_text, tokens=step.tokens)
 
 
 class TransferSession(Session):
@@ -88,16 +124,16 @@ class TransferSession(Session):
 
 def save_capture(theta: PolicySession, folder: Path) -> None:
     """Write H and y of the attempt just made."""
-    assert isinstance(theta, ModelSession) and theta.learner is not None
+    assert isinstance(theta, ModelSession | LearnedSession) and theta.learner is not None
     tensors = {}
-    for number, (hidden, tokens) in enumerate(theta.learner.capture()):
+    for number, (hidden, tokens) in enumerate(theta.captured() if isinstance(theta, LearnedSession) else theta.learner.capture()):
         tensors |= {f"{number:03d}.hidden": hidden.cpu().contiguous(), f"{number:03d}.tokens": tokens}
     save_file(tensors, folder / CAPTURE)
 
 
 def resume(theta: PolicySession, first: Path) -> None:
     """Put ``theta`` where it would be had it just made the attempt recorded in ``first``."""
-    assert isinstance(theta, ModelSession)
+    assert isinstance(theta, ModelSession | LearnedSession)
     tensors = load_file(first / CAPTURE)
     capture = [(tensors[f"{n:03d}.hidden"], tensors[f"{n:03d}.tokens"]) for n in range(len(tensors) // 2)]
     theta.resume([(step.observation, step.text) for step in load_trace(first).steps], capture)
@@ -144,9 +180,9 @@ class Pool:
         torch.set_num_threads(self._threads)
         prepare(self._config, console.print)
         self._policy = self._exit.enter_context(load_policy_of(self._config))
-        if not isinstance(self._policy, ModelPolicy):
+        if not isinstance(self._policy, ModelPolicy | CausalPolicy):
             self._exit.close()
-            raise UsageError(f"The policy {self._config.policy!r} has no weights here.", "Benchmarks need a UI-TARS checkpoint.")
+            raise UsageError(f"The policy {self._config.policy!r} has no weights here.", "Benchmarks need a checkpoint.")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -158,7 +194,7 @@ class Pool:
         """The run directory of a configuration, opened once."""
         with self._guard:
             if config.folder not in self._stores:
-                self._stores[config.folder] = RunStore.open(config.folder, config.to_json(), free=CHANGES_NO_RESULT, grows="limit")
+                self._stores[config.folder] = RunStore.open(config.folder, config.to_json(), free=CHANGES_NO_RESULT, grows=GROWS)
             return self._stores[config.folder]
 
     def session(self, config: RunConfig, task: TaskSpec) -> SessionStore:
@@ -166,11 +202,14 @@ class Pool:
 
     def _policy_for(self, sampling: SamplingConfig) -> Policy:
         """The backbone, drawn from as ``sampling`` says."""
-        assert isinstance(self._policy, ModelPolicy)
+        p = self._policy
         with self._guard:
             if sampling not in self._policies:
-                p = self._policy
-                self._policies[sampling] = ModelPolicy(p.name, p.engine, p.family, p.settings, sampling, p.platform)
+                if isinstance(p, CausalPolicy):
+                    self._policies[sampling] = CausalPolicy(p.name, p.engine, p.settings, sampling)
+                else:
+                    assert isinstance(p, ModelPolicy)
+                    self._policies[sampling] = ModelPolicy(p.name, p.engine, p.family, p.settings, sampling, p.platform)
             return self._policies[sampling]
 
     def run(self, title: str, jobs: Sequence[Job], *, deadline: float | None = None, keep: bool = False) -> None:
@@ -201,9 +240,12 @@ class Pool:
             raise KeyboardInterrupt
 
     def _work(self, pending: _Queue, meter: Meter, keep: bool) -> None:
-        envs = EnvSlot(self._config.env)
+        envs, options = EnvSlot(self._config.env), self._config.env
         try:
             while not self.stop.is_set() and (job := pending.get()) is not None:
+                if job.config.env != options:
+                    envs.close()
+                    envs, options = EnvSlot(job.config.env), job.config.env
                 self._one(job, envs, meter)
                 if not keep:
                     slim(self.session(job.config, job.task).folder)

@@ -8,118 +8,80 @@ Writes ``docs/results.md`` and ``docs/img/*.png``.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from formats import markdown_table, number, points, share
 from options import fingerprint
-from tables import Json, attempts_of, by_task, success_table, theorem, updates_table, uplift_table, versus_table
-
-from agentlab.results import figures
+from report_comparison import part, sentence
+from studies import STUDIES
+from tables import Json, by_task, success_table
 
 HERE = Path(__file__).parent
 RESULTS, DOCS = HERE / "results", HERE.parent / "docs"
 
-MAIN = ("best-of-k", "no-repeat", "rosa-paper", "rosa", "textgrad", "rosa2")
-"""Of the success figure: more lines than six cannot be told apart."""
-SWITCH = ("textgrad", "rosa", "switch-words-first", "switch-weights-first", "rosa2")
-
 
 # -- adaptation --------------------------------------------------------------------------------------------------------------------
-def _lines(data: Json, names: Sequence[str]) -> dict[str, list[figures.Band]]:
-    """Success bands from attempt 1 (nobody has solved anything) on."""
-    lines = {m["method"]: m["within"] for m in data["methods"]}
-    return {
-        name: [
-            (0.0, (0.0, 0.0)),
-            *((b["mean"], (b["low"], b["high"])) for _, b in sorted(lines[name].items(), key=lambda kv: int(kv[0]))),
-        ]
-        for name in names
-        if name in lines
-    }
-
-
-def adaptation(data: Json) -> str:
-    """The page's part about adaptation."""
-    n = _population(data)
-    figures.success_curve(_lines(data, MAIN), _image("adaptation.png"), title=f"MiniWoB++, {Path(data['policy']).name}, {n}")
-    first = data["first_attempts"]
-    parts = [
-        "## Does adaptation help?\n",
-        f"{first['made']} first attempts, greedy, {share(first['success'])} % solved; {n}, and from each of them every method goes on: "
-        f"the recorded attempt 1 is the same for all. Seeds {', '.join(map(str, data['seeds']))}. Percent; in brackets 95 % bootstrap "
-        "intervals that resample whole tasks; p: exact McNemar test. Unparsable: of the replies acted on, and of all draws, those that "
-        "`no_repeat` drew again included.\n",
-        *_of_other_weights(data),
-        _command(data),
-        *_stopped(data),
-        "![Solved within k attempts](img/adaptation.png)\n",
-        *_comparison(data, ("best-of-k", "no-repeat", "rosa", "textgrad")),
+def conclusion() -> str:
+    """What a reader should take away, in three sentences; every number from the stored results."""
+    text, miniwob = STUDIES["reasoning"], STUDIES["miniwob"]
+    found = [
+        *(sentence(text, RESULTS, "rosa-reply", reference, 5) for reference in ("next-best", "no-repeat")),
+        *(sentence(miniwob, RESULTS, "rosa2 (words: rules)", reference, 5) for reference in ("next-best", "no-repeat")),
     ]
-    if text := theorem(data):
-        parts += ["Error terms of `rosa2` (ROSA2 Figure 3, Theorem 4.1):\n", text, *_error_figure(data)]
-    return "\n".join([*parts, "Per task:\n", by_task(data)])
+    path = RESULTS / "adaptation.json"
+    if not any(found[2:]) and path.exists():
+        found.append(_earlier_sentence(json.loads(path.read_text(encoding="utf-8"))))
+    return CONCLUSION.format(measured="; ".join(one for one in found if one) or "nothing has been measured against it yet")
 
 
-def controls(data: Json) -> str:
-    """All methods and controls, on as many of the pairs as there was time for."""
+BEGIN, END = "<!-- made by benchmarks/report.py -->", "<!-- end of what it made -->"
+CONCLUSION = """\
+A frozen policy that is only kept from giving the same answer again is the opponent that counts: {measured}. Where all that is known is that
+the attempt failed, one bit excludes one answer and hardly more, and the words in these tables are fixed sentences of ours (engine `rules`),
+so that nothing here says what a language model's critique would add. These are small policies on procedural tasks, with intervals that
+resample whole tasks and are wide: no default of ours is shown to be better than the strongest frozen opponent.
+"""
+
+
+def _earlier_sentence(data: Json) -> str:
+    """The earlier comparison in a clause."""
+    against = {m["method"]: m["against"].get("no-repeat", {}).get("5") for m in data["methods"]}
+    points = ", ".join(
+        f"`{name}` {100 * d['difference']:+.1f} ({100 * d['low']:+.1f} … {100 * d['high']:+.1f})"
+        for name in ("rosa", "textgrad", "rosa2")
+        if (d := against[name])
+    )
+    seconds = _seconds_per_solved(data)
+    price = f", at {seconds['rosa'] / seconds['best-of-k']:.1f} and {seconds['rosa2'] / seconds['best-of-k']:.1f} times the seconds per "
+    price += "solved task that plain sampling takes (`rosa`, `rosa2`)"
+    where = f"on {data['population']} failing first attempts of MiniWoB++"
+    return f"{where}, points within five attempts against `no-repeat` were {points}{price}"
+
+
+def _seconds_per_solved(data: Json) -> dict[str, float]:
+    """Attempts per solved instance times seconds per attempt of ``costs.json``: extrapolated, the two were not measured together."""
+    costs = json.loads((RESULTS / "costs.json").read_text(encoding="utf-8"))["methods"]
+    per_attempt = {m["method"]: sum(m["seconds"].values()) for m in costs}
+    per_solved = {m["method"]: m["attempts_per_solved"] for m in data["methods"]}
+    return {name: per_attempt[name] * per_solved[name] for name in per_attempt.keys() & per_solved.keys()}
+
+
+def earlier(data: Json) -> str:
+    """The comparison on MiniWoB++ that was made before outcomes were stored."""
     return "\n".join([
-        "## Every method and control\n",
-        f"As above, on {_population(data)} of the same ones; seeds {', '.join(map(str, data['seeds']))}. `…-greedy`: the adaptation "
-        "with greedy retries, without the sampling that suits it best.\n",
-        *_of_other_weights(data),
-        _command(data),
-        *_stopped(data),
-        *_comparison(data, ("best-of-k", "rosa")),
+        "## MiniWoB++, an earlier comparison\n",
+        f"{data['first_attempts']['made']} first attempts, greedy, {share(data['first_attempts']['success'])} % solved; "
+        f"{data['population']} failing ones of {data['task_names']} tasks. It was made by a program that kept no outcomes per instance, "
+        "with `no-repeat` redrawing whole replies and without `next-best`, so that it cannot be recomputed or extended: it is shown until "
+        "the command above has replaced it. Words: the fixed sentences of the engine `rules`. Percent of failing first attempts, 95 % "
+        "intervals that resample whole tasks; McNemar's p, which took instances of one task for independent, is not shown any more.\n",
+        success_table(data, _seconds_per_solved(data)),
+        "Extrapolated: all instances (the share corrected times the share that failed), and seconds per solved instance (attempts per "
+        "solved instance times the mean seconds per attempt of \"Time and memory\" below, one session at a time).\n",
+        "Per task:\n",
+        by_task(data),
     ])  # fmt: skip
-
-
-def _population(data: Json) -> str:
-    return f"{data['population']} failing first attempts of {data['task_names']} tasks"
-
-
-def _stopped(data: Json) -> list[str]:
-    """Says so where the clock ended a comparison before all of its instances."""
-    if data["population"] == data["population_found"]:
-        return []
-    return [
-        f"Stopped at {data['population']} of the {data['population_found']} failing first attempts found: zero minutes pair what earlier "
-        "runs of the command have left; without the limit it goes on.\n"
-    ]
-
-
-def _comparison(data: Json, references: Sequence[str]) -> list[str]:
-    """Success, differences, corrections, switching, updates, settings."""
-    parts = ["Solved within k attempts, of the failing first attempts (ROSA Table 1, ROSA2 Tables 1 and 3):\n", success_table(data)]
-    for reference in references:
-        if any(reference in m["against"] for m in data["methods"]):
-            parts += [f"Against `{reference}`:\n", versus_table(data, reference)]
-    parts += ["Corrections and attempts (ROSA2 Table 2):\n", uplift_table(data)]
-    if any(m["preset"] == "switch" for m in data["methods"]):
-        figures.success_curve(_lines(data, SWITCH), _image("switch.png"), title="One axis until attempt 3, then the other")
-        parts += ["Switching axes (ROSA2 Figure 2a):\n", "![Switching axes](img/switch.png)\n"]
-    settings = [(f"`{m['method']}`", f"`{m['preset']}`", " ".join(f"`{s}`" for s in m["sets"])) for m in data["methods"]]
-    parts += ["The updates:\n", updates_table(data)] if any(m["updates"] for m in data["methods"]) else []
-    return [*parts, "Settings:\n", markdown_table(("method", "preset", "set"), settings)]
-
-
-def _error_figure(data: Json) -> list[str]:
-    """ROSA2 Figure 3: how the error terms go from attempt to attempt."""
-    from matplotlib.figure import Figure
-
-    terms = data["error_terms"]["by_attempt"]
-    t = [int(k) for k in terms]
-    figure = Figure(figsize=(8.4, 2.8), dpi=150, layout="constrained")
-    pairs = (("‖R‖", "residual", "residual_refined"), ("‖Δθ‖²", "delta_norm2", "delta_norm2_refined"), ("‖Δx‖²", "distance", None))
-    for axes, (title, old, new) in zip(figure.subplots(1, 3), pairs, strict=True):
-        axes.plot(t, [e[old] for e in terms.values()], marker="o", color=figures.COLOURS[0], label="old context")
-        if new:
-            axes.plot(t, [e[new] for e in terms.values()], marker="o", color=figures.COLOURS[1], label="refined")
-            axes.legend(frameon=False, fontsize=8)
-        axes.set(title=title, xlabel="after attempt", xticks=t)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(_image("error_terms.png"))
-    return ["![Error terms](img/error_terms.png)\n"]
 
 
 # -- the other results -------------------------------------------------------------------------------------------------------------
@@ -132,32 +94,6 @@ def _of_other_weights(data: Json) -> list[str]:
         f"**Measured on earlier weights of this policy** (`{data['weights']}`; the bundled ones are `{now}`, trained further, on more "
         "tasks): not repeated on them yet.\n"
     ]
-
-
-def sweep(data: Json, title: str = "The sweep") -> str:
-    """A sweep that chose settings."""
-    ks = attempts_of(data)
-    rows = [
-        (
-            f"`{m['method']}`", " ".join(f"`{s}`" for s in m["sets"]),
-            *(share(m["within"][k]["mean"]) for k in ks), share(m["area"]), share(m["unparsable"]),
-            share(m.get("unparsable_draws")),
-        )
-        for m in sorted(data["methods"], key=lambda m: -m["area"])
-    ]  # fmt: skip
-    return "\n".join([
-        f"## {title}\n",
-        f"{data['population']} failing first attempts, seeds {', '.join(map(str, data['seeds']))}, which no other figure "
-        "uses. Percent solved within k; mean: over k, what settings are chosen by.\n",
-        *_of_other_weights(data),
-        _command(data),
-        markdown_table(("setting", "set", *(f"≤{k}" for k in ks), "mean", "unparsable", "of draws"), rows),
-    ])  # fmt: skip
-
-
-def earlier_sweep(data: Json) -> str:
-    """The one that chose β and which tokens, on few pairs."""
-    return sweep(data, "An earlier sweep of the weights' settings")
 
 
 def transfer(data: Json) -> str:
@@ -261,19 +197,27 @@ def _image(name: str) -> Path:
 
 
 PARTS: tuple[tuple[str, Callable[[Json], str]], ...] = (
-    ("adaptation", adaptation), ("adaptation-controls", controls), ("sweep", sweep), ("sweep-weights", earlier_sweep),
-    ("transfer", transfer), ("costs", costs), ("rosa_cost", rosa_cost),
+    ("adaptation", earlier), ("transfer", transfer), ("costs", costs), ("rosa_cost", rosa_cost),
 )  # fmt: skip
 
 
 def main() -> None:
     """Write the page from what results there are."""
-    parts = ["# Measured claims\n\nMade by `python benchmarks/report.py` from `benchmarks/results/*.json`; do not edit by hand.\n"]
+    parts = [
+        "# Measured claims\n",
+        conclusion(),
+        "Made by `python benchmarks/report.py` from `benchmarks/results/`; do not edit by hand. The outcome of every method at every "
+        "instance is in `benchmarks/results/*-report.jsonl`, and a test computes the main tables again from there.\n",
+        *(part(study, RESULTS, _image) for study in STUDIES.values()),
+    ]
     for name, write in PARTS:
         path = RESULTS / f"{name}.json"
-        if path.exists():
+        if path.exists() and not (name == "adaptation" and (RESULTS / "miniwob-report.jsonl").exists()):
             parts.append(write(json.loads(path.read_text(encoding="utf-8"))))
     (DOCS / "results.md").write_text("\n".join(parts), encoding="utf-8")
+    readme = DOCS.parent / "README.md"
+    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    readme.write_text(f"{before}{BEGIN}\n{conclusion()}{END}{rest.partition(END)[2]}", encoding="utf-8")
     print(DOCS / "results.md")
 
 

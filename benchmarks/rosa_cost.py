@@ -138,7 +138,7 @@ def problem_of(args: argparse.Namespace, W, H, y, method: str):
     from policies.rosa.solve import Problem
     from policies.rosa.target import target_of
 
-    config = RosaConfig(**PAPER, cg_iterations=min(args.cg_measured or ITERATIONS, ITERATIONS))
+    config = RosaConfig(**{**PAPER, "cg_iterations": min(args.cg_measured or ITERATIONS, ITERATIONS)})
     head = HeadPass(W, H, y)
     base, free = LoRAHead.zero(config, head, 0), LoRAHead.free(config)
     assert base is not None

@@ -78,6 +78,7 @@ class TaskSpec:
         domain: Group for per-domain tables.
         feasible: False for tasks whose right answer is to declare them infeasible.
         options: Anything else the environment needs, JSON-serialisable.
+        repeat: Which session at this instance it is, where there are several; environments do not look at it.
     """
 
     env_id: str
@@ -87,11 +88,15 @@ class TaskSpec:
     domain: str = ""
     feasible: bool = True
     options: dict[str, Any] = field(default_factory=dict)
+    repeat: int = 1
 
     @property
     def id(self) -> str:
-        """Unique within a run: the seed is a number, so that it is what follows the last underscore, whatever the name is."""
-        return f"{self.name}_{self.seed}"
+        """Unique within a run: the seed is a number, so that it is what follows the last underscore, whatever the name is.
+
+        From the second repeat on ``.r2`` and so on follows it, which is no number.
+        """
+        return f"{self.name}_{self.seed}" + (f".r{self.repeat}" if self.repeat > 1 else "")
 
 
 class TaskEnv(gym.Env[Any, Any], abc.ABC):

@@ -223,8 +223,10 @@ class Benchmark(abc.ABC):
     """``build(self, say) -> tag`` builds the image of the benchmark's machines (``agentlab containers build NAME``)."""
 
     start: ClassVar[Callable[..., Sequence[Container]] | None] = None
-    """``start(self, count, *, run, ttl) -> containers`` starts machines that outlive this process (``agentlab containers up NAME``);
-    ``ttl`` is in seconds."""
+    """``start(self, count, *, run, ttl, options) -> containers`` starts machines that outlive this process (``agentlab containers up
+    NAME``); ``ttl`` is in seconds, and ``options`` are those of :attr:`environment` that say what is started.
+
+    Raises UsageError for an option that says nothing about a machine."""
 
     def address(self, container: Container) -> str:
         """The value of ``--provider`` that uses a container of :attr:`start`, with what else a person may want to know of it."""

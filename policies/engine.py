@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
@@ -19,9 +19,11 @@ from transformers import DynamicCache
 
 from envs.errors import AdaptationError, PolicyError
 from policies.batching import Batcher
-from policies.families.messages import Message
 from policies.generation import BatchRow, FirstPass, Generation, Prompt, Request, Score
 from policies.head import HeadAdapter, head_hooks
+from policies.learner import HeadLearner
+from policies.methods import WeightsConfig
+from policies.prompts import VisionPrompts, stop_ids_of
 from policies.sampler import Sampler
 from policies.vision_cache import VisionCache
 
@@ -34,7 +36,7 @@ SCORE_ROWS = 128
 """Tokens scored at a time: their logits over a vocabulary of 152,064 take 78 MB."""
 
 
-class Engine:
+class Engine(VisionPrompts):
     """One frozen backbone shared by all sessions.
 
     Args:
@@ -49,23 +51,19 @@ class Engine:
     def __init__(
         self, model: Any, processor: Any, *, max_batch: int = 16, window_s: float = 0.02, vision_cache_mb: float = 1024.0
     ) -> None:
-        self.processor = processor
+        self._share_processor(processor)
         self.vision = VisionCache(model, vision_cache_mb)
-        self.patch_size: int = processor.image_processor.patch_size
-        self.factor: int = self.patch_size * processor.image_processor.merge_size
         self._share(model, processor.tokenizer, max_batch, window_s)
 
     def _share(self, model: Any, tokenizer: Any, max_batch: int, window_s: float) -> None:
         """What engines of all kinds have."""
-        self.model, self.tokenizer = model, tokenizer
+        self.model = model
+        self._share_tokenizer(tokenizer, stop_ids_of(model.generation_config, tokenizer), model.lm_head.weight.shape[0])
         # Newer versions of transformers renamed the argument, and warn of the old name.
         self._cache_argument = "cache" if "cache" in inspect.signature(type(model).forward).parameters else "past_key_values"
-        tokenizer.padding_side = "left"
         keep_head_resident(model)
         self._input_device = execution_device(model.get_input_embeddings())
-        self.stop_ids = _stop_ids(model, tokenizer)
         self._lock = threading.Lock()  # one pass at a time: the hooks sit on the shared head
-        self._tokenizer_lock = threading.Lock()  # fast tokenizers refuse concurrent use ("Already borrowed")
         self.batcher: Batcher[Request, Generation] = Batcher(self.generate, max_batch=max_batch, window_s=window_s)
 
     @property
@@ -74,22 +72,25 @@ class Engine:
         device: torch.device = self.model.lm_head.weight.device
         return device
 
+    @property
+    def head_weight(self) -> Tensor:
+        """W [V, d] of the head that adapters act on."""
+        weight: Tensor = self.model.lm_head.weight
+        return weight
+
+    def learner(self, config: WeightsConfig, seed: int) -> HeadLearner:
+        """The head adapter of a new session, and what it learns with."""
+        return HeadLearner(config, self.head_weight, seed)
+
+    def enter(self, session: Hashable) -> None:
+        """``session`` is in an attempt: its next request is worth waiting for."""
+        self.batcher.enter(session)
+
+    def leave(self, session: Hashable) -> None:
+        """``session`` is not acting any more.  May be called twice."""
+        self.batcher.leave(session)
+
     # -- prompts -----------------------------------------------------------------------------------------------------------------
-    def prompt(self, messages: Sequence[Message], min_pixels: int, max_pixels: int) -> Prompt:
-        """Chat template and images of a conversation, each image resized by ``smart_resize`` to the pixel budget.
-
-        Raises:
-            PolicyError: the text holds the model's own image token.
-        """
-        from qwen_vl_utils import process_vision_info
-
-        sized = [_with_budget(message, min_pixels, max_pixels) for message in messages]
-        images, _ = process_vision_info(sized, image_patch_size=self.patch_size)
-        text = self.processor.apply_chat_template(sized, tokenize=False, add_generation_prompt=True)
-        if text.count(self.processor.image_token) != len(images or ()):
-            raise PolicyError(f"The instruction contains the model's control token {self.processor.image_token}.")
-        return Prompt(text, tuple(images or ()))
-
     def _encode(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         images = [image for prompt in prompts for image in prompt.images]
         with self._tokenizer_lock:
@@ -234,31 +235,6 @@ class Engine:
             prompt_tokens=prompt_tokens,
         )
 
-    def tokens(self, text: str) -> Tensor:
-        """A reply's tokens [T] as the tokenizer writes its text, the end of the turn included."""
-        with self._tokenizer_lock:
-            return torch.tensor([*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id])
-
-    def known(self, ids: Sequence[int]) -> Tensor:
-        """Recorded token ids of a reply as y [T].
-
-        Raises:
-            AdaptationError: they are not of this model.
-        """
-        vocabulary = self.model.lm_head.weight.shape[0]
-        if not all(0 <= i < vocabulary for i in ids):
-            raise AdaptationError(f"The recorded tokens are not of this model's vocabulary of {vocabulary}.")
-        return torch.tensor(list(ids))
-
-    def pieces(self, tokens: Tensor) -> list[str]:
-        """The text of every single token of a reply, special tokens included."""
-        return [self._decode([token]) for token in tokens.tolist()]
-
-    def _decode(self, tokens: list[int], *, skip_special_tokens: bool = False) -> str:
-        with self._tokenizer_lock:
-            text: str = self.tokenizer.decode(tokens, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False)
-        return text
-
     # -- teacher forcing -----------------------------------------------------------------------------------------------------------
     def score(self, prompt: Prompt, tokens: Tensor, adapter: HeadAdapter | None = None) -> Score:
         """H and log-probabilities of the reply ``tokens`` [T] to ``prompt``, in one pass.
@@ -330,20 +306,6 @@ def keep_head_resident(model: Any) -> None:
             "This checkpoint's head (lm_head) is quantised: adapters and log-probabilities need its weights.",
             "Use a checkpoint whose quantisation leaves lm_head out.",
         )
-
-
-def _with_budget(message: Message, min_pixels: int, max_pixels: int) -> Message:
-    content = [
-        {**part, "min_pixels": min_pixels, "max_pixels": max_pixels} if part["type"] == "image" else part
-        for part in message["content"]
-    ]
-    return {**message, "content": content}
-
-
-def _stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    configured = model.generation_config.eos_token_id
-    ids = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
-    return frozenset(i for i in ids if i is not None)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -28,15 +28,15 @@ class HeadTap:
     hidden: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.groups = _row_groups(self.adapters)
+        self.groups = row_groups(self.adapters)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Keep only these rows in the next batches, in this order."""
         self.adapters = [self.adapters[i] for i in rows]
-        self.groups = _row_groups(self.adapters)
+        self.groups = row_groups(self.adapters)
 
 
-def _row_groups(adapters: Sequence[HeadAdapter | None]) -> list[tuple[HeadAdapter, list[int]]]:
+def row_groups(adapters: Sequence[HeadAdapter | None]) -> list[tuple[HeadAdapter, list[int]]]:
     """Rows that share an adapter, in order of first appearance."""
     groups: dict[int, tuple[HeadAdapter, list[int]]] = {}
     for row, adapter in enumerate(adapters):
@@ -45,7 +45,7 @@ def _row_groups(adapters: Sequence[HeadAdapter | None]) -> list[tuple[HeadAdapte
     return list(groups.values())
 
 
-def _add_deltas(weight: Tensor, x: Tensor, logits: Tensor, groups: Sequence[tuple[HeadAdapter, list[int]]]) -> Tensor:
+def add_deltas(weight: Tensor, x: Tensor, logits: Tensor, groups: Sequence[tuple[HeadAdapter, list[int]]]) -> Tensor:
     """``logits`` [b, ..., V] plus each row's own delta, for the head's input ``x`` [b, ..., d]."""
     # In bf16 a logit near 20 moves in steps of 0.125: the sum is kept in float32, or small updates would be rounded away.
     wide = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits.clone()
@@ -82,7 +82,7 @@ def head_hooks(lm_head: nn.Linear, adapters: Sequence[HeadAdapter | None], *, ca
             tap.hidden.append(last.detach().clone())  # a clone: the view would keep the whole pass's activations alive
 
     def after(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-        return _add_deltas(lm_head.weight, args[0], output, tap.groups) if tap.groups else None
+        return add_deltas(lm_head.weight, args[0], output, tap.groups) if tap.groups else None
 
     with contextlib.ExitStack() as stack:
         for handle in (lm_head.register_forward_pre_hook(before), lm_head.register_forward_hook(after)):

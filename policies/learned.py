@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from envs.errors import AdaptationError, PolicyError, UsageError
@@ -40,6 +41,12 @@ class LearnedSession(StartingSession):
         self.engine, self.learner = engine, learner
         self._replies: list[Tensor] = []  # y of every step of the attempt
 
+    def captured(self) -> list[tuple[Tensor, Tensor]]:
+        """(H [n, d], y [n]) of every reply of the attempt in flight, in order."""
+        pieces = self._learner().capture()
+        hidden, sizes = torch.cat([h for h, _ in pieces]), [len(tokens) for tokens in self._replies]
+        return list(zip(hidden.split(sizes), self._replies, strict=True))
+
     @abc.abstractmethod
     def _prompt_under(self, guidance: str, step: int) -> Prompt:
         """The prompt of reply ``step`` (0-based) of this attempt, under other guidance."""
@@ -54,8 +61,9 @@ class LearnedSession(StartingSession):
     def _note(self, learner: HeadLearner, hidden: Tensor, tokens: Tensor, step: int) -> None:
         ends = len(tokens) > 1 and int(tokens[-1]) in self.engine.stop_ids
         n = len(tokens) - ends
-        learner.record(hidden[:n], tokens[:n], 2 * step)
-        learner.record(hidden[n:], tokens[n:], 2 * step + 1)  # the end of the turn: protected
+        frame = torch.arange(len(tokens)) >= n
+        learner.record(hidden[:n], tokens[:n], 2 * step, frame=frame[:n])
+        learner.record(hidden[n:], tokens[n:], 2 * step + 1, frame=frame[n:])  # the end of the turn: protected
 
     @staticmethod
     def _of_pieces(rewards: Sequence[float]) -> list[float]:
@@ -64,28 +72,31 @@ class LearnedSession(StartingSession):
 
     def adapt(self, rewards: Sequence[float], *, refined: str | None = None) -> Update | None:
         """See :meth:`policies.base.PolicySession.adapt`."""
-        self.engine.batcher.leave(id(self))
+        self.engine.leave(id(self))
         if self.learner is None:
             return None
         try:
-            numbers = None if refined is None else self._residual_under(refined, rewards)
+            numbers = None if refined is None else self._error_terms(refined, rewards)
             update = self._in_steps(self.learner.update(self._of_pieces(rewards)))
         finally:
             self._forget()
-        return update if numbers is None else dataclasses.replace(update, numbers={**update.numbers, "refined": numbers})
+        return update if numbers is None else dataclasses.replace(update, numbers={**update.numbers, **numbers})
 
-    def _residual_under(self, guidance: str, rewards: Sequence[float]) -> dict[str, Any]:
-        """Numbers for the record only: if they are unavailable, the record says why, and the update is still made."""
+    def _error_terms(self, guidance: str, rewards: Sequence[float]) -> dict[str, Any]:
+        """‖R‖ and ‖Δθ‖² of ROSA2 Theorem 4.1, in the attempt's own context (``raw``) and under ``guidance`` (``refined``).
+
+        Numbers for the record only: if they are unavailable, the record says why, and the update is still made.
+        """
         assert self.learner is not None
         scratch = copy.copy(self.learner)
-        scratch.discard()  # of the copy: the capture of the attempt itself stays
         try:
+            raw = scratch.residual(self._of_pieces(rewards))  # the copy's capture is dropped: that of the attempt itself stays
             for step, tokens in enumerate(self._replies):
                 score = self.engine.score(self._prompt_under(guidance, step), tokens, self.learner.adapter)
                 self._note(scratch, score.hidden, tokens, step)
-            return dict(scratch.residual(self._of_pieces(rewards)))
+            return {"raw": raw, "refined": scratch.residual(self._of_pieces(rewards))}
         except (AdaptationError, PolicyError) as error:
-            return {"error": error.message}
+            return {"refined": {"error": error.message}}
 
     def _in_steps(self, update: Update) -> Update:
         """The update with the texts of its tokens, a reply and its end put together again."""
@@ -102,7 +113,7 @@ class LearnedSession(StartingSession):
 
     def discard(self) -> None:
         self._forget()
-        self.engine.batcher.leave(id(self))
+        self.engine.leave(id(self))
 
     def _forget(self) -> None:
         self._replies = []
@@ -124,6 +135,6 @@ class LearnedSession(StartingSession):
         return self.learner
 
     def close(self) -> None:
-        self.engine.batcher.leave(id(self))
+        self.engine.leave(id(self))
         self._forget()
         self.learner = None

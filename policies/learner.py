@@ -29,7 +29,7 @@ from policies.methods.episode import Episode, Replayed
 
 STATE = "learner.json"
 REPLAY = "replay.safetensors"
-RESIDUAL = {"residual": "residual_before", "residual_probability": "residual_before_probability", "delta_norm2": "delta_norm2"}
+RESIDUAL = {"residual": "residual_before", "delta_norm2": "delta_norm2"}
 """What :meth:`HeadLearner.residual` gives, and the numbers of an update that these are."""
 
 
@@ -207,16 +207,17 @@ class HeadLearner:
         return tuple(ReplyTokens(step, tuple(before[a:b]), tuple(after[a:b])) for step, a, b in spans)
 
     def residual(self, rewards: Sequence[float]) -> dict[str, float]:
-        """‖R‖ and ‖Δθ‖² of an update on the H recorded now (say, under a refined context; ROSA2 Theorem 4.1), θ untouched.
+        """‖R‖ and ‖Δθ‖² of an update on the H recorded now (say, under a refined context), θ untouched: ROSA2 Theorem 4.1.
 
-        Halved like the update itself: the two ‖Δθ‖² are compared with each other.  The capture is dropped.
+        Both in the one parametrisation that the theorem has, p linear in θ (ROSA Eq. 4), whatever the update's own is, and of the step
+        as it is solved for, not halved.  The capture is dropped.
 
         Raises:
             AdaptationError: as :meth:`update`, or the method has no residual.
         """
         try:
             head, episode = self._attempt(rewards)
-            numbers = self.method.rule(head, self._adapter, episode, self.config, seed=self.seed).numbers
+            numbers = self.method.rule(head, self._adapter, episode, self.config.as_in_the_theorem(), seed=self.seed).numbers
         finally:
             self.discard()
         if "residual_before" not in numbers and "reason" not in numbers:

@@ -9,119 +9,149 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-import adaptation
+import comparison
+import measures
 import options
+import outcomes
 import paired
 import pool
 import report
+import report_comparison
 import rosa_cost
-import sweep
+import studies
 import transfer
+from outcomes import Outcome
 
-from agentlab.disk.row import Row, UpdateColumns, WordsColumns
 from agentlab.disk.runs import read_rows
 from envs.base import TaskSpec
+from envs.errors import UsageError
 
 
-def row(task: str, attempt: int, success: bool, **more) -> Row:
-    about = {"task": task, "name": task.split("-")[0], "seed": 0, "attempt": attempt, "actions_hash": f"{task}{attempt}"}
-    return Row(**about, outcome="graded", success=success, session_over=success, steps=2, **more)
+def outcome(method: str, number: int, name: str, solved_at: int, attempts: int = 5, **more) -> Outcome:
+    made = (solved_at or attempts) - 1
+    lists = {"forward": [6] * made, "prefill": [1] * made, "tokens": [6] * made, "replies": [1] * made}
+    lists |= {"unparsable": [0] * made, "redrawn": [0] * made, "repeats": [0] * made, "update": [None] * made}
+    about = {"task": f"{name}_{number}", "name": name, "key": f"{name}{number}", "ended": "solved" if solved_at else "failed"}
+    return Outcome(method, 1, solved_at=solved_at, **about, **lists, **more)
 
 
-def outcome(name: str, solved_at: list[int], names: list[str], attempts: int = 5) -> paired.Outcome:
-    rows = [row(f"t{i}", t, t == s) for i, s in enumerate(solved_at) for t in range(1, (s or attempts) + 1)]
-    made = np.array([s or attempts for s in solved_at])
-    return paired.Outcome(options.Method(name, name), np.array(solved_at), made, names, rows)
+def outcomes_of(method: str, solved_at: list[int], names: list[str]) -> list[Outcome]:
+    return [outcome(method, i, name, s) for i, (s, name) in enumerate(zip(solved_at, names, strict=True))]
 
 
-def test_the_table_counts_pairs() -> None:
+def test_differences_are_paired_and_prices_count_retries_only() -> None:
     names = [n for n in "abcdefghij" for _ in range(2)]
-    low, high = outcome("low", [0] * 14 + [3] * 6, names), outcome("high", [2] * 10 + [0] * 4 + [3] * 6, names)
-    first, second = paired.table([low, high], ["low"], 5)
-    assert first["within"]["2"]["mean"] == 0 and second["within"]["2"]["mean"] == 0.5 and second["within"]["5"]["mean"] == 0.8
-    versus = second["against"]["low"]["5"]
-    assert (versus["won"], versus["lost"], versus["difference"]) == (10, 0, 0.5) and versus["p"] == pytest.approx(2**-9)
-    assert 0.1 < versus["low"] < 0.5 < versus["high"] < 0.9
-    assert first["attempts_per_solved"] == (14 * 5 + 6 * 3) / 6 and second["attempts_per_solved"] == (10 * 2 + 4 * 5 + 6 * 3) / 16
-    saving = second["against"]["low"]["attempts_per_solved"]
-    assert saving["change"] == pytest.approx((58 / 16) / (88 / 6) - 1) and saving["low"] < saving["change"] < saving["high"] < 0
+    low = outcomes_of("low", [0] * 14 + [3] * 6, names)
+    high = outcomes_of("high", [2] * 10 + [0] * 4 + [3] * 6, names)
+    d = measures.difference(low, high[::-1], 5)
+    assert d is not None and (d.points, d.won, d.lost, d.n, d.clusters) == (0.5, 10, 0, 20, 10)
+    assert 0.1 < d.interval[0] < 0.5 < d.interval[1] < 0.9 and d.p == 2 / 2**5, "five whole tasks point one way"
+    assert measures.difference(low[:1], high[1:], 5) is None
+    assert measures.price(low, 5).attempts == (14 * 4 + 6 * 2) / 6 and measures.price(low, 5).forward == 6 * (14 * 4 + 6 * 2) / 6
+    assert measures.price(high, 2).attempts == 20 / 10 and measures.price(low, 2).attempts is None
+    assert measures.by_chance(5, 5) == 1.0 and measures.by_chance(2, 2) == 1.0 and measures.by_chance(6, 3) == 0.4
 
 
 def test_instances_of_one_task_count_as_one_cluster() -> None:
     solved = [2] * 10 + [0] * 10
     apart, together = (
-        paired.table([outcome("m", solved, names)], [], 5)[0]["within"]["5"]
+        measures.share(outcomes_of("m", solved, names), 5)[1]
         for names in ([str(i) for i in range(20)], ["a"] * 10 + ["b"] * 10)
-    )
-    assert together["high"] - together["low"] > apart["high"] - apart["low"]
+    )  # fmt: skip
+    assert together[1] - together[0] > apart[1] - apart[0]
 
 
-def test_the_sweep_takes_the_best_setting_of_each_method_and_keeps_a_tied_default() -> None:
-    def line(preset: str, area: float, *sets: str) -> dict:
-        return {"preset": preset, "area": area, "sets": list(sets)}
-
-    repeat = "sampling.no_repeat=true"
-    lines = [
-        line("rosa", 0.5, "b=1"),
-        line("rosa", 0.5),
-        line("slot", 0.1),
-        line("slot", 0.2, "lr=1"),
-        line("rosa2", 0.5),
-        line("rosa2", 0.9, "T=1", repeat),
-    ]
-    assert sweep.best(lines) == {"rosa": [], "slot": ["lr=1"], "rosa2": ["T=1", repeat]}
-
-
-def test_lines_of_the_sweep_are_greedy_unless_they_say_otherwise(tmp_path: Path) -> None:
-    setup = options.Setup("ui-tars-nano", 5, (1,), 10, 100, tmp_path, 2)
-    lines = {m.name: setup.config(m.name, 1, m.preset, 5, m.sets).sampling for group in sweep.GROUPS.values() for m in group}
-    assert (lines["rosa"].temperature, lines["rosa"].no_repeat) == (lines["hidden"].temperature, False) == (0, False)
-    rosa = {m.name: setup.config(m.name, 1, m.preset, 5, m.sets).adapt.weights.beta for m in sweep.GROUPS["temperature"]}
-    assert rosa["rosa-no-repeat-T0.7"] == 1.0 and rosa["rosa-no-repeat-beta-2.0"] == 2.0
-    assert (lines["rosa2-T0.5"].temperature, lines["rosa2-T0.5"].no_repeat) == (0.5, False)
-    assert (lines["rosa-no-repeat-T0.7"].temperature, lines["rosa-no-repeat-T0.7"].no_repeat) == (0.7, True)
-    assert lines["no-repeat-T2.0"].no_repeat and not lines["best-of-k-T2.0"].no_repeat
+def test_what_was_tuned_on_is_never_reported_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"report on seeds it is tuned on: \[8101\]"):
+        dataclasses.replace(studies.REASONING, tuning=(1, 8101))
+    with pytest.raises(UsageError, match="2 instances are both tuned on and reported on"):
+        studies.check_disjoint({"a", "b", "c"}, ["b", "c", "d"])
+    spec = TaskSpec("agentlab/miniwob-v0", "click-test", 7, 3)
+    assert studies.instance_key(spec) == studies.instance_key(dataclasses.replace(spec, repeat=2))
+    assert studies.instance_key(spec) != studies.instance_key(dataclasses.replace(spec, seed=8))
+    monkeypatch.setattr(comparison, "RESULTS", tmp_path)
+    outcomes.write(tmp_path / "reasoning-tune.jsonl", [outcome("first", 1, "gcd", 0)])
+    stage = comparison.Comparison(studies.REASONING, "report", options_of())
+    with pytest.raises(UsageError, match="both tuned on and reported on"):
+        stage.keep("first", [outcome("first", 1, "gcd", 0)])
 
 
-def test_methods_that_are_like_another_take_its_settings_and_keep_their_own(tmp_path: Path) -> None:
-    path = tmp_path / "tuned.json"
-    path.write_text(
-        '{"chosen": {"rosa": ["adapt.weights.beta=0.25", "sampling.temperature=0.5"], "best-of-k": ["temperature=2.0"]}}'
-    )
-    found = {m.name: m.sets for m in adaptation.tuned(adaptation.METHODS, path)}
-    assert found["rosa"] == ("adapt.weights.beta=0.25", "sampling.temperature=0.5")
-    assert found["rosa-greedy"] == (*found["rosa"], *options.CENTRE)
-    assert found["rosa2"] == ("adapt.score_under=refined",)
-    assert found["best-of-k"] == ("temperature=2.0",) and found["textgrad"] == found["rl"] == ()
+def options_of(**more) -> argparse.Namespace:
+    known = {"pairs": None, "attempts": None, "limit": 40, "workers": 4, "threads": 1, "minutes": None, "work": None}
+    return argparse.Namespace(**known | more)
 
 
-def test_every_method_and_every_setting_of_the_sweep_resolves(tmp_path: Path) -> None:
-    setup = options.Setup("ui-tars-nano", 5, (1,), 10, 100, tmp_path, 2)
-    methods = [*adaptation.METHODS, *(m for group in sweep.GROUPS.values() for m in group)]
-    assert len({m.name for m in methods}) >= len(methods) - 6  # defaults are in both
-    for m in methods:
-        config = setup.config(m.name, 1, m.preset, 5, m.sets)
-        assert config.adapt.preset == m.preset and config.sampling.first_greedy
+def test_the_best_line_is_chosen_and_a_tie_goes_to_the_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "RESULTS", tmp_path)
+    names = ["a", "b", "c", "d"]
+    found = [*outcomes_of("no-repeat #0", [0, 0, 3, 3], names), *outcomes_of("no-repeat #1", [0, 0, 3, 3], names)]
+    found += outcomes_of("best-of-k #0", [0, 0, 2, 0], names) + outcomes_of("best-of-k #2", [2, 2, 0], names[:3])
+    outcomes.write(tmp_path / "reasoning-tune.jsonl", found)
+    comparison.choose(studies.REASONING)
+    chosen = comparison.tuned(studies.REASONING)
+    assert chosen == {"no-repeat": studies.COOL[0], "best-of-k": studies.COOL[2]}, "over the three instances that both lines have"
+    stage = comparison.Comparison(studies.REASONING, "report", options_of())
+    assert [p.sets for p in stage.pieces(["no-repeat"], False)] == [studies.COOL[0]]
+    with pytest.raises(UsageError, match="Nothing was chosen for rl yet"):
+        stage.pieces(["rl"], False)
 
 
-def test_theorem_counts() -> None:
-    words = WordsColumns(distance=0.5, seconds=0.0, requests=0, tokens=0, cost=0.0, error="", characters=0)
+def test_every_method_and_every_line_resolves(tmp_path: Path) -> None:
+    for study in studies.STUDIES.values():
+        for stage in comparison.STAGES:
+            made = comparison.Comparison(study, stage, options_of(work=tmp_path))
+            for piece in made.pieces(None, True):
+                config = made.config(piece, 1)
+                assert config.adapt.preset == piece.method.preset and config.sampling.first_greedy
+        assert len({m.name for m in study.methods}) == len(study.methods)
 
-    def updated(raw: float, refined: float, step: float, refined_step: float) -> Row:
-        numbers = {"residual_before": 1.0, "residual_before_probability": raw, "delta_norm2": step}
-        numbers["refined"] = {"residual": 1.0, "residual_probability": refined, "delta_norm2": refined_step}
-        return row("t", 1, False, update=UpdateColumns(method="rosa", accepted=True, seconds=0.1, **numbers), words=words)
 
-    failed = UpdateColumns(method="rosa", accepted=False, seconds=0.1, refined={"error": "x"})
-    rows = [updated(1.0, 0.5, 2.0, 1.0), updated(1.0, 2.0, 2.0, 1.0), row("t", 2, False, update=failed)]
-    terms = adaptation.error_terms(rows, 5)
-    assert terms["theorem"] == {"n": 2, "residual_smaller": 1, "step_smaller": 2, "failed": 1}
-    assert terms["by_attempt"]["1"]["n"] == 2 and terms["by_attempt"]["1"]["distance"] == 0.5
+def test_the_main_tables_are_those_of_the_stored_outcomes() -> None:
+    """Computed again from the JSON lines by other code than the product's: shares by counting, differences by pairing by hand."""
+    root = Path(__file__).parents[1]
+    page = (root / "docs/results.md").read_text(encoding="utf-8")
+    for file in sorted((root / "benchmarks/results").glob("*-report.jsonl")):
+        study = studies.STUDIES[file.name.removesuffix("-report.jsonl")]
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        part = page[page.index(f"## {study.suite}, `{study.policy}`") :]
+        part = part[: part.find("\n## ", 5)] if "\n## " in part[5:] else part
+        methods = list(dict.fromkeys(one["method"] for one in lines if one["method"] != "first"))
+        assert methods, file
+        solved = {(one["method"], one["seed"], one["task"], one["repeat"]): one["solved_at"] for one in lines}
+        header, *rows = _table(part, "| method | learns from")
+        ks = [int(cell[1:]) for cell in header if cell.startswith("@")]
+        assert [row[0].strip("`") for row in rows] == methods
+        for row in rows:
+            mine = [at for (m, *_), at in solved.items() if m == row[0].strip("`")]
+            shares = [f"{100 * sum(0 < at <= k for at in mine) / len(mine):.1f}" for k in ks]
+            assert [cell.split()[0] for cell in row[3 : 3 + len(ks)]] == shares, row
+            assert row[2].split("/")[0] == str(len(mine))
+        for reference in ("next-best", "no-repeat"):
+            if reference in methods:
+                for row in _table(part, f"| minus `{reference}`")[1:]:
+                    name = row[0].strip("`")
+                    pairs = [
+                        (solved[reference, *i], at) for (m, *i), at in solved.items() if m == name and (reference, *i) in solved
+                    ]
+                    assert row[1].split(",")[0] == str(len(pairs))
+                    for k, cell in zip(ks, row[2:], strict=True):
+                        won = sum((0 < b <= k) and not 0 < a <= k for a, b in pairs)
+                        lost = sum((0 < a <= k) and not 0 < b <= k for a, b in pairs)
+                        assert cell.split()[0] == f"{100 * (won - lost) / len(pairs):+.1f}" and cell.endswith(f"{won}/{lost}")
+        tuned = {json.loads(x)["key"] for x in file.with_name(f"{study.name}-tune.jsonl").read_text().splitlines()} & {
+            one["key"] for one in lines
+        }
+        assert not tuned, "an instance is both tuned on and reported on"
+
+
+def _table(text: str, start: str) -> list[list[str]]:
+    """Cells of the first Markdown table whose header starts like this, without the rule under the header."""
+    lines = text[text.index(start) :].split("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for n, line in enumerate(lines) if n != 1]
 
 
 def test_after_the_deadline_only_groups_that_were_begun_are_finished(tmp_path: Path) -> None:
@@ -155,33 +185,46 @@ def test_every_cost_is_measured_and_told() -> None:
 
 @pytest.mark.browser
 def test_all_methods_go_on_from_the_same_failure_and_nothing_is_made_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    methods = [
-        options.Method("greedy", "none", attempts=2),
-        options.Method("no-repeat", "no-repeat"),
-        options.Method("rosa2", "rosa2", ("adapt.score_under=refined",)),
-    ]
-    setup = options.Setup("ui-tars-nano", 3, (9001,), 2, 40, tmp_path / "work", 4, tasks=("grid-coordinate", "visual-addition"))
-    outcomes, facts = paired.compare(setup, methods)
-    assert facts["population"] == 2 and [len(o.solved_at) for o in outcomes] == [2, 2, 2]
-    first = {r.task: r.actions_hash for r in read_rows(tmp_path / "work/s9001-first") if not r.success}
-    for o in outcomes:
-        assert all(not r.success and first[r.task.removeprefix("9001/")] == r.actions_hash for r in o.rows if r.attempt == 1)
-    greedy, no_repeat, rosa2 = paired.table(outcomes, ["greedy"], 3)
-    assert greedy["exact_repeats"] == 1.0 and greedy["solved"] == 0  # a greedy retry is the same attempt again
-    assert no_repeat["exact_repeats"] == 0.0
-    assert rosa2["updates"]["made"] >= 2
-    assert not list((tmp_path / "work").glob("s9001-rosa2/sessions/*/*/screens"))  # of finished sessions the rows stay
+    study = studies.Study(
+        "tiny", "miniwob", "ui-tars-nano", 3, (9002,), (9001,), (2, 1), (),
+        (
+            studies.Method("no-repeat", "no-repeat", lines=studies.COOL[:2]),
+            studies.Method("rosa2 (words: rules)", "rosa2", ("adapt.score_under=refined",)),
+        ),
+        tasks=("grid-coordinate", "visual-addition"),
+    )  # fmt: skip
+    monkeypatch.setitem(studies.STUDIES, "tiny", study)
+    monkeypatch.setattr(comparison, "RESULTS", tmp_path)
 
-    again = read_rows(tmp_path / "work/s9001-rosa2")
+    def run(stage: str) -> list[Outcome]:
+        monkeypatch.setattr(sys, "argv", ["comparison.py", "tiny", "--stage", stage, "--work", str(tmp_path), "--workers", "4"])
+        comparison.main()
+        return outcomes.read(tmp_path / f"tiny-{stage}.jsonl")
+
+    assert {o.method for o in run("tune")} == {"first", "no-repeat #0", "no-repeat #1"}
+    found = run("report")
+    failed = {o.instance for o in found if o.method == "first" and o.ended == "failed"}
+    for name in ("no-repeat", "rosa2 (words: rules)"):
+        assert {o.instance for o in found if o.method == name} == failed and len(failed) == 2
+    assert all(not any(o.repeats) for o in found if o.method == "no-repeat")
+    rosa2 = [o for o in found if o.method == "rosa2 (words: rules)"]
+    assert all(len(o.forward) == (o.solved_at or 3) - 1 and min(o.forward) > 0 for o in rosa2)
+    assert any(t is not None and len(t) == 4 and min(t) > 0 for o in rosa2 for t in o.theorem) or all(
+        o.solved_at == 2 for o in rosa2
+    )
+    work = next(tmp_path.glob("tiny-*/"))
+    firsts = {r.task: r.actions_hash for r in read_rows(work / "s9001-first") if not r.success}
+    for folder in work.glob("s9001-report-*"):
+        rows = [r for r in read_rows(folder) if r.attempt == 1] if folder.is_dir() else []
+        assert all(firsts[r.task] == r.actions_hash and not r.success for r in rows)
+        assert not list(folder.glob("sessions/*/*/screens")), "of finished sessions the rows stay"
+
     monkeypatch.setattr(pool.Pool, "_one", lambda *a: pytest.fail("made twice"))
-    assert [list(o.solved_at) for o in paired.compare(setup, methods)[0]] == [list(o.solved_at) for o in outcomes]
-    assert read_rows(tmp_path / "work/s9001-rosa2") == again
+    assert run("report") == found
+    page = report_comparison.part(study, tmp_path, lambda name: tmp_path / name)
+    assert "Theorem 4.1" in page and "| `rosa2 (words: rules)` |" in page and (tmp_path / "tiny.png").stat().st_size > 1000
 
-    monkeypatch.setattr(report, "DOCS", tmp_path)
-    page = report.adaptation(adaptation.result(outcomes, facts, 3))
-    assert "2 failing first attempts" in report.controls(adaptation.result(outcomes, facts, 3))
-    assert "Theorem 4.1" in page and "| `rosa2` |" in page and (tmp_path / "img/adaptation.png").stat().st_size > 1000
-
+    monkeypatch.undo()
     common = [
         "--seeds",
         "9001",
@@ -196,14 +239,10 @@ def test_all_methods_go_on_from_the_same_failure_and_nothing_is_made_twice(tmp_p
         "--workers",
         "4",
     ]
-    common += ["--tasks", "grid-coordinate,visual-addition"]
-    monkeypatch.undo()
-    for module, more in ((transfer, ["--targets", "1", "--methods", "rosa"]), (sweep, ["--groups", "linearization"])):
-        monkeypatch.setattr(module, "RESULTS", tmp_path)
-        monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *common, *more])
-        module.main()
+    common += ["--tasks", "grid-coordinate,visual-addition", "--targets", "1", "--methods", "rosa"]
+    monkeypatch.setattr(transfer, "RESULTS", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["transfer.py", *common])
+    transfer.main()
     moved = json.loads((tmp_path / "transfer.json").read_text())["methods"][0]
     assert moved["n"] == 2 and moved["of_failed"] + moved["of_solved"] == 2
     assert "one greedy attempt" in report.transfer(json.loads((tmp_path / "transfer.json").read_text()))
-    assert set(json.loads((tmp_path / "tuned.json").read_text())["chosen"]) == {"rosa"}
-    assert "`probability-all`" in report.sweep(json.loads((tmp_path / "sweep.json").read_text()))

@@ -90,6 +90,9 @@ def run(
     limit: Annotated[
         int | None, typer.Option(help="Number of task instances.", show_default="all of a fixed list, else 100")
     ] = None,
+    repeats: Annotated[
+        int | None, typer.Option(help="Sessions at every instance, drawn with different seeds: pass@k, pass^k.", show_default="1")
+    ] = None,
     tasks: Annotated[str | None, typer.Option(help="Comma-separated task names.")] = None,
     workers: Annotated[
         int | None, typer.Option(help="Tasks in flight at a time.", show_default="min(4, 2 x CPUs); one emulator")
@@ -122,6 +125,7 @@ def run(
         "attempts": attempts,
         "seed": seed,
         "limit": limit,
+        "repeats": repeats,
         "tasks": [name.strip() for name in tasks.split(",") if name.strip()] if tasks else None,
         "workers": workers,
         "out": out_dir,

@@ -86,12 +86,30 @@ def up(
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many.")] = 1,
     run: Annotated[str, typer.Option(help="Name to stop them by.")] = "manual",
     hours: Annotated[float, typer.Option(help="Time to live, after which `gc` removes them.")] = 24.0,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the machine, e.g. osworld.ram=4G.")
+    ] = None,
 ) -> None:
     """Start desktops or emulators that stay until they are stopped, and print their addresses."""
     starting = _able(benchmark, "start", "machines to start")
-    for container in starting.start(count, run=run, ttl=int(hours * 3600)):
+    for container in starting.start(count, run=run, ttl=int(hours * 3600), options=_options(benchmark, sets or [])):
         out.print(f"{container.name}  {starting.address(container)}", highlight=False)
     out.print(f"Use one with --provider ADDRESS; remove them with `agentlab containers stop {escape(run)}`.", soft_wrap=True)
+
+
+def _options(benchmark: str, sets: list[str]) -> dict[str, Any]:
+    """``ram=4G``, or as a run has it, ``osworld.ram=4G``: an option of the environment.
+
+    Raises:
+        UsageError: not of that form.
+    """
+    from agentlab.run.config import parse_set
+
+    given: dict[str, Any] = {}
+    for text in sets:
+        (parsed,) = parse_set(f"env.{text.strip().removeprefix(f'{benchmark}.').removeprefix('env.')}").values()
+        given |= parsed
+    return given
 
 
 @app.command("stop")

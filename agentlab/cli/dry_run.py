@@ -60,7 +60,7 @@ def _planned(config: RunConfig, missing: Sequence[SetupError]) -> tuple[list[Tas
     except SetupError as error:
         if error.message not in {other.message for other in missing}:
             raise
-        return [], len(config.tasks) if config.tasks else config.limit
+        return [], (len(config.tasks) if config.tasks else config.limit) * config.repeats
     return tasks, len(tasks)
 
 

@@ -48,7 +48,6 @@ def compare(
     force: Annotated[
         bool, typer.Option("--force", help="Compare runs over different tasks or attempts, over what they share.")
     ] = False,
-    by_name: Annotated[bool, typer.Option("--by-name", help="Resample task names, not single instances.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
     out_dir: Annotated[Path | None, typer.Option("--out", help="Also write Markdown, a web page and the figure here.")] = None,
 ) -> None:
@@ -58,7 +57,7 @@ def compare(
     from agentlab.results.pages import markdown as as_markdown
     from agentlab.results.report import terminal_table
 
-    found = compare_runs([read_run(folder) for folder in run_dirs], force=force, by_name=by_name)
+    found = compare_runs([read_run(folder) for folder in run_dirs], force=force)
     sections = [section for section in found.sections() if section.rows]
     if out_dir is not None:
         found.write(out_dir)

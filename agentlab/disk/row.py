@@ -132,6 +132,7 @@ class Row(RowPart):
     Attributes:
         schema_: :data:`SCHEMA`; ``schema`` in the JSON.
         task: Id of the task instance, unique within the run; ``name``, ``seed`` and ``domain`` are its parts.
+        repeat: Which session at the same instance it is, from 1.
         feasible: False where the right answer is to declare the task infeasible.
         attempt: From 1.
         outcome: ``graded`` by the benchmark, or kept from ending by the machinery (``infrastructure``).
@@ -159,6 +160,7 @@ class Row(RowPart):
     name: str
     seed: int
     domain: str = ""
+    repeat: int = 1
     feasible: bool = True
     attempt: int
     outcome: Literal["graded", "infrastructure"]

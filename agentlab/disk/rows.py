@@ -72,6 +72,7 @@ def _about(task: TaskSpec, attempt: int, guidance: str, broken: Sequence[Breakag
         "name": task.name,
         "seed": task.seed,
         "domain": task.domain,
+        "repeat": task.repeat,
         "feasible": task.feasible,
         "attempt": attempt,
         "guidance_hash": digest(guidance) if guidance else "",

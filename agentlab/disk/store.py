@@ -30,6 +30,8 @@ from envs.redaction import redacted, without_secrets
 # -- configurations ----------------------------------------------------------------------------------------------------------------
 CHANGES_NO_RESULT = ("workers", "out", "track", "keep_adapters")
 """Keys that may differ when a run is continued."""
+GROWS = ("limit", "repeats")
+"""Settings that only add sessions when they grow."""
 
 
 def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -61,14 +63,14 @@ class RunStore:
         self._results = threading.RLock()  # results.jsonl and the result.json files change together
 
     @classmethod
-    def open(cls, folder: Path, config: Mapping[str, Any], *, free: Iterable[str] = (), grows: str = "") -> RunStore:
+    def open(cls, folder: Path, config: Mapping[str, Any], *, free: Iterable[str] = (), grows: Iterable[str] = ()) -> RunStore:
         """Create a run, or continue the one in ``folder``.
 
         Args:
             folder: Created if missing.
             config: The resolved configuration, JSON-serialisable.
             free: Dotted keys that may differ from the stored configuration (they change no result).
-            grows: A key whose number may be larger than the stored one (sessions are independent: more of them extend a run).
+            grows: Keys whose numbers may be larger than the stored ones (sessions are independent: more of them extend a run).
 
         Raises:
             StoreError: unwritable, foreign or corrupt directory, another configuration, or another process works in it.
@@ -86,7 +88,7 @@ class RunStore:
             if fresh:
                 store._write_config(config)
             else:
-                store._check_config(config, set(free), grows)
+                store._check_config(config, set(free), set(grows))
             with disk_errors(folder):
                 (folder / "sessions").mkdir(exist_ok=True)
             store._repair_results()
@@ -117,10 +119,11 @@ class RunStore:
     def _write_config(self, config: Mapping[str, Any]) -> None:
         write_atomic(self.folder / "config.json", json.dumps({"schema": SCHEMA, "config": config}, indent=2) + "\n")
 
-    def _check_config(self, config: Mapping[str, Any], free: set[str], grows: str) -> None:
+    def _check_config(self, config: Mapping[str, Any], free: set[str], grows: set[str]) -> None:
         old = redacted(read_config(self.folder))
-        bigger = grows and isinstance(old.get(grows), int) and isinstance(config.get(grows), int) and config[grows] > old[grows]
-        changed = differing(old, config, free=free | ({grows} if bigger else set()))
+        numbers = {key: (old.get(key), config.get(key)) for key in grows}
+        bigger = {key for key, (a, b) in numbers.items() if isinstance(a, int) and isinstance(b, int) and b > a}
+        changed = differing(old, config, free=free | bigger)
         empty = not any(self.folder.glob("sessions/*/attempt_*/result.json"))  # a start that failed fixes no configuration
         if changed and not empty:
             raise StoreError(

@@ -32,6 +32,8 @@ POOL = 4
 """Times as many relevant lessons as are shown are looked at, to take those whose readers did best."""
 HELD_OUT = 3
 """Every so manieth near solved session is not what θ₁ is made of, but what it is tried on."""
+SAME_QUESTION = 8
+"""Places kept free for the task itself, where it was met before (repeats, another run): it is not to be shown its own answer."""
 
 
 @dataclass(frozen=True)
@@ -187,8 +189,9 @@ class State:
         return Relevance([f"{one.name} {one.question}" for one in self.shown_examples])
 
     def relevant_examples(self, query: str, count: int) -> list[Example]:
-        """The most relevant examples, the nearest first."""
-        return [self.shown_examples[place] for place, _ in self._example_index.best(query, count)]
+        """The most relevant examples, the nearest first; never the question itself with its answer."""
+        found = [self.shown_examples[place] for place, _ in self._example_index.best(query, count + SAME_QUESTION)]
+        return [one for one in found if f"{one.name} {one.question}" != query][:count]
 
     @cached_property
     def _with_rows(self) -> list[Past]:
@@ -204,10 +207,12 @@ class State:
 
         from policies.prior.step import Rows
 
-        near = [self._with_rows[place] for place, _ in self._session_index.best(query, config.neighbours)]
+        found = [self._with_rows[place] for place, _ in self._session_index.best(query, config.neighbours + SAME_QUESTION)]
+        near = [past for past in found if past.text != query][: config.neighbours]
         are_near = {id(past) for past in near}
         others = [past for past in reversed(self._with_rows) if id(past) not in are_near]
         pool = {"near": near, "global": [*reversed(self._with_rows)], "both": near + others}[config.scope]
+        pool = [past for past in pool if past.text != query]
         if config.rows == "corrected":
             pool = [past for past in pool if past.solved_at is not None and past.solved_at > 1]
         solved = [past for past in pool if past.solved_at is not None]

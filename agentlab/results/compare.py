@@ -1,4 +1,8 @@
-"""Runs side by side, paired by task: what differs in their settings, and whether their results differ by more than chance."""
+"""Runs side by side, paired by task: what differs in their settings, and whether their results differ by more than chance.
+
+Instances of one task are alike, so intervals and p values take whole task names: the intervals resample them, the p is of a sign-flip
+test over them.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +14,10 @@ from pathlib import Path
 from agentlab.disk.runs import Run
 from agentlab.disk.store import CHANGES_NO_RESULT, differing
 from agentlab.results import figures, stream
-from agentlab.results.metrics import (
-    Interval,
-    SessionSummary,
-    correction_uplift,
-    ended_sessions,
-    mcnemar,
-    paired_bootstrap,
-    success_bands,
-)
+from agentlab.results.metrics import SessionSummary, correction_uplift, ended_sessions, success_bands
 from agentlab.results.pages import Section, write_pages
+from agentlab.results.repeats import repeated, repeats_section
+from agentlab.results.resampling import Interval, paired_bootstrap, sign_flip
 from envs.errors import UsageError
 
 SHOWN = 8
@@ -31,9 +29,9 @@ class Contrast:
     """Solved within ``k``: another run minus the first one, over the same sessions.
 
     Attributes:
-        difference: Of the shares, with its 95 % bootstrap interval.
+        difference: Of the shares, with its 95 % bootstrap interval over task names.
         only_first, only_other: Sessions that one of the two solved.
-        p: Two-sided exact McNemar test on those.
+        p: Two-sided sign-flip test over task names.
     """
 
     k: int
@@ -67,7 +65,7 @@ class Comparison:
 
     def sections(self) -> list[Section]:
         """Tables of the comparison."""
-        return [_success(self), _contrasts(self), *_stream(self), _settings(self), _one_sided(self)]
+        return [_success(self), _repeats(self), _contrasts(self), *_stream(self), _settings(self), _one_sided(self)]
 
     def write(self, folder: Path) -> None:
         """Write ``compare.md``, ``compare.html`` and the figure into ``folder``.
@@ -84,13 +82,12 @@ class Comparison:
         return " · ".join(self.labels)
 
 
-def compare(runs: Sequence[Run], *, force: bool = False, by_name: bool = False, seed: int = 0) -> Comparison:
+def compare(runs: Sequence[Run], *, force: bool = False, seed: int = 0) -> Comparison:
     """Compare runs, each with the first.
 
     Args:
         runs: Two or more.
         force: Also compare runs over different tasks or with different numbers of attempts, over what they share.
-        by_name: Resample task names with all their instances instead of single sessions (wider where instances are alike).
         seed: Of the bootstrap.
 
     Raises:
@@ -110,7 +107,7 @@ def compare(runs: Sequence[Run], *, force: bool = False, by_name: bool = False, 
         raise UsageError("These runs have no session in common that has ended.", "Runs are paired by task and instance seed.")
     found = [[sessions[task] for task in shared] for sessions in ended]
     attempts = min(run.attempts for run in runs)
-    groups = [s.name for s in found[0]] if by_name else None
+    groups = [s.name for s in found[0]]
     contrasts = [[_contrast(found[0], other, k, groups, seed) for k in range(1, attempts + 1)] for other in found[1:]]
     settings = [differing(runs[0].config, run.config, free=CHANGES_NO_RESULT) for run in runs[1:]]
     notes = [f"{len(shared)} sessions that all runs have ended.", *obstacles, *_same_start(runs, shared)]
@@ -145,11 +142,12 @@ def _obstacles(runs: Sequence[Run], labels: Sequence[str], ended: Sequence[dict[
 
 
 def _contrast(
-    first: Sequence[SessionSummary], other: Sequence[SessionSummary], k: int, groups: Sequence[str] | None, seed: int
+    first: Sequence[SessionSummary], other: Sequence[SessionSummary], k: int, groups: Sequence[str], seed: int
 ) -> Contrast:
     a, b = [s.solved_within(k) for s in first], [s.solved_within(k) for s in other]
     difference, interval = paired_bootstrap([float(v) for v in a], [float(v) for v in b], seed=seed, groups=groups)
-    only_first, only_other, p = mcnemar(a, b)
+    only_first, only_other = (sum(x and not y for x, y in zip(*pair, strict=True)) for pair in ((a, b), (b, a)))
+    p = sign_flip([float(v) for v in a], [float(v) for v in b], groups, seed=seed)
     return Contrast(k, difference, interval, only_first, only_other, p)
 
 
@@ -171,6 +169,12 @@ def _success(c: Comparison) -> Section:
     return Section("Runs", header, rows, " ".join(c.notes), ("success.png",))
 
 
+def _repeats(c: Comparison) -> Section:
+    """Of the runs with several sessions per instance, how much is luck."""
+    each = [(label, repeated(found, c.attempts)) for label, found in zip(c.labels, c.found, strict=True)]
+    return repeats_section([(label, r) for label, r in each if r is not None], c.attempts, "run")
+
+
 def _contrasts(c: Comparison) -> Section:
     rows = []
     for label, contrasts in zip(c.labels[1:], c.contrasts, strict=True):
@@ -179,7 +183,8 @@ def _contrasts(c: Comparison) -> Section:
             points = f"{100 * x.difference:+.1f}", f"{100 * low:+.1f} … {100 * high:+.1f}"
             rows.append((f"{label} − {c.labels[0]}", str(x.k), *points, str(x.only_first), str(x.only_other), f"{x.p:.2g}"))
     note = (
-        "Difference of success@k in percentage points, paired by session; p of the exact McNemar test, not corrected for several k."
+        f"Difference of success@k in percentage points, paired by session; intervals and p (sign-flip test) are over the "
+        f"{len({s.name for s in c.found[0]})} task names, because instances of one task are alike; not corrected for several k."
     )
     header = ("difference", "k", "points", "95 % interval", f"only {c.labels[0]}", "only the other", "p")
     return Section("Paired differences", header, rows, note)

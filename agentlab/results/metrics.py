@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from agentlab.disk.row import SPLIT, Row
-
-Interval = tuple[float, float]
+from agentlab.results.repeats import Repeats, repeated
+from agentlab.results.resampling import Interval, bootstrap_mean
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class SessionSummary:
         feasible: The task can be done; of the others the right answer is to say that they cannot.
         first_score: The benchmark's score of attempt 1, which may be partial; 0 where it was never graded.
         first_graded: Attempt 1 was graded.
+        instance: The task instance, which sessions that repeat it share; ``repeat``: which of them it is, from 1.
     """
 
     task: str
@@ -40,6 +41,8 @@ class SessionSummary:
     feasible: bool = True
     first_score: float = 0.0
     first_graded: bool = True
+    instance: str = ""
+    repeat: int = 1
 
     def solved_within(self, k: int) -> bool:
         return self.solved_at is not None and self.solved_at <= k
@@ -73,6 +76,7 @@ class Summary:
     feasible_sessions: int
     feasible_success_at: list[float]
     feasible_first_score: float | None
+    repeats: Repeats | None
     memory: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -102,6 +106,8 @@ def sessions(rows: Iterable[Row]) -> list[SessionSummary]:
                 feasible=ordered[0].feasible,
                 first_score=(first.score if first is not None else None) or 0.0,
                 first_graded=first is not None and first.graded,
+                instance=f"{ordered[0].name}_{ordered[0].seed}",
+                repeat=ordered[0].repeat,
             )
         )
     return found
@@ -179,6 +185,7 @@ def summarize(rows: Sequence[Row], *, attempts: int, planned: int | None = None)
         feasible_sessions=len(feasible),
         feasible_success_at=[success_at(feasible, k) for k in range(1, attempts + 1)],
         feasible_first_score=_mean_score(feasible),
+        repeats=repeated(done, attempts),
         memory=peak_memory(rows),
     )
 
@@ -219,63 +226,12 @@ def _mean_seconds(rows: Sequence[Row], part: str) -> float:
     return statistics.fmean(getattr(r.seconds, part) for r in rows) if rows else 0.0
 
 
-# -- two runs side by side ---------------------------------------------------------------------------------------------------------
-def paired_bootstrap(
-    a: Sequence[float],
-    b: Sequence[float],
-    *,
-    seed: int,
-    resamples: int = 10_000,
-    level: float = 0.95,
-    groups: Sequence[str] | None = None,
-) -> tuple[float, Interval]:
-    """Mean of ``b - a`` over paired tasks and its percentile interval.
-
-    Args:
-        a: One value per task (e.g. solved within k: 0 or 1).
-        b: The other run's value for the same task at the same place.
-        seed: Of the resampling.
-        resamples: Bootstrap resamples.
-        level: Coverage of the interval.
-        groups: If given, whole groups (e.g. task names) are resampled instead of single tasks.
-
-    Raises:
-        ValueError: different lengths, or nothing to compare.
-    """
-    import numpy as np
-
-    if len(a) != len(b) or not a or (groups is not None and len(groups) != len(a)):
-        raise ValueError(f"paired values needed, got {len(a)} and {len(b)}")
-    difference = np.asarray(b, dtype=float) - np.asarray(a, dtype=float)
-    labels = np.unique(np.asarray(groups), return_inverse=True)[1] if groups is not None else np.arange(len(a))
-    sums = np.bincount(labels, weights=difference)  # [G]
-    sizes = np.bincount(labels).astype(float)  # [G]
-    drawn = np.random.default_rng(seed).integers(0, len(sums), size=(resamples, len(sums)))  # [R, G]
-    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(difference.mean()), (float(low), float(high))
-
-
-def bootstrap_mean(values: Sequence[float], *, seed: int, resamples: int = 10_000, level: float = 0.95) -> tuple[float, Interval]:
-    """Mean over tasks and its percentile interval."""
-    return paired_bootstrap([0.0] * len(values), values, seed=seed, resamples=resamples, level=level)
-
-
 def success_bands(found: Sequence[SessionSummary], attempts: int, *, seed: int = 0) -> list[tuple[float, Interval]]:
-    """success@1 … success@attempts, each with its 95 % bootstrap interval over sessions; (0, (0, 1)) without sessions."""
+    """success@1 … success@attempts, each with its 95 % bootstrap interval; (0, (0, 1)) without sessions.
+
+    Whole task names are resampled, all their instances and repeats together: they are alike.
+    """
     if not found:
         return [(0.0, (0.0, 1.0))] * attempts
-    return [bootstrap_mean([float(s.solved_within(k)) for s in found], seed=seed) for k in range(1, attempts + 1)]
-
-
-def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> tuple[int, int, float]:
-    """(solved only by a, solved only by b, two-sided exact p) over paired tasks."""
-    from scipy.stats import binomtest
-
-    if len(a) != len(b):
-        raise ValueError(f"paired values needed, got {len(a)} and {len(b)}")
-    only_a = sum(x and not y for x, y in zip(a, b, strict=True))
-    only_b = sum(y and not x for x, y in zip(a, b, strict=True))
-    if only_a + only_b == 0:
-        return 0, 0, 1.0
-    return only_a, only_b, float(binomtest(only_a, only_a + only_b, 0.5).pvalue)
+    names = [s.name for s in found]
+    return [bootstrap_mean([float(s.solved_within(k)) for s in found], seed=seed, groups=names) for k in range(1, attempts + 1)]

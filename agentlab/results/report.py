@@ -28,6 +28,7 @@ from agentlab.results.metrics import (
     summarize,
 )
 from agentlab.results.pages import Section, write_pages
+from agentlab.results.repeats import repeated, repeats_section
 
 Line = tuple[str, str]
 
@@ -56,6 +57,7 @@ def make_report(run: Run, strips: int = 0) -> Report:
     sections = [
         Section("Summary", ("metric", "value"), summary_lines(summarize(rows, attempts=run.attempts))),
         _success(found, run.attempts),
+        _repeats(found, run.attempts),
         _time(rows, run.attempts),
         groups("Domains", "domain", found, run.attempts, lambda s: s.domain or "–"),
         groups("Tasks", "task", found, run.attempts, lambda s: s.name),
@@ -108,6 +110,8 @@ def summary_lines(summary: Summary) -> list[Line]:
         lines.append(
             ("mean score at attempt 1", f"{summary.first_score:.1%} (feasible tasks: {_share(summary.feasible_first_score)})")
         )
+    if summary.repeats is not None:
+        lines += summary.repeats.lines()
     lines.append(("newly solved per attempt", " ".join(str(n) for n in summary.newly_solved)))
     lines.append(("correction uplift", _share(summary.correction_uplift) + f" of {summary.failed_first} failed at attempt 1"))
     lines.append(("average attempts", _number(summary.average_attempts)))
@@ -131,9 +135,15 @@ def _success(found: Sequence[SessionSummary], attempts: int) -> Section:
         (str(k), f"{share:.1%}", f"{low:.1%} – {high:.1%}", str(sum(s.solved_at == k for s in found)))
         for k, (share, (low, high)) in enumerate(bands, start=1)
     ]
-    note = "Shares are over all sessions that have ended; intervals are 95 % bootstrap intervals over sessions."
+    note = "Shares are over all sessions that have ended; intervals are 95 % bootstrap intervals that resample task names."
     header = ("k", "success@k", "95 % interval", "newly solved")
     return Section("Success", header, rows if found else [], note, ("success.png", "newly_solved.png"))
+
+
+def _repeats(found: Sequence[SessionSummary], attempts: int) -> Section:
+    """How much of the result is luck, where instances were repeated."""
+    r = repeated(found, attempts)
+    return repeats_section([] if r is None else [("all", r)], attempts, "sessions")
 
 
 def seconds_by_attempt(rows: Iterable[Row], attempts: int) -> dict[str, list[float]]:

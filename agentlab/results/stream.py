@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from agentlab.disk.given import Given
-from agentlab.results.metrics import SessionSummary, mcnemar, paired_bootstrap
+from agentlab.results.metrics import SessionSummary
 from agentlab.results.pages import Section
+from agentlab.results.resampling import Interval, paired_bootstrap, sign_flip
 
 Part = tuple[str, slice]
 SEED = 0
@@ -64,6 +66,38 @@ def of_run(found: Sequence[SessionSummary], given: Mapping[str, Given]) -> Secti
     return Section("Experience", header, rows, note)
 
 
+@dataclass(frozen=True)
+class Gain:
+    """Success@1 of other sessions against the same sessions of a reference.
+
+    Attributes:
+        reference, run: Shares solved at the first attempt.
+        difference: Of the shares, with its 95 % bootstrap interval, whole task names resampled.
+        won, lost: Sessions that only the run, and only the reference, solved at the first attempt.
+        p: Two-sided sign-flip test over task names; of a single name, over its sessions.
+    """
+
+    sessions: int
+    reference: float
+    run: float
+    difference: float
+    interval: Interval
+    won: int
+    lost: int
+    p: float
+
+
+def gain(first: Sequence[SessionSummary], other: Sequence[SessionSummary]) -> Gain:
+    """``other`` against ``first``, paired by place; both not empty."""
+    a, b = [float(s.solved_within(1)) for s in first], [float(s.solved_within(1)) for s in other]
+    names = [s.name for s in first]
+    groups = names if len(set(names)) > 1 else [s.task for s in first]
+    difference, interval = paired_bootstrap(a, b, seed=SEED, groups=groups)
+    won, lost = (sum(x > y for x, y in zip(more, less, strict=True)) for more, less in ((b, a), (a, b)))
+    p = sign_flip(a, b, groups)
+    return Gain(len(a), statistics.fmean(a), statistics.fmean(b), difference, interval, won, lost, p)
+
+
 def paired(label: str, reference: str, first: Sequence[SessionSummary], other: Sequence[SessionSummary]) -> list[tuple[str, ...]]:
     """Rows of the paired stream: ``other`` − ``first`` over the same sessions in the same order."""
     rows: list[tuple[str, ...]] = []
@@ -71,16 +105,14 @@ def paired(label: str, reference: str, first: Sequence[SessionSummary], other: S
         a, b = first[places], other[places]
         if not a:
             continue
-        solved_a, solved_b = [s.solved_within(1) for s in a], [s.solved_within(1) for s in b]
-        points, (low, high) = paired_bootstrap(list(map(float, solved_a)), list(map(float, solved_b)), seed=SEED)
-        made, (less, more) = paired_bootstrap([float(s.attempts) for s in a], [float(s.attempts) for s in b], seed=SEED)
-        only_a, only_b, p = mcnemar(solved_a, solved_b)
+        found, (low, high) = gain(a, b), gain(a, b).interval
+        names = [s.name for s in a]
+        made, (less, more) = paired_bootstrap([s.attempts for s in a], [s.attempts for s in b], seed=SEED, groups=names)
+        points = f"{100 * found.difference:+.1f} ({100 * low:+.1f} … {100 * high:+.1f})"
         per = f"{_ratio(attempts_per_solved(a))} → {_ratio(attempts_per_solved(b))}"
         rows.append(
-            (
-                f"{label} − {reference}", part, str(len(a)), f"{100 * points:+.1f} ({100 * low:+.1f} … {100 * high:+.1f})",
-                f"{only_b} / {only_a}", f"{p:.2g}", f"{made:+.2f} ({less:+.2f} … {more:+.2f})", per,
-            )
+            (f"{label} − {reference}", part, str(len(a)), points, f"{found.won} / {found.lost}", f"{found.p:.2g}",
+             f"{made:+.2f} ({less:+.2f} … {more:+.2f})", per)
         )  # fmt: skip
     return rows
 
@@ -97,7 +129,7 @@ PAIRED_HEADER = (
 )
 PAIRED_NOTE = (
     "Paired by session, in the order of the plan. Points of success@1 and attempts per session: mean difference with its 95 % bootstrap "
-    "interval; p of the exact McNemar test."
+    "interval; whole task names are resampled, and flipped for p."
 )
 
 
@@ -107,19 +139,9 @@ def by_name(label: str, first: Sequence[SessionSummary], other: Sequence[Session
     pairs = list(zip(first[places], other[places], strict=True))
     rows: list[tuple[str, ...]] = []
     for name in sorted({a.name for a, _ in pairs}):
-        a, b = zip(*((x.solved_within(1), y.solved_within(1)) for x, y in pairs if x.name == name), strict=True)
-        only_a, only_b, p = mcnemar(a, b)
-        rows.append(
-            (
-                label,
-                name,
-                str(len(a)),
-                f"{statistics.fmean(a):.0%}",
-                f"{statistics.fmean(b):.0%}",
-                f"{only_b} / {only_a}",
-                f"{p:.2g}",
-            )
-        )
+        found = gain([a for a, _ in pairs if a.name == name], [b for a, b in pairs if a.name == name])
+        shares = f"{found.reference:.0%}", f"{found.run:.0%}"
+        rows.append((label, name, str(found.sessions), *shares, f"{found.won} / {found.lost}", f"{found.p:.2g}"))
     return rows
 
 
@@ -127,7 +149,7 @@ def by_name_header(reference: str) -> tuple[str, ...]:
     return ("run", "task", "sessions", f"success@1 {reference}", "success@1 run", "won / lost", "p")
 
 
-BY_NAME_NOTE = "Second half of the stream; p of the exact McNemar test, not corrected for the number of tasks."
+BY_NAME_NOTE = "Second half of the stream; p of the exact test by session, not corrected for the number of tasks."
 
 
 def _ratio(value: float | None) -> str:

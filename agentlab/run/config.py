@@ -94,7 +94,14 @@ class RunConfig(ConfigSection):
     limit: int = Field(
         default=100,
         ge=1,
-        description="Sessions of the run; a larger one extends a finished run. Not given: all of a fixed list of tasks, else 100.",
+        description="Task instances of the run; a larger one extends a finished run. Not given: all of a fixed list of tasks, else 100.",
+    )
+    repeats: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="Sessions at every task instance, which differ in the seeds that replies are drawn with; more of them extend a "
+        "finished run. What is greedy is the same in all of them.",
     )
     history: Literal["fresh", "conversation"] = Field(
         default="fresh",

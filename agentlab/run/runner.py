@@ -19,7 +19,7 @@ from typing import Any
 from agentlab.disk.files import write_atomic
 from agentlab.disk.row import Row
 from agentlab.disk.rows import session_over
-from agentlab.disk.store import CHANGES_NO_RESULT, RunStore
+from agentlab.disk.store import CHANGES_NO_RESULT, GROWS, RunStore
 from agentlab.experience.course import Course, Round
 from agentlab.run.config import RunConfig
 from agentlab.run.memory import MemoryWatch
@@ -39,7 +39,7 @@ from retrospect.reflect import Retrospector, preload
 
 
 def plan(config: RunConfig) -> list[TaskSpec]:
-    """The task instances of a run, in order; a larger ``limit`` only appends.
+    """The sessions of a run, in order: every task instance ``repeats`` times.  A larger ``limit`` or more ``repeats`` only add some.
 
     Raises:
         UsageError: unknown suite or task, or nothing to do.
@@ -51,7 +51,7 @@ def plan(config: RunConfig) -> list[TaskSpec]:
     check_modalities(config, tasks[0])
     if config.max_steps is not None:
         tasks = [dataclasses.replace(task, max_steps=config.max_steps) for task in tasks]
-    return tasks
+    return [dataclasses.replace(task, repeat=n) for n in range(1, config.repeats + 1) for task in tasks]
 
 
 def check_parts(config: RunConfig) -> None:
@@ -117,7 +117,7 @@ class Runner:
             KeyboardInterrupt: stopped by Ctrl-C; everything is closed and the run can be continued.
             LabError: the run cannot go on.
         """
-        store = RunStore.open(self.folder, self.config.to_json(), free=CHANGES_NO_RESULT, grows="limit")
+        store = RunStore.open(self.folder, self.config.to_json(), free=CHANGES_NO_RESULT, grows=GROWS)
         store.say = self.say
         try:
             todo = self._todo(store)

@@ -86,11 +86,11 @@ class AndroidWorld(Benchmark):
 
         fetch(watch, base=base, prepare=prepare, knobs=parse_sets(sets or []))
 
-    def start(self, count: int, *, run: str, ttl: int) -> Sequence[Container]:
+    def start(self, count: int, *, run: str, ttl: int, options: Mapping[str, Any]) -> Sequence[Container]:
         """Emulators."""
         from envs.androidworld.machinery import start_ours
 
-        return start_ours(count, run=run, ttl=ttl)
+        return start_ours(count, run=run, ttl=ttl, options=options)
 
     def address(self, container: Container) -> str:
         return f"127.0.0.1:{container.ports[5000]}"

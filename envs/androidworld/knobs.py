@@ -94,7 +94,7 @@ def check(given: Mapping[str, Any], provider: Any = "ours") -> None:
 
 
 def _check_one(name: str, value: Any) -> None:
-    knob, option = KNOBS[name], f"androidworld.{name}"
+    knob, option, value = KNOBS[name], f"androidworld.{name}", _word(name, value)
     if isinstance(knob.default, str):
         if knob.choices and value not in knob.choices:
             raise UsageError(f"{option} is {value!r}.", f"Known: {', '.join(knob.choices)}.")
@@ -108,16 +108,21 @@ def _check_one(name: str, value: Any) -> None:
         raise UsageError(f"{option} is {value!r}.", f"Give a {'whole ' if whole else ''}number {limits}: {knob.text}.")
 
 
+def _word(name: str, value: Any) -> Any:
+    """YAML reads ``off`` and ``on`` as truth values; where a word is meant they are words."""
+    return ("off", "on")[value] if isinstance(value, bool) and isinstance(KNOBS[name].default, str) else value
+
+
 def environment(given: Mapping[str, Any]) -> dict[str, str]:
     """The variables of our image."""
-    return {f"GUEST_{name.upper()}": str(value) for name, value in given.items() if value is not None}
+    return {f"GUEST_{name.upper()}": str(_word(name, value)) for name, value in given.items() if value is not None}
 
 
 def upstream_environment(given: Mapping[str, Any]) -> dict[str, str]:
     """The variables of upstream's own image."""
     found = {}
     for name, value in given.items():
-        variable = KNOBS[name].upstream
+        variable, value = KNOBS[name].upstream, _word(name, value)
         if variable and value is not None and value != "auto":
             found[variable[0]] = variable[1] + (f"{value:.0f}" if isinstance(value, float) else str(value))
     return found
@@ -126,7 +131,7 @@ def upstream_environment(given: Mapping[str, Any]) -> dict[str, str]:
 def value_of(given: Mapping[str, Any], name: str) -> Any:
     """What the user gave, or the default."""
     value = given.get(name)
-    return KNOBS[name].default if value is None else value
+    return KNOBS[name].default if value is None else _word(name, value)
 
 
 def boot_seconds(given: Mapping[str, Any]) -> float:

@@ -7,8 +7,19 @@ from contextlib import contextmanager
 from typing import Any
 
 from envs.androidworld.addresses import AddressProvider, parse_address
-from envs.androidworld.knobs import KNOBS, check
-from envs.androidworld.providers import OUR_IMAGE, STARTS, ContainerProvider, OurProvider, Provider, UpstreamProvider
+from envs.androidworld.knobs import KNOBS, boot_seconds, check
+from envs.androidworld.providers import (
+    COLD_SECONDS,
+    OUR_IMAGE,
+    STARTS,
+    ContainerProvider,
+    OurProvider,
+    Provider,
+    UpstreamProvider,
+    missing,
+    our_device,
+    our_spec,
+)
 from envs.containers import Container, Fleet
 from envs.errors import UsageError
 
@@ -58,9 +69,19 @@ def shared_options(options: dict[str, Any], run: str, workers: int) -> Iterator[
         made.close()
 
 
-def start_ours(count: int, *, run: str, ttl: int) -> list[Container]:
-    """Start emulators that outlive this process, until they are stopped or their time to live (seconds) is over."""
-    provider = OurProvider.__new__(OurProvider)
-    provider.image = OUR_IMAGE
+def start_ours(count: int, *, run: str, ttl: int, options: Mapping[str, Any]) -> list[Container]:
+    """Start emulators that outlive this process, until they are stopped or their time to live (seconds) is over.
+
+    Args:
+        options: ``image``, and settings of the emulator (:data:`envs.androidworld.knobs.KNOBS`).
+
+    Raises:
+        UsageError: another option, or a value that the emulator would refuse.
+        SetupError: the machine cannot run it.
+    """
+    knobs = {name: value for name, value in options.items() if name != "image"}
+    check(knobs)
+    spec = our_spec(str(options.get("image") or OUR_IMAGE), knobs)
     fleet = Fleet(run, ttl=ttl, detached=True, starts=STARTS)
-    return fleet.start_many(provider.spec(), count, provider._missing, provider.boot_seconds)
+    seconds = max(COLD_SECONDS, boot_seconds(knobs))
+    return fleet.start_many(spec, count, lambda container: missing(our_device(container)), seconds)

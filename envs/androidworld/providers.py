@@ -189,11 +189,7 @@ class ContainerProvider(Provider):
             self._pool.give_back(container)
 
     def _missing(self, container: Container) -> str:
-        device = self.connect(container)
-        try:
-            return device.missing()
-        finally:
-            device.close()
+        return missing(self.connect(container))
 
 
 class OurProvider(ContainerProvider):
@@ -206,21 +202,43 @@ class OurProvider(ContainerProvider):
     image = OUR_IMAGE
 
     def spec(self) -> ContainerSpec:
-        return ContainerSpec(
-            image=self.image,
-            mend="Build it: `agentlab fetch androidworld`.",
-            ports=(PORT,),
-            environment=guest.environment(self.knobs),
-            memory=guest.memory(self.knobs),
-            hostname="android",
-            shm="1g",
-            init=True,
-            **_kvm(self.knobs, groups=True),
-            volumes={prepared_volume(): "/prepared"},
-        )
+        return our_spec(self.image, self.knobs)
 
     def connect(self, container: Container) -> Device:
-        return OurDevice(LOOPBACK, container.ports[PORT])
+        return our_device(container)
+
+
+def our_spec(image: str, knobs: Mapping[str, Any]) -> ContainerSpec:
+    """An emulator of our image with these settings.
+
+    Raises:
+        SetupError: it cannot run on this machine.
+    """
+    return ContainerSpec(
+        image=image,
+        mend="Build it: `agentlab fetch androidworld`.",
+        ports=(PORT,),
+        environment=guest.environment(knobs),
+        memory=guest.memory(knobs),
+        hostname="android",
+        shm="1g",
+        init=True,
+        **_kvm(knobs, groups=True),
+        volumes={prepared_volume(): "/prepared"},
+    )
+
+
+def our_device(container: Container) -> Device:
+    """The device behind our server in ``container``."""
+    return OurDevice(LOOPBACK, container.ports[PORT])
+
+
+def missing(device: Device) -> str:
+    """What a device that was just started still lacks; it is closed."""
+    try:
+        return device.missing()
+    finally:
+        device.close()
 
 
 class UpstreamProvider(ContainerProvider):

@@ -10,7 +10,7 @@ from typing import Any
 
 from envs.androidworld import recipe, tasks
 from envs.androidworld.addresses import parse_address
-from envs.androidworld.knobs import KNOBS
+from envs.androidworld.knobs import KNOBS, value_of
 from envs.androidworld.options import check
 from envs.androidworld.providers import OUR_DOCKERFILE, OUR_IMAGE, UPSTREAM_IMAGE, OurProvider, require_kvm
 from envs.benchmark import Watcher
@@ -38,7 +38,7 @@ def lacking(options: Mapping[str, Any]) -> Iterator[SetupError]:
         "ours": (image or OUR_IMAGE, "Build it: `agentlab fetch androidworld`."),
         "upstream": (image or UPSTREAM_IMAGE, _how_to_base(image or UPSTREAM_IMAGE)),
     }[provider]
-    software = options.get("accel") == "off"
+    software = value_of(options, "accel") == "off"
     for needed in (*(() if software else (require_kvm,)), lambda: require_image(connect(), *spec)):
         try:
             needed()
@@ -117,7 +117,7 @@ def fetch(watch: Watcher, *, base: str = "", prepare: bool = True, knobs: Mappin
         InfrastructureError: the engine, the build or the emulator failed.
     """
     client, say = connect(), watch.say
-    if prepare and (knobs or {}).get("accel") != "off":
+    if prepare and value_of(knobs or {}, "accel") != "off":
         require_kvm()
     if base:
         require_image(client, base, _how_to_base(base))

@@ -86,6 +86,8 @@ class UpstreamDevice(Device):
         try:
             self._ask("POST", "/task/initialize", task, component="task")
             self._ask("POST", "/reset", {"go_home": str(not instance.task.miniwob).lower()})
+            if self._door is not None:  # its environment has switched the line of coordinates on, which its agents switch off
+                self._door.shell(["settings", "put", *sight.MARK, "0"])
             goal = self._ask("GET", "/task/goal", task).get("goal")  # tasks reword their goal when they are initialised
         except InfrastructureError:
             self._end_quietly()

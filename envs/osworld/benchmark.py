@@ -89,11 +89,11 @@ class OSWorld(Benchmark):
         build_image(LIGHT_DOCKERFILE, LIGHT_IMAGE, say)
         return LIGHT_IMAGE
 
-    def start(self, count: int, *, run: str, ttl: int) -> Sequence[Container]:
+    def start(self, count: int, *, run: str, ttl: int, options: Mapping[str, Any]) -> Sequence[Container]:
         """Light desktops."""
-        from envs.osworld.providers import start_light
+        from envs.osworld.machinery import start_light
 
-        return start_light(count, run=run, ttl=ttl)
+        return start_light(count, run=run, ttl=ttl, options=options)
 
     def address(self, container: Container) -> str:
         from envs.containers.fleet import LOOPBACK

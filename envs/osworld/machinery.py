@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from envs.containers import Container, Fleet
 from envs.errors import SetupError, UsageError, did_you_mean
 from envs.osworld.address import AddressProvider
 from envs.osworld.grading import OfficialGrader
 from envs.osworld.official import OfficialProvider
-from envs.osworld.providers import ContainerProvider, LightProvider, Provider
+from envs.osworld.providers import LIGHT_BOOT_SECONDS, ContainerProvider, LightProvider, Provider, light_spec, probe
 from envs.osworld.upstream import disk_file
 
 ADDRESS = "address:"
 NAMES = ("light", "official")
 PROVIDER_OPTIONS = ("screen", "disk", "ram", "cores", "password", "spares")
+LIGHT_OPTIONS = ("screen", "ram", "cores")
+"""What can be said of a light desktop."""
 MOST_SPARES = 2
 """More would boot while others do."""
 
@@ -107,3 +110,19 @@ def shared_options(options: dict[str, Any], run: str, workers: int) -> Iterator[
             grader.close()
     finally:
         provider.close()
+
+
+def start_light(count: int, *, run: str, ttl: int, options: Mapping[str, Any]) -> list[Container]:
+    """Start light desktops that outlive this process, until they are stopped or their time to live (seconds) is over.
+
+    Raises:
+        UsageError: an option that says nothing about a light desktop.
+    """
+    for name in options:
+        if name not in LIGHT_OPTIONS:
+            raise UsageError(f"A light desktop has no option {name!r}.", did_you_mean(name, LIGHT_OPTIONS, what="option"))
+    given = dict(options)
+    if "screen" in given:
+        given["screen"] = tuple(given["screen"])
+    fleet = Fleet(run, ttl=ttl, detached=True)
+    return fleet.start_many(light_spec(**given), count, probe, LIGHT_BOOT_SECONDS)

@@ -189,9 +189,3 @@ class LightProvider(ContainerProvider):
 
     def boot_seconds(self) -> float:
         return LIGHT_BOOT_SECONDS
-
-
-def start_light(count: int, *, run: str, ttl: int) -> list[Container]:
-    """Start light desktops that outlive this process, until they are stopped or their time to live (seconds) is over."""
-    fleet = Fleet(run, ttl=ttl, detached=True)
-    return fleet.start_many(light_spec(), count, probe, LIGHT_BOOT_SECONDS)

@@ -16,12 +16,10 @@ from envs.errors import PolicyError
 from policies.causal.prefix import PrefixCache, left_padded
 from policies.engine import Engine
 from policies.generation import FirstPass, Prompt, Request
-
-ChatMessage = dict[str, str]
-"""``role`` and ``content``, as chat templates take them."""
+from policies.prompts import TextPrompts
 
 
-class TextEngine(Engine):
+class TextEngine(Engine, TextPrompts):
     """One frozen causal language model shared by all sessions.
 
     Args:
@@ -53,28 +51,8 @@ class TextEngine(Engine):
         weight: Tensor = self.model.lm_head.weight
         return weight
 
-    def chat(self, messages: Sequence[ChatMessage], **template: Any) -> Prompt:
-        """A conversation as the model's own chat template writes it, up to where its reply begins.
-
-        Args:
-            messages: In order; the last one is the user's.
-            template: Variables of the template, e.g. ``enable_thinking`` of Qwen3.
-
-        Raises:
-            PolicyError: the template does not take this conversation.
-        """
-        try:
-            with self._tokenizer_lock:
-                text: str = self.tokenizer.apply_chat_template(
-                    list(messages), tokenize=False, add_generation_prompt=True, **template
-                )
-        except Exception as error:  # whatever a stranger's template raises
-            raise PolicyError(f"The model's chat template failed: {error}.", "Does the tokenizer have one?") from error
-        return Prompt(text, ())
-
     def _ids(self, prompt: Prompt) -> Tensor:
-        with self._tokenizer_lock:
-            return torch.tensor(self.tokenizer(prompt.text, add_special_tokens=False)["input_ids"], dtype=torch.long)
+        return torch.tensor(self._ids_of(prompt.text), dtype=torch.long)
 
     def _make_room(self) -> None:
         self.prefixes.clear()

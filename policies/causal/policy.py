@@ -15,12 +15,13 @@ from envs.answers import after_thought, answer_key
 from envs.base import Modality, Observation, TaskSpec
 from envs.errors import UsageError
 from policies.base import MAX_REDRAWS, Decision, PastAttempt, SamplingConfig
-from policies.causal.engine import ChatMessage, TextEngine
+from policies.causal.engine import TextEngine
 from policies.causal.settings import CausalSettings
 from policies.generation import Generation, Prompt, Request
 from policies.learned import LearnedSession
 from policies.learner import HeadLearner
 from policies.prior.policy import StartingPolicy
+from policies.prompts import ChatMessage
 from policies.sampling import seed_of
 
 REDRAW_TEMPERATURE = 1.0
@@ -65,7 +66,7 @@ class CausalPolicy(StartingPolicy):
     def open(self, task: TaskSpec, *, seed: int, adapt: Any = None) -> CausalSession:
         learner = None
         if adapt is not None and adapt.method != "none":
-            learner = HeadLearner(adapt, self.engine.head_weight, seed)
+            learner = self.engine.learner(adapt, seed)
         return CausalSession(self, task, seed=seed, learner=learner)
 
     def complete(self, text: str, *, max_new_tokens: int = 1024) -> str:
@@ -125,7 +126,7 @@ class CausalSession(LearnedSession):
         self.past = self.past if attempt > 1 else ()
         self.history = []
         self._forget()
-        self.engine.batcher.enter(id(self))
+        self.engine.enter(id(self))
 
     def recall(self, steps: Sequence[tuple[Observation, tuple[Action, ...]]]) -> None:
         self._said |= {_key(actions) for _, actions in steps}
@@ -264,6 +265,15 @@ class CausalSession(LearnedSession):
             self._record(Generation(text, y, score.hidden, score.logprobs, "stop", 0))
             self.history.append((said, text))
         return found
+
+    def resume(self, steps: Sequence[tuple[Observation, str]], capture: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Go on after an attempt as if this session had made it, nothing computed again: call after :meth:`begin`.
+
+        ``steps``: (observation, reply) per step; ``capture``: (H [n, d], y [n]) per step, as :meth:`captured` gave them.
+        """
+        for (observation, text), (hidden, tokens) in zip(steps, capture, strict=True):
+            self._record(Generation(text, tokens, hidden, torch.zeros(0), "stop", 0))
+            self.history.append((observation.get("text", ""), text))
 
     def propose(self) -> list[Decision]:
         found = []

@@ -24,20 +24,20 @@ class Call(NamedTuple):
     end: int
 
 
-_LABEL = r"[*_# \t]{0,20}(?:Action|动作|操作)[*_ \t]{0,20}[:：][*_]{0,4}"
+# Runs of blanks, names and digits are matched possessively (``*+``): a run that does not lead to a match is not tried again shorter.
+_LABEL = r"[*_# \t]{0,20}+(?:Action|动作|操作)[*_ \t]{0,20}+[:：][*_]{0,4}+"
 _QUOTES = {"'": "'", '"': '"', "“": "”", "‘": "’", "`": "`"}
-_NAME = re.compile(r"[\s`;；]*([A-Za-z_][A-Za-z0-9_]{0,60})\s*([(（>]|(?=[`;\s]|$))")
-_KEY = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]{0,60})\s*[=＝:]\s*")
-_BLANK = re.compile(r"\s*")
-_SEPARATOR = re.compile(r"\s*([,，]|[)）])")
+_NAME = re.compile(r"[\s`;；]*+([A-Za-z_][A-Za-z0-9_]{0,60}+)(?:\s*+([(（>])|(?=[`;\s]|$))")
+_KEY = re.compile(r"\s*+([A-Za-z_][A-Za-z0-9_]{0,60}+)\s*+[=＝:]\s*+")
+_BETWEEN = re.compile(r"(?:\s*+[,，])*+\s*+")
 _AFTER_VALUE = re.compile(
-    r"\s*(?:[)）]\s*(?:$|[#;；`\n]|[A-Za-z_][A-Za-z0-9_]{0,60}\s*[(（:：])|[)）]\s*[^\S\n]*\n|[,，]\s*[A-Za-z_]\w{0,60}\s*[=＝])"
+    r"\s*+(?:[)）](?:[^\S\n]*+\n|\s*+(?:$|[#;；`]|[A-Za-z_][A-Za-z0-9_]{0,60}+\s*+[(（:：]))|[,，]\s*+[A-Za-z_]\w{0,60}+\s*+[=＝])"
 )
-_AFTER_POSITIONAL = re.compile(_AFTER_VALUE.pattern + r"|\s*[,，]")
-_COMMENT = re.compile(r"[^\S\n]*#[^\n]*")
-_REPEATED_LABEL = re.compile(rf"\s*{_LABEL}", re.IGNORECASE)
+_AFTER_POSITIONAL = re.compile(_AFTER_VALUE.pattern + r"|\s*+[,，]")
+_COMMENT = re.compile(r"[^\S\n]*+#[^\n]*+")
+_REPEATED_LABEL = re.compile(rf"\s*+{_LABEL}", re.IGNORECASE)
 _STEPS = {quote: re.compile(rf"\\.|{re.escape(closing)}", re.DOTALL) for quote, closing in _QUOTES.items()}
-_LOOSE = {quote: re.compile(re.escape(closing) + r"\s*[)）,，]") for quote, closing in _QUOTES.items()}
+_LOOSE = {quote: re.compile(re.escape(closing) + r"\s*+[)）,，]") for quote, closing in _QUOTES.items()}
 _UNQUOTED = re.compile(r"[(\[（)\]）,，]")
 _CLOSED_POINT = re.compile(r"[\[(（<][^'\"]{0,120}[)\]）>]\s*$")
 _TAGGED = re.compile(r"[^\S\n]*(?:<?/?[A-Za-z_]{1,20}>[^\S\n]*){0,4}([^\n]{1,60})")
@@ -86,19 +86,16 @@ class Scanner:
         arguments: list[tuple[str, str]] = []
         position = head.end()
         while True:
-            closing = _SEPARATOR.match(self.text, position)
-            if closing and closing[1] in ")）":
-                return Call(name, tuple(arguments), closing.end())
-            if closing:
-                position = closing.end()
-                continue
+            between = _BETWEEN.match(self.text, position)
+            position = between.end() if between else position
+            if self.text.startswith((")", "）"), position):
+                return Call(name, tuple(arguments), position + 1)
             if arguments and not self.text[position : position + 200].strip(" \t\n\r`;"):  # the last bracket is missing
                 return Call(name, tuple(arguments), len(self.text))
             if len(arguments) == MAX_ARGUMENTS:
                 raise InvalidActionError(f"{name} with more than {MAX_ARGUMENTS} arguments.")
             key = _KEY.match(self.text, position)
-            blank = _BLANK.match(self.text, position)
-            position = key.end() if key else blank.end() if blank else position
+            position = key.end() if key else position
             value, position = self._value(position, keyed=key is not None)
             arguments.append((key[1].lower().replace("_", "") if key else "", value))
 
@@ -158,11 +155,12 @@ class Scanner:
 # -- thought and action part ---------------------------------------------------------------------------------------------------
 
 _TOKENS = re.compile(r"<\|[A-Za-z0-9_]{1,40}\|>")
-_ACTION_LINE = re.compile(rf"^{_LABEL}", re.IGNORECASE | re.MULTILINE)
-_ACTION_INLINE = re.compile(r"\bAction[ \t]{0,20}[:：]", re.IGNORECASE)
 _PREFIX = re.compile(
-    r"^[*_# \t]{0,20}(?:Thought|Reflection|Action_Summary|思考)[*_ \t]{0,20}[:：][*_]{0,4}\s*", re.IGNORECASE | re.MULTILINE
+    r"^[*_# \t]{0,20}+(?:Thought|Reflection|Action_Summary|思考)[*_ \t]{0,20}+[:：][*_]{0,4}+\s*+", re.IGNORECASE | re.MULTILINE
 )
+_LABELS = (rf"^{_LABEL}", r"\bAction[ \t]{0,20}+[:：]")
+"""``Action:`` at the start of a line, and anywhere."""
+_FLAGS = re.IGNORECASE | re.MULTILINE
 
 
 class Labels:
@@ -170,25 +168,23 @@ class Labels:
 
     def __init__(self, names: Iterable[str], bare: Iterable[str]) -> None:
         known = "|".join(sorted(names, key=len, reverse=True))
-        self._ahead = re.compile(
-            rf"[\s`]{{0,200}}(?:(?:{known})\s{{0,20}}[(（>]|(?:{'|'.join(bare)})\s{{0,20}}`{{0,3}}\s{{0,20}}$)", re.I
+        # The first look at the word's shape is cheap; most labels of a long reply end there.
+        ahead = (
+            r"(?=[\s`]{0,200}+(?=[A-Za-z_]{1,60}+[\s`]{0,43}+(?:[(（>]|\Z))"
+            rf"(?:(?:{known})\s{{0,20}}+[(（>]|(?:{'|'.join(bare)})\s{{0,20}}+`{{0,3}}+\s{{0,20}}+\Z))"
         )
-        self._line = re.compile(rf"^[ \t`]{{0,200}}(?:{known})[ \t]{{0,20}}[(（]", re.IGNORECASE | re.MULTILINE)
+        # A thought may talk of "Action:" itself: the first label that a call follows is meant.  Next best is a call that starts a
+        # line, then a label that no call follows.  Each is one search: nothing is kept of the labels that it passes.
+        self._starts = [
+            *(re.compile(label + ahead, _FLAGS) for label in _LABELS),
+            re.compile(rf"^(?=[ \t`]{{0,200}}+(?=[A-Za-z_]{{1,60}}+[ \t]{{0,20}}+[(（])(?:{known})[ \t]{{0,20}}+[(（])", _FLAGS),
+            *(re.compile(label, _FLAGS) for label in _LABELS),
+        ]
 
     def split(self, text: str) -> tuple[str, str]:
         """(thought, action part) of any text; never raises.  Without ``Action:``, the first line that starts a known call is taken."""
         text = _TOKENS.sub("", text).replace("\r\n", "\n").strip()
-        start, end = self._start(text)
+        found = next((match for pattern in self._starts if (match := pattern.search(text))), None)
+        start, end = found.span() if found else (len(text), len(text))
         thought = _PREFIX.sub("", text[:start]).strip()
         return thought, text[end:].strip().strip("`").strip()
-
-    def _start(self, text: str) -> tuple[int, int]:
-        """Offsets where the thought ends and where the action part begins."""
-        labels = [*_ACTION_LINE.finditer(text), *_ACTION_INLINE.finditer(text)]
-        for label in labels:  # a thought may talk of "Action:" itself: the label that a call follows is meant
-            if self._ahead.match(text, label.end()):
-                return label.start(), label.end()
-        bare = self._line.search(text)
-        if bare:
-            return bare.start(), bare.start()
-        return (labels[0].start(), labels[0].end()) if labels else (len(text), len(text))

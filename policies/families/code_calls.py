@@ -7,6 +7,7 @@ The code is parsed into a syntax tree and read call by call; it is never run.  O
 from __future__ import annotations
 
 import ast
+import collections
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,10 +18,13 @@ from envs.errors import InvalidActionError
 from policies.families.keys import key_list
 from policies.families.points import seconds_of
 from policies.families.reply import Frame, Reply, bounded, shorten
+from policies.families.syntax import literal, syntax_tree
 
 MAX_CODE = 20_000
 MAX_STEPS = 64
 """Actions that one code block may come to, repetitions counted."""
+MAX_STATEMENTS = 1_000
+"""Statements that one code block may come to, repetitions counted: loops of nothing have no actions to be counted by."""
 
 
 class Sections(NamedTuple):
@@ -44,22 +48,24 @@ def sections(text: str) -> Sections:
     code, start = _code(text)
     prose = _STEP.sub("", text[:start])
     found: dict[str, str] = {}
-    headings = list(_HEADING.finditer(prose))
-    for heading, following in zip(headings, [*headings[1:], None], strict=False):
-        end = following.start() if following else len(prose)
-        found[heading[1].lower()] = prose[heading.end() : end].strip()
-    if not headings:
-        found["thought"] = prose.strip()
+    named, start = "", 0
+    for heading in _HEADING.finditer(prose):  # one at a time: a reply of nothing but headings must not fill the memory
+        if named:
+            found[named] = prose[start : heading.start()].strip()
+        named, start = heading[1].lower(), heading.end()
+    found[named or "thought"] = prose[start:].strip()
     return Sections(found.get("observation", ""), found.get("thought", ""), found.get("action", ""), code)
 
 
 def _code(text: str) -> tuple[str, int]:
     """(the last code block, its offset): between fences, else from the first line of calls on."""
-    fences = [m.start() for m in re.finditer(re.escape(_FENCE), text)]
+    fences = text.count(_FENCE)
     if fences:
         # The fences come in pairs; an odd last one opens a block that was not closed.
-        opening = fences[-1] if len(fences) % 2 else fences[-2]
-        closing = len(text) if len(fences) % 2 else fences[-1]
+        before, last = (
+            collections.deque((m.start() for m in re.finditer(_FENCE, text)), maxlen=2) if fences > 1 else (0, text.find(_FENCE))
+        )
+        opening, closing = (last, len(text)) if fences % 2 else (before, last)
         inside = text[opening + len(_FENCE) : closing]
         language = _LANGUAGE.match(inside)
         return inside[language.end() if language else 0 :].strip(), opening
@@ -88,25 +94,28 @@ def read_code(code: str, frame: Frame) -> list[Action]:
     """
     if len(code) > MAX_CODE:
         raise InvalidActionError(f"Code of {len(code)} characters; at most {MAX_CODE} are read.")
-    try:
-        tree = ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        tree = _mended(code, error)
     reader = _Reader(frame)
-    reader.block(tree.body)
+    reader.block(_tree(code).body)
     if not reader.actions:
         raise InvalidActionError("The code does nothing.")
     ends = next((i for i, action in enumerate(reader.actions) if isinstance(action, act.TERMINAL)), len(reader.actions) - 1)
     return reader.actions[: ends + 1]
 
 
-def _mended(code: str, error: Exception) -> ast.Module:
-    """The tree of code that lacks its last bracket, if that is all it lacks."""
+def _tree(code: str) -> ast.Module:
+    """The tree of the code; of code that lacks its last bracket, if that is all it lacks.
+
+    Raises:
+        InvalidActionError: it is not Python.
+    """
     try:
-        return ast.parse(code + ")")
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        reason = error.msg if isinstance(error, SyntaxError) else "too deeply nested"
-        raise InvalidActionError(f"The code cannot be read ({shorten(str(reason))}): {shorten(code)!r}.") from None
+        tree: ast.Module = syntax_tree(code)
+    except InvalidActionError as error:
+        try:
+            tree = syntax_tree(code + ")")
+        except InvalidActionError:
+            raise InvalidActionError(f"The code cannot be read ({shorten(error.message)}): {shorten(code)!r}.") from None
+    return tree
 
 
 Values = Sequence[Any]
@@ -118,8 +127,12 @@ class _Reader:
 
     def __init__(self, frame: Frame) -> None:
         self.frame, self.actions = frame, list[Action]()
+        self._statements = 0
 
     def block(self, body: Sequence[ast.stmt]) -> None:
+        self._statements += len(body)
+        if self._statements > MAX_STATEMENTS:
+            raise InvalidActionError(f"More than {MAX_STATEMENTS} statements in one reply, repetitions counted.")
         for statement in body:
             self.statement(statement)
 
@@ -294,9 +307,8 @@ def _arguments(call: ast.Call) -> tuple[list[Any], dict[str, Any]]:
         InvalidActionError: one is not a literal.
     """
     try:
-        positional = [ast.literal_eval(argument) for argument in call.args]
-        return positional, {keyword.arg or "": ast.literal_eval(keyword.value) for keyword in call.keywords}
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return [literal(argument) for argument in call.args], {k.arg or "": literal(k.value) for k in call.keywords}
+    except InvalidActionError:
         raise InvalidActionError(f"{_name(call)}() with something that is no plain value.") from None
 
 

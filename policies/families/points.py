@@ -8,14 +8,14 @@ from envs import actions as act
 from envs.errors import InvalidActionError
 from policies.families.reply import shorten
 
-MAX_CHARACTERS = 2000
+MAX_CHARACTERS = 400
 MAX_SECONDS = 60.0
 
 _FULL_WIDTH = str.maketrans("（），．－～［］｛｝：０１２３４５６７８９、", "(),.-~[]{}:0123456789,")
 _TAG = re.compile(r"</?\s{0,9}(?:point|bbox|box|start|end)\s{0,9}/?>|<\|?[A-Za-z_]{0,40}\|?>", re.IGNORECASE)
-_NUMBER = r"-?\d+(?:\.\d*)?|-?\.\d+"
+_NUMBER = r"-?\d++(?:\.\d*+)?+|-?\.\d++"
 _NUMBERS = re.compile(_NUMBER)
-_RANGE = re.compile(rf"({_NUMBER})\s{{0,9}}(?:-|~|–|—|\bto\b)\s{{0,9}}(\d+(?:\.\d*)?)")
+_RANGE = re.compile(rf"({_NUMBER})\s{{0,9}}+(?:-|~|–|—|\bto\b)\s{{0,9}}+(\d++(?:\.\d*+)?+)")
 _FILLER = re.compile(r"[\s,;:=()\[\]{}'\"]|\b[xy][12]?\b", re.IGNORECASE)
 _AXIS = re.compile(r"\b[xy][12]?\b", re.IGNORECASE)
 

@@ -62,7 +62,7 @@ class ModelPolicy(StartingPolicy):
     def open(self, task: TaskSpec, *, seed: int, adapt: Any = None) -> ModelSession:
         learner = None
         if adapt is not None and adapt.method != "none":
-            learner = HeadLearner(adapt, self.engine.model.lm_head.weight, seed)
+            learner = self.engine.learner(adapt, seed)
         return ModelSession(self, task, seed=seed, learner=learner)
 
     def complete(self, text: str, *, max_new_tokens: int = 1024) -> str:
@@ -102,7 +102,7 @@ class ModelSession(ProtocolSession, StartingSession):
     def begin(self, instruction: str, *, guidance: str = "", attempt: int = 1) -> None:
         super().begin(instruction, guidance=guidance, attempt=attempt)
         self._forget()
-        self.engine.batcher.enter(id(self))
+        self.engine.enter(id(self))
 
     def _draw(self, messages: list[Message], sampling: SamplingConfig, seed: int) -> Draw:
         prompt = self.engine.prompt(messages, self.settings.min_pixels, self.settings.max_pixels)
@@ -151,28 +151,31 @@ class ModelSession(ProtocolSession, StartingSession):
         """See :meth:`policies.base.PolicySession.adapt`.
 
         With ``refined`` guidance, the attempt is also scored under it in a teacher-forced pass per step (ROSA2 Theorem 4.1), and
-        the update's numbers get a ``refined`` entry.
+        the update's numbers get the entries ``raw`` and ``refined``.
         """
-        self.engine.batcher.leave(id(self))
+        self.engine.leave(id(self))
         if self.learner is None:
             return None
         try:
-            numbers = None if refined is None else self._residual_under(refined, rewards)
+            numbers = None if refined is None else self._error_terms(refined, rewards)
             update = self._with_pieces(self.learner.update(rewards))
         finally:
             self._forget()
-        return update if numbers is None else dataclasses.replace(update, numbers={**update.numbers, "refined": numbers})
+        return update if numbers is None else dataclasses.replace(update, numbers={**update.numbers, **numbers})
 
-    def _residual_under(self, guidance: str, rewards: Sequence[float]) -> dict[str, Any]:
-        """Numbers for the record only: if they are unavailable, the record says why, and the update is still made."""
+    def _error_terms(self, guidance: str, rewards: Sequence[float]) -> dict[str, Any]:
+        """‖R‖ and ‖Δθ‖² of ROSA2 Theorem 4.1, in the attempt's own context (``raw``) and under ``guidance`` (``refined``).
+
+        Numbers for the record only: if they are unavailable, the record says why, and the update is still made.
+        """
         assert self.learner is not None
         scratch = copy.copy(self.learner)
-        scratch.discard()  # of the copy: the capture of the attempt itself stays
         try:
+            raw = scratch.residual(rewards)  # the copy's capture is dropped: that of the attempt itself stays
             self._rescore(scratch, guidance)
-            return scratch.residual(rewards)
+            return {"raw": raw, "refined": scratch.residual(rewards)}
         except (AdaptationError, PolicyError) as error:
-            return {"error": error.message}
+            return {"refined": {"error": error.message}}
 
     def _rescore(self, scratch: HeadLearner, guidance: str) -> None:
         """Record the attempt's replies once more, as they look under ``guidance``: a teacher-forced pass per step."""
@@ -203,7 +206,7 @@ class ModelSession(ProtocolSession, StartingSession):
     def discard(self) -> None:
         super().discard()
         self._forget()
-        self.engine.batcher.leave(id(self))
+        self.engine.leave(id(self))
 
     def _forget(self) -> None:
         self._replies = []
@@ -226,7 +229,7 @@ class ModelSession(ProtocolSession, StartingSession):
 
     def close(self) -> None:
         super().close()
-        self.engine.batcher.leave(id(self))
+        self.engine.leave(id(self))
         self._forget()
         self.learner = None
 

@@ -10,10 +10,10 @@ import functools
 import logging
 import re
 from collections.abc import Iterable, Mapping
-from importlib.metadata import entry_points
 from typing import Any
 
 from envs.errors import UsageError, did_you_mean
+from envs.plugins import Plugins
 from policies.families.base import Family, Recipe
 from policies.families.evocua import EvoCUA, EvoCUAS1
 from policies.families.fara import Fara
@@ -27,7 +27,7 @@ from policies.families.ui_venus import UIVenus15
 
 log = logging.getLogger(__name__)
 
-GROUP = "agentlab.families"
+FAMILIES = Plugins("family", "agentlab.families")
 OURS: tuple[type[Family], ...] = (
     UITars1, UITars15, UITarsDoubao, Qwen3VL, EvoCUA, EvoCUAS1, GUIOwl15, GUIOwl, OpenCUA, OpenCUAV1, Fara, MAIUI, UIVenus15, Plain,
 )  # fmt: skip
@@ -46,16 +46,16 @@ LEFT_OUT: Mapping[str, str] = {
 def families() -> dict[str, Family]:
     """All families by name: this package's, and those installed under the entry-point group ``agentlab.families``."""
     found = {cls.name: cls() for cls in OURS}
-    for entry in entry_points(group=GROUP):
+    for name in FAMILIES.installed():
         try:
-            made = entry.load()()
+            made = FAMILIES.load(name)()
         except Exception as error:  # noqa: BLE001 — a stranger's package: it must not break the others
-            log.warning("The family %s (%s) cannot be loaded: %s", entry.name, entry.value, error)
+            log.warning("The family %s is left out: %s", name, error)
             continue
         if isinstance(made, Family):
             found.setdefault(made.name, made)
         else:
-            log.warning("The family %s (%s) is not a policies.families.base.Family", entry.name, entry.value)
+            log.warning("The family %s is left out: it is not a policies.families.base.Family", name)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -44,12 +45,33 @@ class FamilySettings(BaseModel):
         return units, units
 
 
-def seen_size(screen: tuple[int, int], settings: FamilySettings, factor: int) -> tuple[int, int]:
-    """(width, height) of a screenshot of the size ``screen`` as the model sees it: ``smart_resize`` of qwen-vl-utils."""
-    from qwen_vl_utils import smart_resize
+MOST_ELONGATED = 200
+"""A picture is at most so many times longer than wide (qwen-vl-utils)."""
 
-    height, width = smart_resize(screen[1], screen[0], factor, settings.min_pixels, settings.max_pixels)
-    return width, height
+
+def seen_size(screen: tuple[int, int], settings: FamilySettings, factor: int) -> tuple[int, int]:
+    """(width, height) of a screenshot of the size ``screen`` as the model sees it: ``smart_resize`` of qwen-vl-utils.
+
+    That module imports torch, for these few lines: reading a reply or asking an endpoint needs no torch.
+
+    Raises:
+        UsageError: no picture of that shape or with that many pixels can be shown.
+    """
+    least, most = settings.min_pixels, settings.max_pixels
+    if least > most:
+        raise UsageError(f"min_pixels is {least}, more than max_pixels, {most}.", "Set model.min_pixels and model.max_pixels.")
+    if max(screen) > MOST_ELONGATED * min(screen):
+        raise UsageError(f"A screenshot of {screen[0]} x {screen[1]} pixels cannot be shown to the model: it is too elongated.")
+
+    rounded = max(factor, round(screen[0] / factor) * factor), max(factor, round(screen[1] / factor) * factor)
+    pixels = screen[0] * screen[1]
+    if rounded[0] * rounded[1] > most:
+        beta = math.sqrt(pixels / most)
+        return math.floor(screen[0] / beta / factor) * factor, math.floor(screen[1] / beta / factor) * factor
+    if rounded[0] * rounded[1] < least:
+        beta = math.sqrt(least / pixels)
+        return math.ceil(screen[0] * beta / factor) * factor, math.ceil(screen[1] * beta / factor) * factor
+    return rounded
 
 
 CHOICES = ("family", "platform")

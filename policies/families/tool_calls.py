@@ -7,7 +7,6 @@ JSON's, arguments that are a JSON text, points of four numbers or written as tex
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import difflib
 import json
@@ -24,6 +23,7 @@ from envs.errors import InvalidActionError
 from policies.families.keys import key_list, parse_keys
 from policies.families.points import parse_point, seconds_of, swipe_direction, unescape
 from policies.families.reply import MAX_ACTIONS, Frame, Reply, bounded, shorten
+from policies.families.syntax import literal, syntax_tree
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 MAX_CALL = 20_000
@@ -126,12 +126,10 @@ def _decoded(text: str) -> Mapping[str, Any]:
         if isinstance(found, Mapping):
             return found
     if len(text) <= MAX_LITERAL:
-        try:
-            found = ast.literal_eval(text.strip("`\n "))
-        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-            found = None
-        if isinstance(found, Mapping):
-            return found
+        with contextlib.suppress(InvalidActionError):
+            found = literal(syntax_tree(text.strip("`\n "), "eval"))
+            if isinstance(found, Mapping):
+                return found
     raise InvalidActionError(f"{shorten(text)!r} is no JSON object.")
 
 

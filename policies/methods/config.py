@@ -70,6 +70,10 @@ class MethodConfig(WeightsConfig):
         """Whether the rule has to be told which tokens end or frame a reply."""
         return False
 
+    def as_in_the_theorem(self) -> MethodConfig:
+        """These settings where ROSA2 Theorem 4.1 holds or fails: p linear in θ (ROSA Eq. 4), the step as it is solved for."""
+        return self
+
 
 class TokensConfig(BaseModel):
     """Settings of methods that choose among an attempt's tokens."""

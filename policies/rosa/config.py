@@ -46,8 +46,14 @@ class RosaConfig(AdapterConfig, TokensConfig, MethodConfig):
     )
     damping: float = Field(default=0.1, ge=0, description="λ, as a multiple of the mean diagonal of J Jᵀ.")
     cg_iterations: int = Field(default=10, ge=1, description="Iterations of the solver cg.")
+    check: bool = Field(
+        default=True,
+        description="A step is taken only if ‖R‖ has fallen after it; false: it is taken as it was solved for (paper).",
+    )
     max_halvings: int = Field(
-        default=6, ge=0, description="A step after which ‖R‖ has not fallen is halved, this often at most; then it is refused."
+        default=6,
+        ge=0,
+        description="A step after which ‖R‖ has not fallen is halved, this often at most; then it is refused. Of `check`.",
     )
 
     @property
@@ -58,6 +64,9 @@ class RosaConfig(AdapterConfig, TokensConfig, MethodConfig):
     def protects(self) -> bool:
         return self.target != "token" if self.protect is None else self.protect
 
+    def as_in_the_theorem(self) -> RosaConfig:
+        return self.model_copy(update={"linearization": "probability", "check": False})
+
 
 PAPER: dict[str, Any] = {
     "beta": 0.5,
@@ -66,6 +75,13 @@ PAPER: dict[str, Any] = {
     "alpha": 8.0,
     "a_init": "random",
     "solver": "cg",
+    "cg_iterations": 50,
+    "damping": 0.0,
+    "check": False,
     "tokens": "all",
 }
-"""The paper's own setting (App. D.5, Eq. 3-7); β and λ are not given there."""
+"""The paper's own setting (App. D.5, Eq. 3-7): one solution of Eq. 7 per update, taken as it comes.
+
+Our own choices in it, which the paper does not give: β; λ = 0 (``damping``; what rounding makes necessary is added); at most fifty
+iterations of conjugate gradient.  Where nothing damps, the iterations do: docs/rosa.md has numbers.
+"""

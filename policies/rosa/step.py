@@ -55,7 +55,7 @@ def rosa_step(head: HeadPass, adapter: HeadAdapter | None, episode: Episode, con
         **checked.residuals,
         **{f"{name}_seconds": round(b - a, 6) for name, a, b in zip(("pass", "solve", "check"), clock, clock[1:], strict=False)},
     }
-    if not checked.helps:
+    if config.check and not checked.helps:
         return Learned(None, {**numbers, "reason": f"no step length down to 2^-{checked.halvings} lowered the residual"})
     return Learned(checked.adapter, numbers, replayed_from(episode, target, checked.after) if config.replay else None)
 
@@ -96,7 +96,7 @@ def _checked(head: HeadPass, target: Target, before: Moments, old: HeadAdapter, 
         new = old.at(theta).truncated(config.max_rank)
         done, after = effect(head, before, old, new, target.keep[target.moving], 0.25**halvings * size)
         checked = Checked(new, done, after, _residuals(target, before.margin, after), halvings)
-        if checked.helps or halvings == config.max_halvings:
+        if not config.check or checked.helps or halvings == config.max_halvings:
             return checked
         del new, checked  # before the next one is made
         for change in old.added_to(theta).values():

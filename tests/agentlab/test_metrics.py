@@ -3,7 +3,8 @@
 import pytest
 
 from agentlab.disk.row import Breakage, Row, Seconds, UpdateColumns
-from agentlab.results import metrics
+from agentlab.results import metrics, resampling
+from agentlab.results.repeats import pass_at, pass_hat, repeated
 from agentlab.results.report import summary_lines
 
 SECONDS = {"acting": 1.0, "environment": 0.5, "words": 0.0, "weights": 0.25, "rest": 0.25}
@@ -90,31 +91,54 @@ def test_no_rows_at_all():
 
 def test_paired_bootstrap_is_seeded_and_covers_the_mean():
     a, b = [0, 0, 1, 0, 1, 0, 0, 1] * 5, [1, 0, 1, 1, 1, 0, 1, 1] * 5
-    mean, (low, high) = metrics.paired_bootstrap(a, b, seed=3)
+    mean, (low, high) = resampling.paired_bootstrap(a, b, seed=3)
     assert mean == pytest.approx(15 / 40)
     assert low < mean < high and low > 0
-    assert metrics.paired_bootstrap(a, b, seed=3) == (mean, (low, high))
+    assert resampling.paired_bootstrap(a, b, seed=3) == (mean, (low, high))
 
 
 def test_paired_bootstrap_over_groups_is_wider_when_groups_agree():
     a, b = [0] * 40, [1] * 20 + [0] * 20
-    _, single = metrics.paired_bootstrap(a, b, seed=0)
-    _, grouped = metrics.paired_bootstrap(a, b, seed=0, groups=["x"] * 20 + ["y"] * 20)
+    _, single = resampling.paired_bootstrap(a, b, seed=0)
+    _, grouped = resampling.paired_bootstrap(a, b, seed=0, groups=["x"] * 20 + ["y"] * 20)
     assert grouped == (0.0, 1.0) and single[0] > 0.3
 
 
 def test_paired_bootstrap_needs_pairs():
     with pytest.raises(ValueError, match="paired"):
-        metrics.paired_bootstrap([1], [1, 0], seed=0)
+        resampling.paired_bootstrap([1], [1, 0], seed=0)
 
 
-def test_mcnemar_by_hand():
-    a = [True] * 1 + [False] * 9
-    b = [False] * 1 + [True] * 6 + [False] * 3
-    only_a, only_b, p = metrics.mcnemar(a, b)
-    assert (only_a, only_b) == (1, 6)
-    assert p == pytest.approx(2 * (1 + 7) / 2**7)
-    assert metrics.mcnemar([True], [True]) == (0, 0, 1.0)
+def test_the_sign_flip_test_is_mcnemars_where_every_instance_is_a_group_of_its_own():
+    a = [1.0] * 1 + [0.0] * 9
+    b = [0.0] * 1 + [1.0] * 6 + [0.0] * 3
+    assert resampling.sign_flip(a, b, [str(i) for i in range(10)]) == pytest.approx(2 * (1 + 7) / 2**7)
+    assert resampling.sign_flip([1.0], [1.0], ["x"]) == 1.0
+
+
+def test_the_sign_flip_test_takes_alike_instances_for_one_witness():
+    a, b = [0.0] * 40, [1.0] * 40
+    names = [name for name in "abcd" for _ in range(10)]
+    assert resampling.sign_flip(a, b, names) == 2 / 2**4
+    assert resampling.sign_flip(a, b, [str(i) for i in range(40)]) == 1 / 100_001, "the least that the draws can say"
+
+
+def test_repeats_by_hand():
+    """Three sessions at two instances: solved 2 of 3 and 0 of 3; a third instance, which has two sessions only, does not count."""
+    rows = [
+        graded(f"{name}_1" + (f".r{repeat}" if repeat > 1 else ""), 1, (name, repeat) in {("a", 1), ("a", 3), ("c", 1)}, over=True)
+        .model_copy(update={"name": name, "repeat": repeat})
+        for name in "abc" for repeat in ((1, 2, 3) if name != "c" else (1, 2))
+    ]  # fmt: skip
+    found = repeated(metrics.ended_sessions(rows), 1)
+    assert found is not None and (found.repeats, found.instances, found.each) == (3, 2, [0.5, 0.0, 0.5])
+    assert [round(value, 6) for value, _ in found.at] == [round(2 / 6, 6), 0.5, 0.5]
+    assert [round(value, 6) for value, _ in found.hat] == [round(2 / 6, 6), round(1 / 6, 6), 0.0]
+    assert found.within == pytest.approx((1 / 3 / 2) ** 0.5)
+    lines = dict(summary_lines(metrics.summarize(rows, attempts=1)))
+    assert lines["pass@3 and pass^3 of 2 instances"] == "50.0% and 0.0%"
+    assert (pass_at(5, 2, 2), pass_hat(5, 2, 2)) == (pytest.approx(0.7), pytest.approx(0.1))
+    assert repeated(metrics.ended_sessions(rows[:1]), 1) is None
 
 
 def test_infeasible_tasks_and_part_marks_are_reported_apart():

@@ -18,7 +18,7 @@ CONFIG = {"suite": "s", "attempts": 3, "limit": 5, "workers": 1, "adapt": {"pres
 
 
 def open_store(folder, **changes):
-    return RunStore.open(folder, CONFIG | changes, free=("workers",), grows="limit")
+    return RunStore.open(folder, CONFIG | changes, free=("workers",), grows=("limit",))
 
 
 def row(task="a_1", attempt=1):

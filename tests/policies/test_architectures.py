@@ -4,6 +4,7 @@ And every family end to end on one: the engine's replies are random, what is tri
 """
 
 import dataclasses
+import random
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from policies.engine import Request
 from policies.families.messages import message
 from policies.families.policy import ModelPolicy
 from policies.families.registry import families
+from policies.families.settings import seen_size
 from policies.registry import load_policy
 
 checkpoints = pytest.importorskip(
@@ -180,3 +182,14 @@ def test_a_folder_becomes_a_policy_by_the_family_that_the_user_names(folder, tmp
     assert set(policy.describe()["prompt_source"]) == set(family.platforms)
     with pytest.raises(UsageError, match="but those of"):
         load_policy(str(folder), family="ui-tars-1" if folder.name != "qwen2_vl" else "fara")
+
+
+def test_screens_are_seen_at_the_size_that_the_models_processors_make_of_them():
+    vision_process = pytest.importorskip("qwen_vl_utils.vision_process")
+    source = random.Random(0)
+    for family in families().values():
+        least, most = family.defaults.min_pixels, family.defaults.max_pixels
+        for _ in range(300):
+            width, height = source.randint(20, 4000), source.randint(20, 4000)
+            expected = vision_process.smart_resize(height, width, family.factor, least, most)
+            assert seen_size((width, height), family.defaults, family.factor) == expected[::-1]

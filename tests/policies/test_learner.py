@@ -191,6 +191,24 @@ def test_the_residual_under_another_context_moves_nothing() -> None:
     assert 0 < refined["residual"] < failed["residual"] and refined["delta_norm2"] > 0
 
 
+def test_the_theorems_error_terms_do_not_depend_on_the_updates_own_linearisation() -> None:
+    """‖R‖ and ‖Δθ‖² were once of two parametrisations, which cannot be held against each other."""
+    terms = [
+        learner_with(weights_of("rosa", linearization=linearization, tokens="all")).residual([-1.0] * 3)
+        for linearization in ("log_odds", "probability")
+    ]
+    assert terms[0] == terms[1]
+
+
+def test_the_papers_step_is_taken_as_it_comes_and_ours_is_checked() -> None:
+    paper = learner_with(weights_of("rosa-paper", cg_iterations=10))
+    checked = learner_with(weights_of("rosa-paper", cg_iterations=10, check=True, max_halvings=30))
+    first, second = paper.update([-1.0] * 3), checked.update([-1.0] * 3)
+    assert first.accepted and first.numbers["halvings"] == 0
+    assert first.numbers["residual_after"] > first.numbers["residual_before"], "it does harm here, and is taken"
+    assert second.numbers["halvings"] > 0 and second.numbers["residual_after"] < second.numbers["residual_before"]
+
+
 def test_settings_are_checked_and_named() -> None:
     paper = weights_of("rosa-paper")
     assert (paper.rank, paper.alpha, paper.solver, paper.linearization, paper.a_init) == (1, 8.0, "cg", "probability", "random")

@@ -250,7 +250,8 @@ def test_the_residual_under_refined_guidance_is_recorded(policy, screens):
     session = policy.open(TASK, seed=0, adapt=weights_of("rosa"))
     episode(session, screens)
     update = session.adapt([-1.0, -1.0], refined="Do otherwise.")
-    assert json.dumps(update.numbers["refined"])
+    assert json.dumps([update.numbers["raw"], update.numbers["refined"]])
+    assert update.numbers["raw"].keys() == update.numbers["refined"].keys() == {"residual", "delta_norm2"}
     plain = policy.open(TASK, seed=0, adapt=weights_of("rosa"))
     episode(plain, screens)
     assert plain.adapt([-1.0, -1.0]).numbers["T"] == update.numbers["T"]  # the extra pass leaves the attempt's capture alone

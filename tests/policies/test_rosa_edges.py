@@ -97,7 +97,7 @@ g = torch.Generator().manual_seed(0)
 W = torch.randn(V, d, generator=g) * 0.06
 y = torch.randint(0, V, (T,), generator=g)
 H = torch.randn(T, d, generator=g) * 0.3 + 2 * W[y]
-config = RosaConfig(**PAPER, cg_iterations=10)
+config = RosaConfig(**{**PAPER, 'cg_iterations': 10})
 
 def problem(kernel, rows):
     head = HeadPass(W, H[:rows], y[:rows])

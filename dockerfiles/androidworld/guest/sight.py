@@ -47,7 +47,11 @@ class Sight:
         self._acted = True
 
     def begin(self) -> None:
-        """An attempt begins: what was shown before it is forgotten."""
+        """An attempt begins: what was shown before it is forgotten, and the mark is off.
+
+        android_env switches it on whenever it connects to a phone; upstream's agents switch it off before they look, and so does this.
+        """
+        self._phone.shell(f"settings put {MARK} 0")
         self._shown, self._acted, self._equal = None, False, 0
 
     def vouch(self, pixels: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +14,8 @@ import pytest
 from fake_devices import FakeDevice, FakeProvider
 from PIL import Image
 
-from envs.androidworld import addresses, providers, setup, tasks
+from agentlab.cli import app as cli
+from envs.androidworld import addresses, machinery, providers, setup, tasks
 from envs.androidworld.adb import SideDoor
 from envs.androidworld.addresses import AddressProvider, parse_address
 from envs.androidworld.device import Instance
@@ -216,6 +218,32 @@ def test_containers_get_kvm_and_no_privilege(monkeypatch, tmp_path):
         spec = made.spec()
         assert spec.devices == (str(tmp_path / "kvm"),) and spec.ports == (5000,) and not spec.cap_add
     assert providers.OurProvider.spec(type("P", (), {"image": "x", "knobs": {}})()).cap_drop == ("ALL",)
+
+
+class Started:
+    """A fleet that only remembers what it was asked to start."""
+
+    def __init__(self, run, **options):
+        self.made = type(self).last = {"run": run} | options
+
+    def start_many(self, spec, count, missing, seconds):
+        self.made |= {"spec": spec, "count": count, "seconds": seconds}
+        return []
+
+
+def test_emulators_that_stay_take_every_setting_of_one_in_a_run(monkeypatch, capsys):
+    """android_world#307: the wall of 300 s must be movable where the emulator is started by hand, too."""
+    monkeypatch.setattr(machinery, "Fleet", Started)
+    given = [f"--set={text}" for text in ("boot_timeout_s=4000", "androidworld.memory_mb=6144", "accel=off", "image=mine")]
+    monkeypatch.setattr(sys, "argv", ["agentlab", "containers", "up", "androidworld", "-n", "2", "--run", "lab", *given])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code, capsys.readouterr().err
+    made = Started.last
+    spec = made["spec"]
+    assert spec.environment == {"GUEST_BOOT_TIMEOUT_S": "4000", "GUEST_MEMORY_MB": "6144", "GUEST_ACCEL": "off"}
+    assert (spec.image, spec.memory, spec.devices) == ("mine", "10240m", ())
+    assert (made["run"], made["count"], made["detached"]) == ("lab", 2, True) and made["seconds"] >= 2 * 4000
 
 
 def test_kvm_is_judged_by_what_the_container_may_do_and_by_a_guest_that_ran(monkeypatch, tmp_path):

@@ -154,15 +154,33 @@ def test_a_screen_that_timed_out_is_woken(brisk):
 def test_the_mark_leaves_no_trace_and_an_agents_own_setting_stays(brisk):
     env = make(brisk)
     try:
-        start(env)
+        first, _ = start(env)
         for setting in ("0", "1"):
-            command = {"actions": [{"type": "upstream", "action": {"action_type": "wait"}}]}
-            httpx.post(f"{brisk.url}/step", json=command, timeout=20, trust_env=False)
+            brisk.control(line=setting)
             before = env.step(act.Click(1, 399))[0]["screenshot"]
             after = env.step(act.Click(1, 399))[0]["screenshot"]
             assert np.array_equal(before, after), setting
+            assert np.array_equal(first["screenshot"], after) == (setting == "0")
+        again, _ = start(env)
+        assert np.array_equal(first["screenshot"], again["screenshot"]), "an attempt begins without it"
     finally:
+        brisk.control()
         env.close()
+
+
+def test_the_line_that_android_env_switches_on_is_not_on_what_an_agent_sees(tmp_path):
+    """Upstream's agents switch it off before they look; a server that was just started has it on."""
+    with servers.StandinServer("ours", tmp_path / "phone", GUEST_PATIENCE="0.1") as server:
+        assert picture_of(server)[0, 0].tolist() == [230, 230, 230], "the first attempt is still to begin"
+        env = make(server)
+        seen = start(env)[0]["screenshot"]
+        env.close()
+        assert seen[0, 0].tolist() != [230, 230, 230]
+
+
+def picture_of(server):
+    answer = httpx.get(f"{server.url}/screenshot", params={"format": "raw"}, timeout=20, trust_env=False)
+    return np.frombuffer(answer.content, np.uint8).reshape(server.size[1], server.size[0], 3)
 
 
 # -- a silent accessibility service ------------------------------------------------------------------------------------------------

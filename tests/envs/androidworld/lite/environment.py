@@ -51,6 +51,7 @@ class Controller:
         self.world = world
         self.env = self._original_env = self
         self._picture: Any = None
+        world.phone.state.settings["system"]["pointer_location"] = "1"  # so android_env leaves a phone that it connects to
 
     def reset(self) -> None:
         """android_env's: a new episode on the same phone."""

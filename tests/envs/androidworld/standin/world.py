@@ -1,11 +1,11 @@
 """The stand-in phone with its faults, and what the guest's own emulator class has, over it.  Nothing here needs upstream's package.
 
 ``control.json`` in the stand-in's directory makes it misbehave while it runs:
-``{"dead": true}`` nothing answers any more; ``{"stall_s": 40}`` every command and picture takes that long; ``{"blank": true}`` a black
-screen, whatever is drawn; ``{"frozen": true}`` the picture stays as it is; ``{"asleep": true}`` the display has timed out, until it is
-woken; ``{"colour": [r, g, b]}`` the application in front is a plain page of that colour over the whole screen; ``{"no_tree": true}`` the
-accessibility service is silent; ``{"fail": "<regular expression>"}`` adb commands that match fail; ``{"gone": true}`` the emulator's
-process has ended.
+``{"dead": true}`` nothing answers any more; ``{"stall_s": 40}`` every command and picture takes that long; ``{"blank": true}`` a
+black screen, whatever is drawn; ``{"frozen": true}`` the picture stays as it is; ``{"asleep": true}`` the display has timed out,
+until it is woken; ``{"line": "1"}`` somebody has switched the system's line of coordinates on; ``{"colour": [r, g, b]}`` the
+application in front is a plain page of that colour over the whole screen; ``{"no_tree": true}`` the accessibility service is
+silent; ``{"fail": "<regular expression>"}`` adb commands that match fail; ``{"gone": true}`` the emulator's process has ended.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class World:
         self.adb = Adb(self.phone)
         self._frozen: Any = None
         self._slept: Any = None
+        self._line: Any = None
 
     def control(self) -> dict[str, Any]:
         try:
@@ -73,6 +74,9 @@ class World:
         if control.get("asleep") != self._slept:  # once: a display that was woken stays on
             self._slept = control.get("asleep")
             self.phone.state.dark = bool(self._slept)
+        if control.get("line") != self._line:
+            self._line = control.get("line")
+            self.phone.state.settings["system"]["pointer_location"] = self._line or "0"
         now = np.zeros((self.phone.height, self.phone.width, 3), np.uint8)
         if not control.get("blank") and not self.phone.state.dark:
             now = picture.draw(self.phone, control.get("colour") if self.phone.page != LAUNCHER else None)
