@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from gymnasium.envs.registration import load_env_creator
 from envs.base import Modality, TaskEnv, TaskSpec, TaskSuite
 from envs.benchmark import Benchmark
 from envs.errors import SetupError, UsageError, did_you_mean
+from envs.option_types import wrong_type
 from envs.plugins import Plugins, load_module_name
 from envs.registration import own_benchmarks, register
 
@@ -212,9 +214,29 @@ def check_options(spec: TaskSpec, options: Mapping[str, Any]) -> None:
     known = inspect.signature(_creator(spec)).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
         return
-    for name in options:
+    for name, value in options.items():
         if name not in known:
             raise UsageError(f"The environment {spec.env_id} has no option {name!r}.", did_you_mean(name, known, what="option"))
+        _check_value(name, value, _hints(_creator(spec)).get(name))
+
+
+def _hints(creator: Callable[..., Any]) -> dict[str, Any]:
+    """The types of a constructor's parameters; none where a stranger's cannot be told."""
+    try:
+        return typing.get_type_hints(creator.__init__ if isinstance(creator, type) else creator)
+    except (NameError, TypeError):
+        return {}
+
+
+def _check_value(name: str, value: Any, kind: Any) -> None:
+    """Refuse a value from a command line or a file that is of another type than the option.
+
+    Raises:
+        UsageError: it is.
+    """
+    if expected := wrong_type(value, kind):
+        shown = repr(value)
+        raise UsageError(f"env.{name} is {shown[:60]}{'…' * (len(shown) > 60)}, not {expected}.")
 
 
 def choices(spec: TaskSpec) -> tuple[Mapping[str, Sequence[str]], Sequence[str]]:

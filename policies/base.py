@@ -106,9 +106,9 @@ MAX_REDRAWS = 12
 class SamplingConfig:
     """How replies are drawn."""
 
-    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False, description="0 is greedy.")] = 0.0
+    temperature: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, description="0 is greedy.")] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1, description="Nucleus mass.")] = 1.0
-    max_new_tokens: Annotated[int, Field(ge=1, description="Longest reply, in tokens.")] = 1500
+    max_new_tokens: Annotated[int, Field(ge=1, le=1_000_000, description="Longest reply, in tokens.")] = 1500
     no_repeat: Annotated[
         bool,
         Field(
@@ -127,10 +127,21 @@ class SamplingConfig:
     frequency_penalty: Annotated[
         float,
         Field(
+            ge=-100,
+            le=100,
             allow_inf_nan=False,
             description="Subtracted from a token's logit per earlier occurrence in the reply (official UI-TARS runs: 1).",
         ),
     ] = 0.0
+    repetition_penalty: Annotated[
+        float,
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="Divides the logits above 0, and multiplies those below, of every token that the prompt or the reply already "
+            "holds (official GUI-Owl and UI-Venus runs: 1.05).",
+        ),
+    ] = 1.0
 
 
 class PolicySession(abc.ABC):

@@ -40,13 +40,13 @@ class ChatOptions(BaseModel):
         max_wait_s: Longest pause between two of them.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     base_url: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
-    timeout_s: float = Field(default=120.0, gt=0)
-    tries: int = Field(default=4, ge=1)
-    max_wait_s: float = Field(default=20.0, ge=0)
+    timeout_s: float = Field(default=120.0, gt=0, le=604_800)
+    tries: int = Field(default=4, ge=1, le=1000)
+    max_wait_s: float = Field(default=20.0, ge=0, le=604_800)
 
 
 def load_chat_policy(model: str, sampling: SamplingConfig, options: Mapping[str, Any]) -> ChatPolicy:
@@ -146,6 +146,8 @@ class ChatSession(ProtocolSession):
             "frequency_penalty": sampling.frequency_penalty,
             "seed": seed % 2**31,
         }
+        if sampling.repetition_penalty != 1:  # not OpenAI's own: vLLM and SGLang know it
+            request["extra_body"] = {"repetition_penalty": sampling.repetition_penalty}
         text, tokens = self._request(request)
         return Draw(text, tokens, None, images(sized)[-1].size)
 

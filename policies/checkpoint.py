@@ -258,6 +258,11 @@ def _load_error(source: str, error: Exception) -> PolicyError:
         return PolicyError(
             f"{source} does not fit into memory.", "Use model.dtype=bfloat16, model.device=auto (several GPUs) or a smaller policy."
         )
+    if isinstance(error, ImportError):  # transformers names the package
+        return PolicyError(
+            f"{source} is quantised, and what reads it is not installed: {reason[:300]}",
+            "Install that package, or take a checkpoint without quantisation.",
+        )
     if isinstance(error, OSError) and not Path(source).exists():
         return PolicyError(
             f"{source} cannot be loaded from the Hugging Face hub: {reason[:200]}",

@@ -160,7 +160,8 @@ class Engine(VisionPrompts):
         pass_ = self._first_pass(requests)
         mask, cache = pass_.mask, pass_.cache
         padded = not bool(mask.all())
-        sampler = Sampler([r.sampling for r in requests], [r.seed for r in requests])
+        prompts = [torch.tensor(self._ids_of(r.prompt.text)) if r.sampling.repetition_penalty != 1 else None for r in requests]
+        sampler = Sampler([r.sampling for r in requests], [r.seed for r in requests], prompts)
         rows = [BatchRow(r.sampling.max_new_tokens, self.stop_ids) for r in requests]
         step_inputs, positions, next_position = pass_.inputs, pass_.positions, pass_.next_position
         live = list(range(len(rows)))  # the rows that are still in the batch

@@ -86,11 +86,13 @@ def _is_plugged(name: str) -> bool:
 
 
 def check_policy(name: str, options: Mapping[str, Any]) -> None:
-    """Refuse a policy that others bring, where it can be seen before it is made that it is not one or has no such option.
+    """Refuse a policy, where it can be seen before it is made that it is not one, or of one that others bring has no such option.
 
     Raises:
         UsageError: it can.
     """
+    if name.startswith("openai:") and not name.removeprefix("openai:").strip():
+        raise UsageError("openai: needs the name of a model.", "For example openai:ui-tars-1.5-7b with OPENAI_BASE_URL set.")
     if _is_plugged(name):
         from policies.plugged import check_plugged
 
@@ -116,10 +118,19 @@ def writes_text(name: str) -> bool:
     """
     if name in (*MODEL_FREE, BUNDLED) or name.startswith("openai:") or re.match(r"[\w.]+:", name):
         return False
-    folder = Path(name).expanduser()
-    if folder.is_dir():  # a checkpoint of our own making (`agentlab pretrain`) knows no more than the bundled one
+    folder = _folder(name)
+    if folder is not None:  # a checkpoint of our own making (`agentlab pretrain`) knows no more than the bundled one
         return _image_processor(folder) != "NanoImageProcessor"
     return name in CHECKPOINTS or name in TEXT_MODELS or "/" in name
+
+
+def _folder(name: str) -> Path | None:
+    """The folder or file that ``name`` means, if there is one."""
+    try:
+        path = Path(name).expanduser()
+        return path if path.exists() else None
+    except (OSError, ValueError, RuntimeError):  # too long, not a path, or the home of nobody
+        return None
 
 
 def _image_processor(folder: Path) -> str:
@@ -178,10 +189,12 @@ def _locate(name: str) -> tuple[str, Path | None]:
         return CHECKPOINTS[name], None
     if name in TEXT_MODELS:
         return TEXT_MODELS[name].source, None
-    path = Path(name).expanduser()
-    if path.exists():
+    path = _folder(name)
+    if path is not None:
+        if not (path / "config.json").is_file():
+            raise PolicyError(f"There is no checkpoint at {name}.", "Give the folder that holds config.json and the weights.")
         return str(path), path
-    if re.fullmatch(r"[\w-]+/[\w.-]+", name) and not name.startswith("."):
+    if re.fullmatch(r"[\w-]{1,96}/[\w.-]{1,96}", name, re.ASCII) and not name.startswith("."):
         return name, None
     if "/" in name or name.startswith((".", "~")):
         raise PolicyError(f"There is no checkpoint at {name}.", "Give the folder that holds config.json and the weights.")

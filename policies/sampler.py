@@ -21,8 +21,11 @@ class Sampler:
     noise whatever the device and the batch.  Temperature 0 is ``argmax_v z_v``.
     """
 
-    def __init__(self, settings: Sequence[SamplingConfig], seeds: Sequence[int]) -> None:
+    def __init__(self, settings: Sequence[SamplingConfig], seeds: Sequence[int], prompts: Sequence[Tensor | None] = ()) -> None:
+        """``prompts``: token ids of each row's prompt; needed of rows with a repetition penalty."""
         self._settings = list(settings)
+        self._prompts = list(prompts)
+        self._seen: Tensor | None = None  # [b, V], which tokens a row already holds
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self._counts: Tensor | None = None
 
@@ -37,6 +40,8 @@ class Sampler:
                 "The model's logits are not numbers (NaN).",
                 "Try another dtype (--set model.dtype=float32), and roll back the last update.",
             )
+        if self._seen is not None or any(s.repetition_penalty != 1 for s in self._settings):
+            logits = self._less_of_the_same(logits)
         if any(s.frequency_penalty for s in self._settings):
             logits = self._penalised(logits)
         tokens = logits.argmax(dim=-1)  # [b]
@@ -45,6 +50,8 @@ class Sampler:
                 tokens[row] = self._draw_row(logits[row], settings, self._generators[row])
         if self._counts is not None:
             self._counts[torch.arange(len(tokens), device=tokens.device), tokens] += 1
+        if self._seen is not None:
+            self._seen[torch.arange(len(tokens), device=tokens.device), tokens] = True
         return tokens
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -53,6 +60,18 @@ class Sampler:
         self._generators = [self._generators[i] for i in rows]
         if self._counts is not None:
             self._counts = self._counts[list(rows)]
+        if self._seen is not None:
+            self._seen = self._seen[list(rows)]
+
+    def _less_of_the_same(self, logits: Tensor) -> Tensor:
+        """The repetition penalty of Keskar et al. (2019), as transformers' ``RepetitionPenaltyLogitsProcessor`` has it."""
+        if self._seen is None:
+            self._seen = torch.zeros_like(logits, dtype=torch.bool)
+            for row, prompt in enumerate(self._prompts):
+                if prompt is not None:
+                    self._seen[row, prompt.to(logits.device)] = True
+        penalty = torch.tensor([s.repetition_penalty for s in self._settings], device=logits.device)[:, None]
+        return torch.where(self._seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
     def _penalised(self, logits: Tensor) -> Tensor:
         if self._counts is None:

@@ -52,9 +52,11 @@ class WordsConfig(BaseModel):
     )
     max_images: int = Field(default=3, ge=0, le=20, description="Most screenshots in one request.")
     temperature: float = Field(default=0.0, ge=0, le=2, description="Of the engine's replies; 0 is greedy.")
-    max_tokens: int = Field(default=1024, ge=16, description="Longest reply of the engine, in tokens.")
-    timeout_s: float = Field(default=60.0, gt=0, description="Of one request, in seconds.")
-    deadline_s: float = Field(default=180.0, gt=0, description="Of one reflection with all its requests and retries, in seconds.")
+    max_tokens: int = Field(default=1024, ge=16, le=1_000_000, description="Longest reply of the engine, in tokens.")
+    timeout_s: float = Field(default=60.0, gt=0, le=604_800, description="Of one request, in seconds.")
+    deadline_s: float = Field(
+        default=180.0, gt=0, le=604_800, description="Of one reflection with all its requests and retries, in seconds."
+    )
     max_retries: int = Field(
         default=3, ge=0, le=10, description="Further tries of one request after 429, 5xx, a timeout or a malformed reply."
     )

@@ -5,6 +5,7 @@ Heavy imports (torch, transformers, a browser) happen inside the commands, so th
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -13,14 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from agentlab.cli import arguments
 from agentlab.cli import benchmarks as benchmarks_cli
 from agentlab.cli import containers as containers_cli
 from agentlab.cli import experience as experience_cli
 from agentlab.cli import export as export_cli
 from agentlab.cli import families as families_cli
 from agentlab.cli import traces as traces_cli
+from agentlab.cli.failures import of_the_machine
 from agentlab.cli.terminal import Terminal
-from envs.errors import InfrastructureError, LabError
+from envs.errors import InfrastructureError, LabError, UsageError
 
 if TYPE_CHECKING:
     from agentlab.run.config import RunConfig
@@ -45,6 +48,10 @@ err = Terminal(stderr=True)
 
 INTERNAL_ERROR = 70
 """Exit code of a bug of ours (sysexits.h: EX_SOFTWARE)."""
+PIPE_CLOSED = 141
+"""Exit code of a program whose reader has gone (128 + SIGPIPE)."""
+TyperError: Any = typer.BadParameter.__mro__[2]
+"""Any error of Typer's about a command line; Typer exports only some kinds of it."""
 
 
 def _version(asked: bool) -> None:
@@ -126,7 +133,7 @@ def run(
         "seed": seed,
         "limit": limit,
         "repeats": repeats,
-        "tasks": [name.strip() for name in tasks.split(",") if name.strip()] if tasks else None,
+        "tasks": arguments.names(tasks, "--tasks"),
         "workers": workers,
         "out": out_dir,
         "track": track,
@@ -158,6 +165,7 @@ def _recipe(name: str | None, suite: str) -> dict[str, Any] | None:
 
 
 def _run(config: RunConfig, retry_infra: bool) -> None:
+    from agentlab.disk.files import check_output
     from agentlab.disk.runs import run_title
     from agentlab.results.metrics import summarize
     from agentlab.results.report import summary_table
@@ -168,6 +176,7 @@ def _run(config: RunConfig, retry_infra: bool) -> None:
     def say(line: str) -> None:
         err.print(escape(line))
 
+    check_output(config.folder)
     prepare(config, say)
     runner = Runner(config, retry_infrastructure=retry_infra, say=say)
     with RunProgress(err, len(runner.tasks), config.attempts) as progress, tracking(config, len(runner.tasks), say) as tracker:
@@ -238,8 +247,9 @@ def pretrain(
     """Make the bundled policy from the scripted experts (hours on two cores); the same command again continues."""
     from agentlab.pretrain import plan_of, run_pretrain
 
+    learned = arguments.names(tasks, "--tasks")
     given: dict[str, Any] = {
-        "work": work, "tasks": tuple(tasks.split(",")) if tasks else None, "episodes": episodes, "steps": steps,
+        "work": work, "tasks": tuple(learned) if learned else None, "episodes": episodes, "steps": steps,
         "guided_steps": guided_steps, "eval_instances": eval_instances, "workers": workers, "seed": seed, "base": base,
     }  # fmt: skip
     run_pretrain(plan_of(plan, out=out_dir, **{key: value for key, value in given.items() if value is not None}))
@@ -247,15 +257,45 @@ def pretrain(
 
 def main() -> None:
     """Entry point: errors meant for a person are printed as one, anything else is a bug and keeps its traceback."""
+    arguments.prepare_streams()
     try:
-        app(prog_name="agentlab")
+        arguments.check(sys.argv[1:])
+        code = app(prog_name="agentlab", standalone_mode=False)
+        sys.stdout.flush()  # what cannot be written is said here, not when Python ends
     except LabError as error:
-        err.print(f"[bold red]error:[/bold red] {escape(error.message)}", highlight=False, soft_wrap=True)
-        if error.hint:
-            err.print(escape(error.hint), highlight=False, soft_wrap=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception:  # noqa: BLE001 - the last stop: printed in full, and the exit code says that it is a bug
-        traceback.print_exc()
-        sys.exit(INTERNAL_ERROR)
+        code = _say(error)
+    except TyperError as error:
+        code = _misused(error)
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except Exception as error:  # noqa: BLE001 - the last stop: what the machine refused is said in a line; a bug is printed in full
+        code = _stopped(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(error: LabError) -> int:
+    err.print(f"[bold red]error:[/bold red] {escape(arguments.clipped(error.message))}", highlight=False, soft_wrap=True)
+    if error.hint:
+        err.print(escape(arguments.clipped(error.hint)), highlight=False, soft_wrap=True)
+    return error.exit_code
+
+
+def _misused(error: Any) -> int:
+    """A command line that Typer does not take, in the form of our own errors; a group without a verb shows its help."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help
+        err.print(error.format_message(), markup=False, highlight=False)
+        return int(error.exit_code)
+    message = arguments.one_line(error.format_message().splitlines())
+    return _say(UsageError(message, f"`{context.command_path} --help` lists what it takes." if context is not None else ""))
+
+
+def _stopped(error: Exception) -> int:
+    if isinstance(error, BrokenPipeError):  # `agentlab … | head`: who read has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+        return PIPE_CLOSED
+    known = of_the_machine(error)
+    if known is not None:
+        return _say(known)
+    traceback.print_exc()
+    return INTERNAL_ERROR

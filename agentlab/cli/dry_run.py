@@ -10,6 +10,7 @@ import yaml
 from rich.console import Console
 from rich.markup import escape
 
+from agentlab.disk.files import check_output
 from agentlab.disk.runs import read_rows
 from agentlab.run.config import RunConfig
 from agentlab.run.needs import WEIGHTS_GB, gpu_memory, policy_lacks
@@ -33,6 +34,7 @@ CRITIQUE_SECONDS, UPDATE_SECONDS = 30.0, 30.0
 def show(config: RunConfig, console: Console) -> None:
     """Print configuration, first instances, what it takes, what is missing, what is done already and what would be downloaded."""
     check_parts(config)
+    check_output(config.folder)
     missing = [*lacking(config.suite, config.env), *policy_lacks(config)]
     tasks, count = _planned(config, missing)
     fetched = list(downloads(config))  # what is refused is refused before anything is shown

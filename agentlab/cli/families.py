@@ -7,13 +7,14 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from agentlab.cli.terminal import Terminal
+
 app = typer.Typer()
-out = Console()
-err = Console(stderr=True)
+out = Terminal()
+err = Terminal(stderr=True)
 
 MOST_READ = 2_000_000
 """Characters of a reply that are read from standard input."""

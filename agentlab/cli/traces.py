@@ -24,17 +24,19 @@ def report(
     strips: Annotated[int, typer.Option(help="Also draw this many sessions, those that learned first.", min=0)] = 0,
 ) -> None:
     """Report on a run: tables here; Markdown, a web page and figures in RUN/report."""
-    from agentlab.disk.files import inside
+    from agentlab.disk.files import check_output, inside
     from agentlab.disk.runs import read_run
     from agentlab.results import report as reports
     from agentlab.results.pages import markdown as as_markdown
 
     run = read_run(run_dir)
+    folder = out_dir or inside(run_dir / "report", run_dir)
+    if not markdown:
+        check_output(folder)
     made = reports.make_report(run, strips)
     if markdown:
         sys.stdout.write(as_markdown(made.title, made.sections))
         return
-    folder = out_dir or inside(run_dir / "report", run_dir)
     made.write(folder)
     out.print(escape(made.title), highlight=False)
     for section in made.sections:
@@ -52,11 +54,14 @@ def compare(
     out_dir: Annotated[Path | None, typer.Option("--out", help="Also write Markdown, a web page and the figure here.")] = None,
 ) -> None:
     """Compare runs, paired by task: what differs in their settings, and whether their results do."""
+    from agentlab.disk.files import check_output
     from agentlab.disk.runs import read_run
     from agentlab.results.compare import compare as compare_runs
     from agentlab.results.pages import markdown as as_markdown
     from agentlab.results.report import terminal_table
 
+    if out_dir is not None:
+        check_output(out_dir)
     found = compare_runs([read_run(folder) for folder in run_dirs], force=force)
     sections = [section for section in found.sections() if section.rows]
     if out_dir is not None:
@@ -90,7 +95,7 @@ def replay(
     out_dir: Annotated[Path | None, typer.Option("--out", help="Folder to write to.", show_default="RUN/replay")] = None,
 ) -> None:
     """Send recorded actions to a fresh environment, compare the screens and grade again; exit code 1 if anything differs."""
-    from agentlab.disk.files import inside
+    from agentlab.disk.files import check_output, inside
     from agentlab.replay import report as replay_report
     from agentlab.replay.masks import parse_mask
     from agentlab.replay.replay import Options, replay_all
@@ -101,6 +106,8 @@ def replay(
     options = Options(tuple(parse_mask(m) for m in masks or []), whole, tolerance, share, patience, stop, solved)
     found = find_target(target)
     given = env_options([*(f"env.provider={p}" for p in [provider] if p), *(sets or [])])
+    folder = out_dir or inside(found.run.folder / "replay", found.run.folder)
+    check_output(folder)
     done, notes = replay_all(
         found,
         options,
@@ -109,7 +116,6 @@ def replay(
         suite=suite,
         follow=lambda attempts: followed(err, "attempts", attempts, found.count()),
     )
-    folder = out_dir or inside(found.run.folder / "replay", found.run.folder)
     replay_report.write(folder, f"Replay of {target}", done, notes)
     for section in replay_report.sections(done, notes):
         if section.rows:
@@ -134,15 +140,16 @@ def rescore(
     out_dir: Annotated[Path | None, typer.Option("--out", help="Folder to write to.", show_default="RUN/rescore")] = None,
 ) -> None:
     """Compute weight updates again from recorded attempts, without an environment, and what the adapted policy would now do."""
-    from agentlab.disk.files import inside
+    from agentlab.disk.files import check_output, inside
     from agentlab.replay import rescore as rescoring
     from agentlab.replay.targets import find_target
     from agentlab.results.report import terminal_table
 
     found = find_target(target)
     config = rescoring.settings(found.run, adapt, sets or [], policy=policy, suite=suite)
-    done = rescoring.rescore(found, config, propose=not scores_only)
     folder = out_dir or inside(found.run.folder / "rescore", found.run.folder)
+    check_output(folder)
+    done = rescoring.rescore(found, config, propose=not scores_only)
     rescoring.write(folder, f"Updates of {target} again", done)
     for section in rescoring.sections(done):
         if section.rows:

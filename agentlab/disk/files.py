@@ -8,6 +8,7 @@ import math
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,29 @@ def write_atomic(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+
+
+def check_output(folder: Path) -> None:
+    """Refuse a folder for output before the work whose results it is to hold; nothing is left there.
+
+    Raises:
+        StoreError: it cannot be made, or nothing can be written into it.
+    """
+    with disk_errors(folder):
+        there = next(path for path in (folder, *folder.absolute().parents) if _exists(path))
+        if not there.is_dir():
+            raise StoreError(f"Cannot use {folder}: {there} is not a folder.", "Choose a writable directory with --out DIR.")
+        with tempfile.TemporaryFile(dir=there):
+            pass
+
+
+def _exists(path: Path) -> bool:
+    """Whether something is there; unlike :meth:`Path.exists` it does not hide that a name is too long."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def fresh_folder(folder: Path) -> None:

@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from agentlab.disk.files import write_atomic
+from agentlab.disk.files import check_output, write_atomic
 from agentlab.pretrain.card import write_card
 from agentlab.pretrain.collect import collect_in_parallel, plan
 from agentlab.pretrain.config import PretrainConfig
@@ -52,6 +52,8 @@ def run_pretrain(config: PretrainConfig, console: Console | None = None) -> Path
         SetupError: no browser.
         InfrastructureError: the browser failed too often.
     """
+    for folder in (config.out, config.work):
+        check_output(folder)
     config.claim()
     console = console or Console(stderr=True)
     with _progress(console) as progress:

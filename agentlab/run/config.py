@@ -21,7 +21,9 @@ from agentlab.disk.store import flatten
 from agentlab.experience.config import ExperienceConfig
 from agentlab.run.axes import honest_name, refuse_another_schedule, refuse_settings_of_axes_that_are_off, without_replaced
 from agentlab.run.presets import preset_named
+from agentlab.run.values import DEEPEST, check_plain, read_settings_text
 from envs.errors import UsageError
+from envs.option_types import wrong_type
 from envs.redaction import redacted
 from envs.suites import benchmark_names, default_attempts, default_limit, default_options, default_workers
 from policies.adaptation import config_classes, config_of, method_named
@@ -38,7 +40,7 @@ Settings = dict[str, Any]
 class ConfigSection(BaseModel):
     """Base of our sections: immutable, unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class AdaptConfig(ConfigSection):
@@ -94,6 +96,7 @@ class RunConfig(ConfigSection):
     limit: int = Field(
         default=100,
         ge=1,
+        le=1_000_000,
         description="Task instances of the run; a larger one extends a finished run. Not given: all of a fixed list of tasks, else 100.",
     )
     repeats: int = Field(
@@ -108,11 +111,14 @@ class RunConfig(ConfigSection):
         description="fresh: every attempt starts from scratch. conversation: it goes on with what was said in the earlier ones "
         "(Algorithm 1), for policies that can.",
     )
-    max_steps: int | None = Field(default=None, ge=1, description="Replies per attempt; null: the benchmark's own number.")
+    max_steps: int | None = Field(
+        default=None, ge=1, le=100_000, description="Replies per attempt; null: the benchmark's own number."
+    )
     tasks: tuple[str, ...] | None = Field(default=None, description="Names to restrict the suite to; null: the suite's own choice.")
     workers: int | None = Field(
         default=None,
         ge=1,
+        le=1024,
         description="Sessions in flight at a time; null: min(4, 2 x CPUs), of emulators one per address, or one. Changes no result.",
     )
     out: Path | None = Field(
@@ -121,7 +127,7 @@ class RunConfig(ConfigSection):
     success_threshold: float = Field(
         default=1.0, gt=0, le=1, description="Score from which an attempt counts as solved (r_t = +1)."
     )
-    infra_retries: int = Field(default=2, ge=0, description="How often an attempt that the machinery broke is retried.")
+    infra_retries: int = Field(default=2, ge=0, le=100, description="How often an attempt that the machinery broke is retried.")
     keep_adapters: Literal["last", "all", "none"] = Field(
         default="last",
         description="Adapters left on disk. last: the newest of each session. all: one per update. none: the newest while a session "
@@ -171,6 +177,8 @@ def resolve(flags: Settings, *, file: Path | None = None, sets: Sequence[str] = 
         UsageError: unreadable file, unknown key (nearest ones offered), bad value.
     """
     layers = [recipe or {}, load_file(file) if file else {}, _without_none(flags), *(parse_set(text) for text in sets)]
+    for layer in layers:
+        check_plain(layer)
     layers = [_expand_sampling(layer) for layer in layers]
     said = merge({}, *layers)
     section = said.get("adapt", {})
@@ -189,9 +197,11 @@ def resolve(flags: Settings, *, file: Path | None = None, sets: Sequence[str] = 
     refuse_another_schedule(adapt["preset"], preset, adapt)
     _refuse_experience_without_directory(said)
     try:
-        return RunConfig.model_validate(settings)
+        config = RunConfig.model_validate(settings)
     except ValidationError as error:
         raise UsageError(_explain(error), "`agentlab settings` lists them all.") from error
+    check_keys(said, types=True)
+    return config
 
 
 def _with_writer(adapt: Settings, policy: str) -> Settings:
@@ -234,16 +244,13 @@ def _expand_sampling(layer: Settings) -> Settings:
 
 def load_file(path: Path) -> Settings:
     """Settings from a file; ``adapt: rosa`` is short for ``adapt: {preset: rosa}``."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"Cannot read the configuration {path}: {error}.") from error
+    text = read_settings_text(path)
     try:
         data = (
             tomllib.loads(text) if path.suffix == ".toml" else json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
         )
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UsageError(f"{path} is not valid {path.suffix.lstrip('.') or 'YAML'}: {error}.") from error
+    except (ValueError, RecursionError, TypeError, yaml.YAMLError) as error:  # TypeError: YAML with a list as a name
+        raise UsageError(f"{path} is not valid {path.suffix.lstrip('.') or 'YAML'}: {_reason(error)}.") from error
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -260,13 +267,20 @@ def parse_set(text: str) -> Settings:
         raise UsageError(f"--set {text!r} is not of the form key=value.", "For example --set sampling.temperature=0.7")
     try:
         value = yaml.safe_load(raw)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise UsageError(f"--set {key}: {raw!r} is not a value: {error}.") from error
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
+        raise UsageError(f"--set {key[:100]}: {raw[:100]!r} is not a value: {_reason(error)}.") from error
+    if key.count(".") > DEEPEST:
+        raise UsageError(f"--set {key[:100]}… is not the name of a setting.", "`agentlab settings` lists them all.")
     path = complete_key(key.strip())
     nested: Any = value
     for part in reversed(path.split(".")):
         nested = {part: nested}
     return nested
+
+
+def _reason(error: Exception) -> str:
+    """Why a parser refused a text, on one line."""
+    return "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
 
 
 def complete_key(key: str) -> str:
@@ -299,8 +313,8 @@ def known_keys(model: Any, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{name}"
 
 
-def check_keys(settings: Mapping[str, Any], models: Sequence[Any] = (RunConfig,), prefix: str = "") -> None:
-    """Refuse keys that none of ``models`` knows, naming the nearest known ones."""
+def check_keys(settings: Mapping[str, Any], models: Sequence[Any] = (RunConfig,), prefix: str = "", *, types: bool = False) -> None:
+    """Refuse keys that none of ``models`` knows, naming the nearest known ones; with ``types`` also values that would be converted."""
     fields = {name: kind for model in models for name, kind in _fields(model).items()}
     for key, value in settings.items():
         if key not in fields:
@@ -309,9 +323,15 @@ def check_keys(settings: Mapping[str, Any], models: Sequence[Any] = (RunConfig,)
         if sections and not isinstance(value, Mapping):
             raise UsageError(f"{prefix}{key} is a group of settings, not {value!r}.", _inside(f"{prefix}{key}", sections[0]))
         if sections:
-            check_keys(value, sections, f"{prefix}{key}.")
+            check_keys(value, sections, f"{prefix}{key}.", types=types)
         elif typing.get_origin(fields[key]) is dict and not isinstance(value, Mapping):
             raise UsageError(f"{prefix}{key} holds options by name, not {value!r}.", f"For example --set {prefix}{key}.NAME=VALUE.")
+        elif types:
+            wrong = [wrong_type(value, _fields(model)[key]) for model in models if key in _fields(model)]
+            if all(wrong):
+                raise UsageError(
+                    f"{prefix}{key} is {str(value)[:60]!r}, not {wrong[0]}.", f"`agentlab settings {prefix}{key}` says more."
+                )
 
 
 def _inside(section: str, model: Any) -> str:

@@ -25,7 +25,9 @@ RETURN_SECONDS = 180.0
 """How long an engine that answered before is waited for: a restart takes seconds, on a busy machine many."""
 POLL_SECONDS = 0.5
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
-DOCKERFILES = Path(__file__).resolve().parents[2] / "dockerfiles"
+_INSTALLED = Path(__file__).resolve().parent / "dockerfiles"
+DOCKERFILES = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).resolve().parents[2] / "dockerfiles"
+"""Of a wheel, beside this file (setup.py); of a clone, its own."""
 ENGINE_FAULTS = (docker.errors.DockerException, requests.exceptions.RequestException)
 """Both families: a lost daemon shows as an error of requests and not of the SDK."""
 
@@ -133,9 +135,7 @@ def build_image(name: str, tag: str, on_line: Callable[[str], None], *, argument
     """
     folder = DOCKERFILES / name
     if not (folder / "Dockerfile").is_file():
-        raise SetupError(
-            f"There is no {folder}/Dockerfile.", "Dockerfiles are in the source tree: install with `pip install -e .` from a clone."
-        )
+        raise SetupError(f"There is no {folder}/Dockerfile.", "This installation is damaged: install agentlab again.")
     return build_folder(folder, tag, on_line, arguments=arguments)
 
 

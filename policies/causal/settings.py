@@ -13,7 +13,7 @@ from envs.errors import UsageError
 class CausalSettings(BaseModel):
     """``--set model.<name>=...`` of a text-only chat model."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     system: str | None = Field(default=None, description="System message; null: the chat template's own, if it has one.")
     shots: int = Field(

@@ -33,9 +33,9 @@ OURS: tuple[type[Family], ...] = (
 )  # fmt: skip
 
 LEFT_OUT: Mapping[str, str] = {
-    r"holo[-_.]?\d.*|holo-.*": "Holo's agent is closed: its own tools and prompt cannot be read from an official source.",
+    r"holo[-_.]?\d.*|holo-.*": "H Company says how Holo's replies are laid out, but not with which tools and prompt its scores were made.",
     r"ui-?venus.*": "UI-Venus 1.0's prompt cannot be read from its repository any more; UI-Venus-1.5 is supported.",
-    r"fara-?1[.-]?5.*": "Fara-1.5's prompt cannot be read from an official source; Fara-7B is supported.",
+    r"fara-?1[.-]?5.*": "Fara-1.5 is asked in a prompt of its own, which is not here yet; Fara-7B is supported.",
     r"ui-?tars-?2.*": "UI-TARS-2 is not open.",
     r"gta1.*|jedi.*|os-atlas.*": "It locates elements and plans nothing: there is no agent's prompt for it.",
 }

@@ -17,7 +17,7 @@ Coordinates = Literal["relative-1000", "relative-999", "relative-1", "absolute-r
 class FamilySettings(BaseModel):
     """A family's defaults, a checkpoint's own (``agentlab.json``), or a user's (``model.<setting>``)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     coordinates: Coordinates = Field(
         default="relative-1000",

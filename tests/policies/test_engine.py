@@ -219,6 +219,14 @@ def test_top_p_keeps_the_nucleus_only():
     assert set(draws(SamplingConfig(temperature=1.0, top_p=0.01), logits, 50).tolist()) == {0}
 
 
+def test_a_repetition_penalty_is_for_what_the_prompt_or_the_reply_holds():
+    sampler = Sampler([SamplingConfig(repetition_penalty=2.0), SamplingConfig()], [0, 0], [torch.tensor([0]), None])
+    logits = torch.tensor([[3.0, 2.0, 1.8, -1.0]] * 2)
+    assert [sampler.draw(logits).tolist() for _ in range(4)] == [[1, 0], [2, 0], [0, 0], [0, 0]]
+    sampler.keep([1])
+    assert sampler.draw(logits[1:]).tolist() == [0]
+
+
 def test_frequency_penalty_counts_per_row():
     sampler = Sampler([SamplingConfig(frequency_penalty=1.0), SamplingConfig()], [0, 0])
     logits = torch.tensor([[1.5, 1.0], [1.5, 1.0]])

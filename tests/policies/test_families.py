@@ -378,7 +378,8 @@ def test_a_fine_tune_is_asked_as_what_it_was_made_from_unless_that_is_a_general_
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("Hcompany/Holo-3.1-9B", "closed"), ("Hcompany/Holo1.5-7B", "closed"), ("holo3-1-35b-a3b", "closed"),
+        ("Hcompany/Holo-3.1-9B", "which tools"), ("Hcompany/Holo1.5-7B", "which tools"), ("holo3-1-35b-a3b", "which tools"),
+        ("microsoft/Fara1.5-9B", "not here yet"),
         ("UI-Venus-Navi-7B", "UI-Venus-1.5"),
         ("ui-tars-2", "not open"), ("Qwen/Qwen2.5-VL-7B-Instruct", "No family"), ("gpt-5", "No family"), ("ui-tars", "No family"),
     ],

@@ -30,8 +30,8 @@ ANDROID_1 = Source(
 )  # fmt: skip
 SCORES_15 = Source("X-PLUG/MobileAgent", "Mobile-Agent-v3.5/README.md", REVISION, "end-to-end online benchmarks")
 DIALECT = tool_calls.Dialect()
-DESKTOP = {"temperature": 0.0, "top_p": 0.9, "max_new_tokens": 4096}
-DESKTOP_NOTE = "Upstream waits 5 s after each action, samples with top_k=1 and repetition_penalty=1.05, which is not done here."
+DESKTOP = {"temperature": 0.0, "top_p": 0.9, "max_new_tokens": 4096, "repetition_penalty": 1.05}
+DESKTOP_NOTE = "Upstream waits 5 s after each action, and samples with top_k=1, which is greedy."
 
 
 def _scores(policy: str, desktop: float, phone: float) -> tuple[Recipe, Recipe]:
@@ -104,10 +104,8 @@ class GUIOwl(_Owl):
     )
     recipes = (
         Recipe("gui-owl-7b", "osworld-verified", "osworld", None, 15, OSWORLD_1,
-               {"temperature": 0.0, "top_p": 0.9, "max_new_tokens": 2048},
-               note="The runner's settings; the source gives no number.  repetition_penalty=1.05 is not done here."),
+               {**DESKTOP, "max_new_tokens": 2048}, note="The runner's settings; the source gives no number."),
     )  # fmt: skip
-    limits = ("Upstream's repetition_penalty of 1.05 is not done.",)
 
     def messages(self, turn: Turn) -> list[Message]:
         width, height = turn.seen

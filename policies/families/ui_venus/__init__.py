@@ -48,13 +48,10 @@ class UIVenus15(Family):
     factor = 32
     recipes = (
         Recipe("ui-venus-1.5-30b-a3b", "androidworld", "androidworld", 77.6, None, README,
-               {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 2048},
-               note="Needs model.prompt_file: MOBILE_USER_PROMPT of models/navigation/utils.py.  repetition_penalty=1.05 is not done."),
+               {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 2048, "repetition_penalty": 1.05},
+               note="Needs model.prompt_file: MOBILE_USER_PROMPT of models/navigation/utils.py."),
     )  # fmt: skip
-    limits = (
-        "The prompt's text comes from the user (model.prompt_file): its licence is not clear.",
-        "Upstream's repetition_penalty of 1.05 is not done.",
-    )
+    limits = ("The prompt's text comes from the user (model.prompt_file): its licence is not clear.",)
 
     def messages(self, turn: Turn) -> list[Message]:
         kept = turn.settings.history_replies

@@ -174,7 +174,7 @@ def test_the_image_serves(image):
 
 def healthy(url):
     try:
-        return httpx.get(f"{url}/health", timeout=10, trust_env=False).status_code == 200
+        return httpx.get(f"{url}/health", timeout=10, trust_env=False, verify=False).status_code == 200
     except httpx.HTTPError:
         return False
 
