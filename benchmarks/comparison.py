@@ -13,11 +13,12 @@ made with is in ``<study>-<stage>.json``, and the lines chosen by the tuning sta
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +39,6 @@ from agentlab.run.runner import plan
 from envs.base import TaskSpec
 from envs.errors import UsageError
 
-CHUNK = 60
-"""First attempts per seed that are made at a time, until enough have failed."""
 STAGES = ("tune", "report")
 
 
@@ -67,8 +66,9 @@ class Piece:
 
     @property
     def folder(self) -> str:
-        """Of its run directories: plain characters."""
-        return "".join(c if c.isalnum() or c in "-." else "_" for c in self.name)
+        """Of its run directories: plain characters, and a digest of its settings, so that another line never meets its runs."""
+        plain = "".join(c if c.isalnum() or c in "-." else "_" for c in self.name)
+        return f"{plain}-{hashlib.sha256(' '.join(self.sets).encode()).hexdigest()[:6]}"
 
 
 class Comparison:
@@ -86,11 +86,11 @@ class Comparison:
         )  # fmt: skip
         self.deadline = None if args.minutes is None else time.monotonic() + 60 * args.minutes
         self.file = RESULTS / f"{study.name}-{stage}.jsonl"
-        self.banned = set() if stage == "tune" else self.tuned_on()
 
-    def tuned_on(self) -> set[str]:
-        """Keys of the instances of the tuning stage, as far as they are known."""
-        return {o.key for o in outcomes.read(RESULTS / f"{self.study.name}-tune.jsonl") if o.method == FIRST}
+    def of_the_other_stage(self) -> set[str]:
+        """Keys of the instances of the other stage, as far as it has been run: they are not taken here."""
+        other = "report" if self.stage == "tune" else "tune"
+        return {o.key for o in outcomes.read(RESULTS / f"{self.study.name}-{other}.jsonl") if o.method == FIRST}
 
     # -- what is run ---------------------------------------------------------------------------------------------------------------
     def pieces(self, names: Sequence[str] | None, untuned: bool) -> list[Piece]:
@@ -109,9 +109,9 @@ class Comparison:
     def config(self, piece: Piece, seed: int) -> RunConfig:
         return self.setup.config(f"{self.stage}-{piece.folder}", seed, piece.method.preset, self.setup.attempts, piece.sets)
 
-    def first(self, seed: int, limit: int) -> RunConfig:
+    def first(self, seed: int) -> RunConfig:
         """Of the first attempts.  Any adaptation will do, for the head to be listened to; with one attempt nothing is adapted."""
-        return self.setup.config("first", seed, "rosa", 1, CENTRE, limit)
+        return self.setup.config("first", seed, "rosa", 1, CENTRE)
 
     def run(self, pieces: Sequence[Piece]) -> None:
         """Run the pieces one after the other; outcomes are written after each."""
@@ -132,7 +132,7 @@ class Comparison:
         jobs = [Job(ContinuedSession, configs[one.seed], one.task, n, one.first) for n, one in enumerate(mine)]
         spent = self.setup.work / f"{self.stage}-{piece.folder}.seconds.jsonl"
         try:
-            with cpu_seconds(spent, lambda: sum(bool(over(pool, job)) for job in jobs)):
+            with cpu_seconds(spent):
                 pool.run(piece.name, jobs, deadline=self.deadline)
         finally:
             rows = {seed: by_task(pool.store(config).rows()) for seed, config in configs.items()}
@@ -144,21 +144,18 @@ class Comparison:
     def failing_first(self, pool: Pool) -> tuple[list[Instance], list[Outcome]]:
         """Instances that the greedy first attempt fails, seeds taking turns, and the outcomes of all first attempts made.
 
-        Instances are made in the suite's order until every seed has its share of failures.  An instance that was tuned on, or asks the
-        same as an earlier one, is left out.
+        Instances are made in the suite's order until every seed has its share of failures.  What the other stage has taken, or an earlier
+        instance of the same seed asks too, is left out.
         """
         setup = self.setup
-        share, seen = -(-setup.pairs // len(setup.seeds)), set(self.banned)
+        share, taken = -(-setup.pairs // len(setup.seeds)), self.of_the_other_stage()
         found: dict[int, list[Instance]] = {seed: [] for seed in setup.seeds}
         made: dict[int, list[Outcome]] = {seed: [] for seed in setup.seeds}
         for seed in setup.seeds:
-            start = 0
-            while len(found[seed]) < share and start < setup.limit:
-                limit = min(start + CHUNK, setup.limit)
-                config = self.first(seed, limit)
-                fresh = [
-                    (task, key) for task in plan(config)[start:] if (key := instance_key(task)) not in seen and not seen.add(key)
-                ]
+            config, start, seen = self.first(seed), 0, set(taken)  # of each seed: more pairs only add instances
+            while (lacking := share - len(found[seed])) > 0 and start < setup.limit:
+                limit = min(start + lacking + lacking // 8 + 1, setup.limit)
+                fresh = self.fresh(plan(config.model_copy(update={"limit": limit}))[start:], seen)
                 pool.run(f"first attempts, seed {seed}", [Job(FirstSession, config, task) for task, _ in fresh], keep=True)
                 rows = by_task(pool.store(config).rows())
                 for task, key in fresh:
@@ -172,12 +169,22 @@ class Comparison:
         population = [one for turn in turns for one in turn][: setup.pairs]
         return population, [one for outcomes_ in made.values() for one in outcomes_]
 
+    @staticmethod
+    def fresh(tasks: Sequence[TaskSpec], seen: set[str]) -> list[tuple[TaskSpec, str]]:
+        """The instances that ask what none before has asked, with their keys, which join ``seen``."""
+        found = []
+        for task in tasks:
+            key = instance_key(task)
+            if key not in seen:
+                seen.add(key)
+                found.append((task, key))
+        return found
+
     # -- what is kept --------------------------------------------------------------------------------------------------------------
     def keep(self, name: str, made: Sequence[Outcome]) -> None:
         """Put the outcomes of one method into the file, in the place of those that it had."""
         kept = [o for o in outcomes.read(self.file) if o.method != name]
-        if self.stage == "report":
-            check_disjoint(self.tuned_on(), {o.key for o in (*kept, *made)})
+        check_disjoint(self.of_the_other_stage(), {o.key for o in (*kept, *made)})
         order = {FIRST: -1} | {m.name: n for n, m in enumerate(self.study.methods)}
         both = sorted([*kept, *made], key=lambda o: (order.get(o.method.partition(" #")[0], 999), o.method))
         outcomes.write(self.file, both)
@@ -201,7 +208,6 @@ class Comparison:
             "tuned": piece.method.name in tuned(self.study),
             "wanted": wanted,
             "cpu_seconds": round(sum(u["cpu"] for u in used), 1),
-            "measured_sessions": sum(u["sessions"] for u in used),
             "commit": commit(),
         }
         path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -220,26 +226,22 @@ def ended(rows: Sequence[Row] | None) -> bool:
     return bool(rows) and rows[-1].session_over  # type: ignore[index]  # bool(rows) has excluded None
 
 
-def over(pool: Pool, job: Job) -> bool:
-    return ended(pool.session(job.config, job.task).rows())
-
-
 @contextmanager
-def cpu_seconds(path: Path, done: Callable[[], int], every: float = 20.0) -> Iterator[None]:
-    """Note in ``path`` the CPU seconds of this process and its children while the block runs, and how many sessions ended in it.
+def cpu_seconds(path: Path, every: float = 20.0) -> Iterator[None]:
+    """Note in ``path`` the CPU seconds of this process and its children while the block runs, now and then: it may be killed.
 
     Wall-clock says nothing here: dozens of sessions share a batch, and others share the machine.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    before, sessions, stop = _cpu(), done(), threading.Event()
+    before, stop = _cpu(), threading.Event()
 
     def note() -> None:
-        nonlocal before, sessions
-        now, count = _cpu(), done()
+        nonlocal before
+        now = _cpu()
         if now > before:
             with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"cpu": round(now - before, 2), "sessions": count - sessions}) + "\n")
-        before, sessions = now, count
+                file.write(json.dumps({"cpu": round(now - before, 2)}) + "\n")
+        before = now
 
     def watch() -> None:
         while not stop.wait(every):

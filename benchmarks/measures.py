@@ -110,14 +110,9 @@ def price(made: Sequence[Outcome], k: int) -> Price:
 
 
 def cpu_per_solved(made: Made, name: str) -> float | None:
-    """CPU seconds per instance solved within all attempts; None where it was not measured, or nothing was solved.
-
-    From the sessions that were measured: seconds per session times sessions per solved instance.
-    """
-    about, solved = made.about["methods"][name], sum(o.ended == "solved" for o in made.methods[name])
-    if not solved or not about.get("measured_sessions"):
-        return None
-    return float(about["cpu_seconds"]) / float(about["measured_sessions"]) * len(made.methods[name]) / solved
+    """CPU seconds per instance solved within all attempts; None where nothing was solved or measured."""
+    spent, solved = float(made.about["methods"][name]["cpu_seconds"]), sum(o.ended == "solved" for o in made.methods[name])
+    return spent / solved if solved and spent else None
 
 
 def by_chance(guesses: int, k: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import random
 import sys
 import time
 from pathlib import Path
@@ -110,42 +111,63 @@ def test_every_method_and_every_line_resolves(tmp_path: Path) -> None:
         assert len({m.name for m in study.methods}) == len(study.methods)
 
 
-def test_the_main_tables_are_those_of_the_stored_outcomes() -> None:
-    """Computed again from the JSON lines by other code than the product's: shares by counting, differences by pairing by hand."""
+def test_the_main_tables_are_those_of_the_outcomes(tmp_path: Path) -> None:
+    """Made-up outcomes, in which methods have ended different instances, and one runs on some tasks only."""
+    draw, found, about = random.Random(0), [outcome("first", i, f"f{i % 8}", int(i < 11)) for i in range(60)], {}
+    for number, method in enumerate(studies.REASONING.methods[:5]):
+        some = [i for i in range(11, 60 - 3 * number) if not method.only or i % 2]
+        found += [outcome(method.name, i, f"f{i % 8}", draw.choice([0, 0, 2, 3, 6]), 10) for i in some]
+        about[method.name] = {
+            "preset": method.preset, "sets": list(method.fixed), "uses": list(method.uses), "only": bool(method.only), "swept": 5,
+            "tuned": False, "wanted": 49, "cpu_seconds": 33.0, "commit": "abc",
+        }  # fmt: skip
+    outcomes.write(tmp_path / "reasoning-report.jsonl", found)
+    (tmp_path / "reasoning-report.json").write_text(json.dumps({"attempts": 10, "seeds": [8101], "methods": about}))
+    page = report_comparison.part(studies.REASONING, tmp_path, lambda name: tmp_path / name)
+    _recompute(page, (tmp_path / "reasoning-report.jsonl").read_text(encoding="utf-8"))
+    assert "**Not finished**" in page and "not run: the first" in page
+    with pytest.raises(AssertionError):
+        _recompute(
+            page.replace("| `no-repeat` | one bit | ", "| `no-repeat` | one bit | 1", 1),
+            (tmp_path / "reasoning-report.jsonl").read_text(),
+        )
+
+
+def test_the_main_tables_of_the_page_are_those_of_the_stored_outcomes() -> None:
     root = Path(__file__).parents[1]
     page = (root / "docs/results.md").read_text(encoding="utf-8")
     for file in sorted((root / "benchmarks/results").glob("*-report.jsonl")):
         study = studies.STUDIES[file.name.removesuffix("-report.jsonl")]
-        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         part = page[page.index(f"## {study.suite}, `{study.policy}`") :]
-        part = part[: part.find("\n## ", 5)] if "\n## " in part[5:] else part
-        methods = list(dict.fromkeys(one["method"] for one in lines if one["method"] != "first"))
-        assert methods, file
-        solved = {(one["method"], one["seed"], one["task"], one["repeat"]): one["solved_at"] for one in lines}
-        header, *rows = _table(part, "| method | learns from")
-        ks = [int(cell[1:]) for cell in header if cell.startswith("@")]
-        assert [row[0].strip("`") for row in rows] == methods
-        for row in rows:
-            mine = [at for (m, *_), at in solved.items() if m == row[0].strip("`")]
-            shares = [f"{100 * sum(0 < at <= k for at in mine) / len(mine):.1f}" for k in ks]
-            assert [cell.split()[0] for cell in row[3 : 3 + len(ks)]] == shares, row
-            assert row[2].split("/")[0] == str(len(mine))
-        for reference in ("next-best", "no-repeat"):
-            if reference in methods:
-                for row in _table(part, f"| minus `{reference}`")[1:]:
-                    name = row[0].strip("`")
-                    pairs = [
-                        (solved[reference, *i], at) for (m, *i), at in solved.items() if m == name and (reference, *i) in solved
-                    ]
-                    assert row[1].split(",")[0] == str(len(pairs))
-                    for k, cell in zip(ks, row[2:], strict=True):
-                        won = sum((0 < b <= k) and not 0 < a <= k for a, b in pairs)
-                        lost = sum((0 < a <= k) and not 0 < b <= k for a, b in pairs)
-                        assert cell.split()[0] == f"{100 * (won - lost) / len(pairs):+.1f}" and cell.endswith(f"{won}/{lost}")
-        tuned = {json.loads(x)["key"] for x in file.with_name(f"{study.name}-tune.jsonl").read_text().splitlines()} & {
-            one["key"] for one in lines
-        }
-        assert not tuned, "an instance is both tuned on and reported on"
+        lines = file.read_text(encoding="utf-8")
+        _recompute(part[: part.find("\n## ", 5)] if "\n## " in part[5:] else part, lines)
+        tuned = file.with_name(f"{study.name}-tune.jsonl")
+        keys = [{json.loads(x)["key"] for x in text.splitlines()} for text in (lines, tuned.read_text() if tuned.exists() else "")]
+        assert not keys[0] & keys[1], "an instance is both tuned on and reported on"
+
+
+def _recompute(part: str, text: str) -> None:
+    """The main table and the differences again from the JSON lines, by other code than the product's: counting, and pairing by hand."""
+    lines = [json.loads(line) for line in text.splitlines()]
+    methods = list(dict.fromkeys(one["method"] for one in lines if one["method"] != "first"))
+    solved = {(one["method"], one["seed"], one["task"], one["repeat"]): one["solved_at"] for one in lines}
+    header, *rows = _table(part, "| method | learns from")
+    ks = [int(cell[1:]) for cell in header if cell.startswith("@")]
+    assert methods and [row[0].strip("`") for row in rows] == methods
+    for row in rows:
+        mine = [at for (m, *_), at in solved.items() if m == row[0].strip("`")]
+        shares = [f"{100 * sum(0 < at <= k for at in mine) / len(mine):.1f}" for k in ks]
+        assert [cell.split()[0] for cell in row[3 : 3 + len(ks)]] == shares, row
+        assert row[2].split("/")[0] == str(len(mine))
+    for reference in ("next-best", "no-repeat"):
+        for row in _table(part, f"| minus `{reference}`")[1:] if reference in methods else []:
+            name = row[0].strip("`")
+            pairs = [(solved[reference, *i], at) for (m, *i), at in solved.items() if m == name and (reference, *i) in solved]
+            assert row[1].split(",")[0] == str(len(pairs))
+            for k, cell in zip(ks, row[2:], strict=True):
+                won = sum((0 < b <= k) and not 0 < a <= k for a, b in pairs)
+                lost = sum((0 < a <= k) and not 0 < b <= k for a, b in pairs)
+                assert cell.split()[0] == f"{100 * (won - lost) / len(pairs):+.1f}" and cell.endswith(f"{won}/{lost}")
 
 
 def _table(text: str, start: str) -> list[list[str]]:

@@ -17,7 +17,7 @@ from agentlab.results import figures, stream
 from agentlab.results.metrics import SessionSummary, correction_uplift, ended_sessions, success_bands
 from agentlab.results.pages import Section, write_pages
 from agentlab.results.repeats import repeated, repeats_section
-from agentlab.results.resampling import Interval, paired_bootstrap, sign_flip
+from agentlab.results.resampling import Interval, clusters, paired_bootstrap, sign_flip
 from envs.errors import UsageError
 
 SHOWN = 8
@@ -107,7 +107,7 @@ def compare(runs: Sequence[Run], *, force: bool = False, seed: int = 0) -> Compa
         raise UsageError("These runs have no session in common that has ended.", "Runs are paired by task and instance seed.")
     found = [[sessions[task] for task in shared] for sessions in ended]
     attempts = min(run.attempts for run in runs)
-    groups = [s.name for s in found[0]]
+    groups = clusters([s.name for s in found[0]])
     contrasts = [[_contrast(found[0], other, k, groups, seed) for k in range(1, attempts + 1)] for other in found[1:]]
     settings = [differing(runs[0].config, run.config, free=CHANGES_NO_RESULT) for run in runs[1:]]
     notes = [f"{len(shared)} sessions that all runs have ended.", *obstacles, *_same_start(runs, shared)]
@@ -182,9 +182,11 @@ def _contrasts(c: Comparison) -> Section:
             low, high = x.interval
             points = f"{100 * x.difference:+.1f}", f"{100 * low:+.1f} … {100 * high:+.1f}"
             rows.append((f"{label} − {c.labels[0]}", str(x.k), *points, str(x.only_first), str(x.only_other), f"{x.p:.2g}"))
+    tasks = len({s.name for s in c.found[0]})
+    over = f"the {tasks} task names, because instances of one task are alike" if tasks > 1 else "the sessions of the one task"
     note = (
-        f"Difference of success@k in percentage points, paired by session; intervals and p (sign-flip test) are over the "
-        f"{len({s.name for s in c.found[0]})} task names, because instances of one task are alike; not corrected for several k."
+        f"Difference of success@k in percentage points, paired by session; intervals and p (sign-flip test) are over {over}; not "
+        "corrected for several k."
     )
     header = ("difference", "k", "points", "95 % interval", f"only {c.labels[0]}", "only the other", "p")
     return Section("Paired differences", header, rows, note)

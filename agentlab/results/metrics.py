@@ -13,7 +13,7 @@ from typing import Any
 
 from agentlab.disk.row import SPLIT, Row
 from agentlab.results.repeats import Repeats, repeated
-from agentlab.results.resampling import Interval, bootstrap_mean
+from agentlab.results.resampling import Interval, bootstrap_mean, clusters
 
 
 @dataclass(frozen=True)
@@ -229,9 +229,9 @@ def _mean_seconds(rows: Sequence[Row], part: str) -> float:
 def success_bands(found: Sequence[SessionSummary], attempts: int, *, seed: int = 0) -> list[tuple[float, Interval]]:
     """success@1 … success@attempts, each with its 95 % bootstrap interval; (0, (0, 1)) without sessions.
 
-    Whole task names are resampled, all their instances and repeats together: they are alike.
+    Whole task names are resampled, all their instances and repeats together: they are alike.  (Of one task, its sessions are.)
     """
     if not found:
         return [(0.0, (0.0, 1.0))] * attempts
-    names = [s.name for s in found]
+    names = clusters([s.name for s in found])
     return [bootstrap_mean([float(s.solved_within(k)) for s in found], seed=seed, groups=names) for k in range(1, attempts + 1)]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agentlab.results.pages import Section
-from agentlab.results.resampling import Interval, bootstrap_mean
+from agentlab.results.resampling import Interval, bootstrap_mean, clusters
 
 
 class Repeatable(Protocol):
@@ -84,7 +84,7 @@ def repeated(found: Iterable[Repeatable], k: int) -> Repeats | None:
     if n < 2:
         return None
     solved = [[some[r].solved_within(k) for r in sorted(some)] for some in whole]  # [instances][n]
-    counts, names = [sum(row) for row in solved], [some[min(some)].name for some in whole]
+    counts, names = [sum(row) for row in solved], clusters([some[min(some)].name for some in whole])
 
     def mean(values: Sequence[float]) -> tuple[float, Interval]:
         return bootstrap_mean(values, seed=0, groups=names)

@@ -7,6 +7,11 @@ from collections.abc import Sequence
 Interval = tuple[float, float]
 
 
+def clusters(names: Sequence[str]) -> list[str]:
+    """What is resampled together: instances of one task.  Where there is one task only, the instances are all there is to resample."""
+    return list(names) if len(set(names)) > 1 else [str(i) for i in range(len(names))]
+
+
 def paired_bootstrap(
     a: Sequence[float],
     b: Sequence[float],

@@ -117,8 +117,7 @@ class Runner:
             KeyboardInterrupt: stopped by Ctrl-C; everything is closed and the run can be continued.
             LabError: the run cannot go on.
         """
-        store = RunStore.open(self.folder, self.config.to_json(), free=CHANGES_NO_RESULT, grows=GROWS)
-        store.say = self.say
+        store = RunStore.open(self.folder, self.config.to_json(), say=self.say, free=CHANGES_NO_RESULT, grows=GROWS)
         try:
             todo = self._todo(store)
             on_start(store.rows())

@@ -120,9 +120,10 @@ def test_fresh_conversation_and_guidance_make_the_prompts_of_algorithm_1(folder)
     assert "boxed" in instructed.messages("w5")[-1]["content"]
 
 
-def test_an_update_moves_the_answer_and_leaves_the_end_of_the_reply_alone(folder):
+@pytest.mark.parametrize("target", ["token", "reply", "episode"])
+def test_an_update_moves_the_answer_and_leaves_the_end_of_the_reply_alone(folder, target):
     policy = load_policy(str(folder), sampling=SamplingConfig(max_new_tokens=30), device="cpu", instruct=False)
-    session = policy.open(task(), seed=0, adapt=RosaConfig(tokens="all"))
+    session = policy.open(task(), seed=0, adapt=RosaConfig(tokens="all", target=target))
     session.begin("w1 w2")
     session.relive([({"text": ""}, "w3 w4 w5")], [[3, 4, 5, WORDS.index("<|im_end|>")]])
     update = session.adapt([-1.0])
@@ -132,6 +133,18 @@ def test_an_update_moves_the_answer_and_leaves_the_end_of_the_reply_alone(folder
     assert sum(reply.after[:-1]) < sum(reply.before[:-1]) - 0.1
     assert abs(reply.after[-1] - reply.before[-1]) < 0.5 * abs(sum(reply.after[:-1]) - sum(reply.before[:-1]))
     session.close()
+
+
+def test_a_session_goes_on_from_what_another_captured(folder):
+    policy = load_policy(str(folder), sampling=SamplingConfig(max_new_tokens=30), device="cpu", instruct=False)
+    acted, resumed = (policy.open(task(), seed=0, adapt=RosaConfig(tokens="all")) for _ in range(2))
+    for session in (acted, resumed):
+        session.begin("w1 w2")
+    decision = acted.act({"text": ""})
+    resumed.resume([({"text": ""}, decision.text)], acted.captured())
+    first, second = acted.adapt([-1.0]), resumed.adapt([-1.0])
+    assert first is not None and second is not None and first.replies == second.replies
+    assert torch.equal(acted.learner.adapter.B, resumed.learner.adapter.B)
 
 
 def test_the_same_reply_again_from_a_saved_adapter(folder, tmp_path):
