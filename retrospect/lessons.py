@@ -123,7 +123,7 @@ def _by_rule(attempts: Sequence[Trace], solved: bool) -> list[tuple[Kind, str]]:
 
 
 def _did(trace: Trace) -> str:
-    steps = [clean_line(step.action_text) for step in trace.steps]
+    steps = [clean_line(step.action_text) for step in trace.steps if not carries_orders(step.action_text)]
     kept = [step for step in steps if step]
     return "; ".join([*(["…"] if len(kept) > SHOWN_STEPS else []), *kept[-SHOWN_STEPS:]])
 

@@ -19,7 +19,7 @@ from agentlab.disk.given import GIVEN, LEFT
 from agentlab.disk.row import Row
 from agentlab.disk.store import RunStore
 from agentlab.experience.config import ExperienceConfig
-from agentlab.experience.directory import Directory, Source
+from agentlab.experience.directory import Directory, Origin
 from agentlab.experience.session import ROWS, SessionExperience
 from agentlab.experience.state import State
 from agentlab.experience.stored import from_file, to_bytes
@@ -66,7 +66,7 @@ class Course:
         self.config, self.folder, self.policy = config, folder, policy
         self.directory = Directory(config.dir)
         self._guard = threading.Lock()
-        self.source = Source(policy.name, policy.fingerprint(), benchmark)
+        self.source = Origin(policy.name, policy.fingerprint(), benchmark)
         self.uses_weights = config.weights.scope != "off" and policy.adaptable and bool(self.source.model)
         if config.weights.scope != "off" and not self.uses_weights:
             say(f"{policy.name} has no weights to start from: sessions take words only from the experience.")

@@ -36,7 +36,7 @@ ROWS = "rows.safetensors"
 
 
 @dataclass(frozen=True)
-class Source:
+class Origin:
     """Whose experience it is.
 
     Attributes:
@@ -52,7 +52,7 @@ class Source:
     def to_json(self) -> dict[str, str]:
         return dict(vars(self))
 
-    def differs(self, other: Source) -> str:
+    def differs(self, other: Origin) -> str:
         """In what way it is another's than ``other``, in words; "" if it is not."""
         same_model = self.model == other.model if self.model and other.model else self.policy == other.policy
         parts = [] if same_model else [f"the model is {other.policy} there and {self.policy} here"]
@@ -61,7 +61,7 @@ class Source:
         return "; ".join(parts)
 
     @classmethod
-    def of(cls, data: Mapping[str, Any], path: Path) -> Source:
+    def of(cls, data: Mapping[str, Any], path: Path) -> Origin:
         """From JSON.
 
         Raises:
@@ -84,7 +84,7 @@ class Directory:
     def exists(self) -> bool:
         return os.path.lexists(self.folder / "experience.json")
 
-    def begin(self, source: Source) -> None:
+    def begin(self, source: Origin) -> None:
         """Make the directory, if it is not there.
 
         Raises:
@@ -100,7 +100,7 @@ class Directory:
                 )
         write_atomic(self.folder / "experience.json", json.dumps({"schema": SCHEMA, **source.to_json()}, indent=2) + "\n")
 
-    def source(self) -> Source:
+    def source(self) -> Origin:
         """Whose it is.
 
         Raises:
@@ -115,7 +115,7 @@ class Directory:
                 f"{path} is of schema {data.get('schema')!r}; this version of agentlab reads schema {SCHEMA}.",
                 "Read it with the version that wrote it, or name another directory.",
             )
-        return Source.of(data, path)
+        return Origin.of(data, path)
 
     def lock(self) -> None:
         """Keep others from adding to it until :meth:`close`.

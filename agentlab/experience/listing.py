@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from agentlab.experience.directory import Directory
-from agentlab.experience.state import Example, Known, Past, State
+from agentlab.experience.state import Known, PastSession, SolvedQuestion, State
 from envs.errors import UsageError, did_you_mean
 
 
@@ -105,14 +105,14 @@ def _lesson(directory: Directory, state: State, one: Known) -> Iterator[str]:
                 yield f"  read by {line['task']}: {_ending(line)}"
 
 
-def _example(state: State, one: Example) -> Iterator[str]:
+def _example(state: State, one: SolvedQuestion) -> Iterator[str]:
     yield f"example {one.id}, of {one.name}{': forgotten' if {one.id, one.task} & state.forgotten else ''}"
     yield f"  from {one.task}"
     yield from (f"  Q: {line}" for line in one.question.splitlines())
     yield from (f"  A: {line}" for line in one.reply.splitlines())
 
 
-def _session(past: Past, directory: Directory) -> Iterator[str]:
+def _session(past: PastSession, directory: Directory) -> Iterator[str]:
     for name in directory.rounds():
         for line in directory.lines(name, "sessions"):
             if line["task"] == past.task:

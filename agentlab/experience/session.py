@@ -42,7 +42,7 @@ MOST_FAILURES = 3
 
 
 @dataclass(frozen=True)
-class Given:
+class Start:
     """What a session is given.
 
     Attributes:
@@ -82,10 +82,10 @@ class SessionExperience:
     ) -> None:
         self.config, self.state, self.task, self.folder = config, state, task, folder
         self.policy, self.engine, self.seed, self.uses_weights = policy, engine, seed, uses_weights
-        self._given: Given | None = None
+        self._given: Start | None = None
 
     # -- when it starts --------------------------------------------------------------------------------------------------------
-    def give(self, theta: PolicySession, instruction: str) -> Given:
+    def give(self, theta: PolicySession, instruction: str) -> Start:
         """Let ``theta`` start from what is known about tasks like this one; the same for every attempt and after a resume.
 
         Raises:
@@ -100,7 +100,7 @@ class SessionExperience:
             theta.start(self._given.theta)
         return self._given
 
-    def _find(self, instruction: str) -> Given:
+    def _find(self, instruction: str) -> Start:
         query = text_of(self.task, instruction)
         lessons = self.state.relevant_lessons(query, self.config.lessons)
         asked = self.config.examples if self.policy.takes_examples else 0
@@ -114,7 +114,7 @@ class SessionExperience:
             "theta_1": numbers,
         }
         shown = words.render([one.lesson for one in lessons])
-        return Given(shown, tuple((one.question, one.reply) for one in examples), theta, record)
+        return Start(shown, tuple((one.question, one.reply) for one in examples), theta, record)
 
     def _theta_1(self, query: str) -> tuple[Any, dict[str, Any]]:
         if not self.uses_weights:
@@ -123,7 +123,7 @@ class SessionExperience:
         if rows is None:
             return None, {"reason": "too few earlier sessions"}
         try:
-            return self.policy.prior(*rows, self.config.weights)
+            return self.policy.prior(*rows, self.config.weights, self.state.common)
         except AdaptationError as error:
             return None, {"reason": error.message}
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentlab.disk.files import strict_json
 from agentlab.disk.names import digest
-from agentlab.experience.directory import ROWS, Directory, Source
+from agentlab.experience.directory import ROWS, Directory, Origin
 from agentlab.experience.stored import from_file
 from envs.errors import StoreError
 from retrospect import lessons as words
@@ -21,6 +21,8 @@ from retrospect.relevance import Relevance
 from retrospect.sanitize import carries_orders, clean_line
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from policies.prior.config import PriorConfig
     from policies.prior.step import Rows
 
@@ -68,7 +70,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Example:
+class SolvedQuestion:
     """A solved question."""
 
     id: str
@@ -79,7 +81,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Past:
+class PastSession:
     """A session of an earlier round.
 
     Attributes:
@@ -105,12 +107,12 @@ class State:
 
     rounds: tuple[str, ...] = ()
     lessons: dict[str, Known] = field(default_factory=dict)
-    examples: tuple[Example, ...] = ()
-    sessions: tuple[Past, ...] = ()
+    examples: tuple[SolvedQuestion, ...] = ()
+    sessions: tuple[PastSession, ...] = ()
     forgotten: frozenset[str] = frozenset()
 
     # -- growing ---------------------------------------------------------------------------------------------------------------
-    def after(self, directory: Directory, name: str, source: Source, *, tokens: bool) -> State:
+    def after(self, directory: Directory, name: str, source: Origin, *, tokens: bool) -> State:
         """This and the round ``name``; ``tokens``: also take the tokens of its attempts, if they are of the model of ``source``.
 
         Raises:
@@ -122,10 +124,10 @@ class State:
             what = f"{type(error).__name__}: {error}"
             raise StoreError(f"{directory.round_folder(name)} is corrupt ({what}).", "Restore it, or name another.") from error
 
-    def _after(self, directory: Directory, name: str, source: Source, tokens: bool) -> State:
+    def _after(self, directory: Directory, name: str, source: Origin, tokens: bool) -> State:
         folder = directory.round_folder(name)
         about = directory.about(name)
-        same_model = bool(source.model) and Source.of(about, folder / "round.json").model == source.model
+        same_model = bool(source.model) and Origin.of(about, folder / "round.json").model == source.model
         rows = from_file(folder / ROWS, directory.folder) if tokens and same_model and (folder / ROWS).exists() else {}
         lines = directory.lines(name, "sessions")
         known = self._credited(lines)
@@ -133,7 +135,7 @@ class State:
             _take(known, line)
         examples = [example for line in directory.lines(name, "examples") if (example := _example(line)) is not None]
         past = [
-            Past(str(line["task"]), str(line["name"]), str(line["text"]), _attempt(line["solved_at"]), rows.get(place))
+            PastSession(str(line["task"]), str(line["name"]), str(line["text"]), _attempt(line["solved_at"]), rows.get(place))
             for place, line in enumerate(lines)
         ]
         return State((*self.rounds, name), known, (*self.examples, *examples), (*self.sessions, *past), self.forgotten)
@@ -180,7 +182,7 @@ class State:
         return [self.shown_lessons[place] for place, _ in best[:count]]
 
     @cached_property
-    def shown_examples(self) -> list[Example]:
+    def shown_examples(self) -> list[SolvedQuestion]:
         """Examples that may be shown."""
         return [one for one in self.examples if not {one.id, one.task} & self.forgotten]
 
@@ -188,14 +190,21 @@ class State:
     def _example_index(self) -> Relevance:
         return Relevance([f"{one.name} {one.question}" for one in self.shown_examples])
 
-    def relevant_examples(self, query: str, count: int) -> list[Example]:
+    def relevant_examples(self, query: str, count: int) -> list[SolvedQuestion]:
         """The most relevant examples, the nearest first; never the question itself with its answer."""
         found = [self.shown_examples[place] for place, _ in self._example_index.best(query, count + SAME_QUESTION)]
         return [one for one in found if f"{one.name} {one.question}" != query][:count]
 
     @cached_property
-    def _with_rows(self) -> list[Past]:
+    def _with_rows(self) -> list[PastSession]:
         return [past for past in self.sessions if past.rows is not None and past.task not in self.forgotten]
+
+    @cached_property
+    def common(self) -> Tensor:
+        """The mean [d] of all stored hidden states, float64."""
+        import torch
+
+        return torch.cat([past.rows.hidden for past in self._with_rows if past.rows is not None]).double().mean(0)
 
     @cached_property
     def _session_index(self) -> Relevance:
@@ -239,9 +248,9 @@ def _take(known: dict[str, Known], line: dict[str, Any]) -> None:
         known.setdefault(lesson.id, Known(lesson, str(line["task"])))
 
 
-def _example(line: dict[str, Any]) -> Example | None:
+def _example(line: dict[str, Any]) -> SolvedQuestion | None:
     pair = words.example(str(line["question"]), str(line["reply"]))
-    return None if pair is None else Example(str(line["id"]), str(line["task"]), str(line["name"]), *pair)
+    return None if pair is None else SolvedQuestion(str(line["id"]), str(line["task"]), str(line["name"]), *pair)
 
 
 def _attempt(value: Any) -> int | None:

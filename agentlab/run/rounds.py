@@ -14,7 +14,7 @@ WAIT = 0.5
 
 
 @dataclass(frozen=True)
-class Turn:
+class NextTask:
     """A task and the number of its round."""
 
     task: TaskSpec
@@ -36,13 +36,13 @@ class Rounds:
         self._number, self._out = -1, 0
         self._left: deque[TaskSpec] = deque()
 
-    def get(self) -> Turn | None:
+    def get(self) -> NextTask | None:
         """The next task; None if there is none left, or the run is being stopped."""
         with self._changed:
             while not self._stop.is_set():
                 if self._left:
                     self._out += 1
-                    return Turn(self._left.popleft(), self._number)
+                    return NextTask(self._left.popleft(), self._number)
                 if not self._out and not self._next():
                     return None
                 if self._out:

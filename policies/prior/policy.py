@@ -29,8 +29,8 @@ class StartingPolicy(Policy):
             found.update(weight[row].detach().float().cpu().numpy().tobytes())
         return found.hexdigest()[:16]
 
-    def prior(self, rows: Any, check: Any, config: Any) -> tuple[Any, dict[str, Any]]:
+    def prior(self, rows: Any, check: Any, config: Any, common: Any = None) -> tuple[Any, dict[str, Any]]:
         """See :meth:`policies.base.Policy.prior`."""
         assert isinstance(rows, Rows) and isinstance(check, Rows) and isinstance(config, PriorConfig)
-        theta, numbers = theta_one(self.engine.model.lm_head.weight, rows, check, config)
+        theta, numbers = theta_one(self.engine.model.lm_head.weight, rows, check, config, common)
         return theta, numbers | {"digest": digest_of(theta)}

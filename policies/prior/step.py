@@ -2,7 +2,7 @@
 
     H [T, d], y [T], r [T]      tokens of earlier sessions, H under the frozen backbone, which never changes
     x_i = r_i/β                 where Eq. 3 sends token i, in log-odds
-    A                           directions of H, without the one that all share (``centred``)
+    A                           directions of H, without the one that all stored states share (``centred``)
     (J Jᵀ + λI) c = x           J_i = ∂m_i/∂B; B = Jᵀ c
 
 One step from the frozen policy, held there by λ.  It is then tried on answers of solved sessions that it was not made of: as long as
@@ -95,13 +95,16 @@ def kept(weight: Tensor, replies: Sequence[tuple[Tensor, Tensor]], reward: float
     return found if found is not None and len(found) else None
 
 
-def theta_one(weight: Tensor, rows: Rows, check: Rows, config: PriorConfig) -> tuple[LoRAHead | None, dict[str, Any]]:
+def theta_one(
+    weight: Tensor, rows: Rows, check: Rows, config: PriorConfig, common: Tensor | None = None
+) -> tuple[LoRAHead | None, dict[str, Any]]:
     """θ₁ and what is to be recorded of it; None if it would help nothing (``reason``).
 
     Args:
         weight: W [V, d].
         rows: What it is made of.
         check: Tokens of solved attempts that it is not made of.
+        common: The mean [d] of all stored states, near or not: the direction that ``centred`` leaves out.
 
     Raises:
         AdaptationError: NaN or Inf anywhere, or rows of another head.
@@ -112,7 +115,7 @@ def theta_one(weight: Tensor, rows: Rows, check: Rows, config: PriorConfig) -> t
         return None, numbers | {"reason": "too few tokens of solved attempts"}
     rosa = RosaConfig(beta=config.beta, damping=config.damping, p_max=UNDECIDED, fallback_tokens=0, max_rank=config.max_rank)
     head = HeadPass(weight, rows.hidden, rows.tokens)
-    A = _directions(head.H, config)  # [r, d]
+    A = _directions(head.H, config, common)  # [r, d]
     zero = LoRAHead(A.to(head.H.dtype), head.H.new_zeros(head.V, 0), 1.0)
     before = head.moments(None, gram=True)
     target = target_of(Episode(rows.rewards.where(~rows.ends | (rows.rewards > 0), 0.0), rows.replies), before.margin, rosa)
@@ -126,11 +129,14 @@ def theta_one(weight: Tensor, rows: Rows, check: Rows, config: PriorConfig) -> t
     return tried[0], numbers
 
 
-def _directions(H: Tensor, config: PriorConfig) -> Tensor:
-    """An orthonormal A [r, d] of the directions that ``H`` [T, d] has, without that of its mean where that is left out."""
+def _directions(H: Tensor, config: PriorConfig, common: Tensor | None) -> Tensor:
+    """An orthonormal A [r, d] of the directions that ``H`` [T, d] has, without that of ``common`` [d] where it is left out.
+
+    Not the mean of H itself: of near sessions that is what they have in common against all others.
+    """
     H = H.double()
-    if config.centred:
-        mean = H.mean(0)
+    if config.centred and common is not None:
+        mean = common.to(H)
         mean = mean / mean.norm().clamp_min(torch.finfo(torch.float64).tiny)
         H = H - (H @ mean)[:, None] * mean
     found = leading_directions(H, config.max_rank)

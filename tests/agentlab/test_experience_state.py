@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from agentlab.cli.app import app
 from agentlab.disk.given import Given
-from agentlab.experience.directory import Directory, Source
+from agentlab.experience.directory import Directory, Origin
 from agentlab.experience.state import State
 from agentlab.experience.stored import from_file, to_bytes
 from agentlab.results.metrics import SessionSummary
@@ -19,7 +19,7 @@ from policies.prior.config import PriorConfig
 from policies.prior.step import Rows
 from retrospect.lessons import Lesson
 
-MINE = Source("p", "", "words")
+MINE = Origin("p", "", "words")
 GOOD, BAD = Lesson("worked", "open the menu first", "shop"), Lesson("failed", "press the banner", "shop")
 
 
@@ -36,7 +36,7 @@ def example(task: str, question: str, reply: str = "4", name: str = "shop") -> d
     return {"id": f"e-{task}", "task": task, "name": name, "question": question, "reply": reply, "attempt": 2}
 
 
-def directory(folder: Path, *rounds: dict, source: Source = MINE) -> Directory:
+def directory(folder: Path, *rounds: dict, source: Origin = MINE) -> Directory:
     made = Directory(folder)
     made.begin(source)
     for number, parts in enumerate(rounds):
@@ -46,7 +46,7 @@ def directory(folder: Path, *rounds: dict, source: Source = MINE) -> Directory:
     return made
 
 
-def read(made: Directory, *, source: Source = MINE, tokens: bool = False) -> State:
+def read(made: Directory, *, source: Origin = MINE, tokens: bool = False) -> State:
     state = State(forgotten=frozenset(made.forgotten()))
     for name in made.rounds():
         state = state.after(made, name, source, tokens=tokens)
@@ -115,7 +115,7 @@ def test_tokens_go_to_disk_and_back_and_are_taken_from_near_sessions_of_this_mod
     (tmp_path / "rows").write_bytes(to_bytes(parts))
     back = from_file(tmp_path / "rows", tmp_path)
     assert sorted(back) == [0, 2, 3, 4] and all(torch.equal(back[i].hidden, parts[i].hidden) for i in back)
-    own = Source("p", "head", "words")
+    own = Origin("p", "head", "words")
     sessions = [line("a", 2), line("b", None), line("c", None), line("d", 2), line("e", 1)]
     made = directory(tmp_path / "x", {"sessions": sessions, "rows": to_bytes(parts)}, source=own)
     state = read(made, source=own, tokens=True)
@@ -123,7 +123,7 @@ def test_tokens_go_to_disk_and_back_and_are_taken_from_near_sessions_of_this_mod
     assert len(fitted) + len(tried) == 3 + 2 + 4 + 5 and set(tried.rewards.tolist()) == {1.0}
     fitted, tried = state.tokens_for("zzz", PriorConfig(scope="global", rows="corrected", max_tokens=2)) or (None, None)
     assert fitted is None  # two sessions are not enough to keep one out
-    assert read(made, source=Source("p", "other", "words"), tokens=True).tokens_for("shop buy", PriorConfig()) is None
+    assert read(made, source=Origin("p", "other", "words"), tokens=True).tokens_for("shop buy", PriorConfig()) is None
     (tmp_path / "x/rounds/00001/rows.safetensors").write_bytes(b"\x00" * 50)
     with pytest.raises(StoreError, match="corrupt"):
         read(made, source=own, tokens=True)

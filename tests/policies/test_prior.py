@@ -17,10 +17,9 @@ V, d = 50, 24
 def world(seed: int = 0):
     """W, and rows of a family whose states lie near each other: token 7 was right, token 3 (which is likelier) was wrong."""
     g = torch.Generator().manual_seed(seed)
-    W = torch.randn(V, d, generator=g)
-    shared, family = torch.randn(d, generator=g) * 4, torch.randn(d, generator=g)
-    W[3] += 0.15 * family
-    states = shared + family + 0.1 * torch.randn(40, d, generator=g)
+    W = torch.randn(V, d, generator=g) / 3
+    shared, family = torch.randn(d, generator=g), torch.randn(d, generator=g)
+    states = 2 * shared + family + 0.2 * torch.randn(40, d, generator=g)
     return W, states, shared, g
 
 
@@ -57,12 +56,13 @@ def test_what_was_right_is_likelier_in_like_places_and_what_was_wrong_less():
 def test_centred_it_leaves_what_only_shares_the_common_direction():
     W, states, shared, g = world()
     made = rows(states[:20], 7, 1.0)
-    elsewhere = shared + torch.randn(20, d, generator=g) * 0.3
-    elsewhere -= elsewhere @ states.mean(0)[:, None] / states.mean(0).norm() ** 2 * 0  # as they are
+    elsewhere = 2 * shared + 0.2 * torch.randn(20, d, generator=g)  # another family
     moved = {}
     for centred in (True, False):
-        theta, _ = theta_one(W, made, rows(states[20:30], 7, 1.0), CONFIG.model_copy(update={"centred": centred}))
-        moved[centred] = float((margin(W, elsewhere, 7, theta) - margin(W, elsewhere, 7, None)).abs().mean()) if theta else 0.0
+        config = CONFIG.model_copy(update={"centred": centred})
+        theta, _ = theta_one(W, made, rows(states[20:30], 7, 1.0), config, shared)
+        assert theta is not None and bool((margin(W, states[30:], 7, theta) > margin(W, states[30:], 7, None)).all())
+        moved[centred] = float((margin(W, elsewhere, 7, theta) - margin(W, elsewhere, 7, None)).abs().mean())
     assert moved[True] < 0.5 * moved[False]
 
 
