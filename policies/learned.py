@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from envs.errors import AdaptationError, PolicyError, UsageError
+from policies.backbone import Backbone
 from policies.base import Update
-from policies.engine import Engine
 from policies.generation import Generation, Prompt
 from policies.learner import HeadLearner
 from policies.prior.session import StartingSession
@@ -37,7 +37,7 @@ class LearnedSession(StartingSession):
 
     _pieces_per_reply = 2  # its end is recorded by itself
 
-    def __init__(self, engine: Engine, learner: HeadLearner | None) -> None:
+    def __init__(self, engine: Backbone, learner: HeadLearner | None) -> None:
         self.engine, self.learner = engine, learner
         self._replies: list[Tensor] = []  # y of every step of the attempt
 

@@ -20,6 +20,7 @@ from agentlab.cli import containers as containers_cli
 from agentlab.cli import experience as experience_cli
 from agentlab.cli import export as export_cli
 from agentlab.cli import families as families_cli
+from agentlab.cli import serve as serve_cli
 from agentlab.cli import traces as traces_cli
 from agentlab.cli.failures import of_the_machine
 from agentlab.cli.terminal import Terminal
@@ -42,6 +43,7 @@ app.add_typer(experience_cli.app, name="experience")
 app.add_typer(traces_cli.app)
 app.add_typer(export_cli.app)
 app.add_typer(families_cli.app)
+app.add_typer(serve_cli.app)
 
 out = Terminal()
 err = Terminal(stderr=True)

@@ -71,7 +71,7 @@ def check_modalities(config: RunConfig, task: TaskSpec) -> None:
         UsageError: the policy does.
     """
     given = shows(task)
-    if not given or (lacking_ := needs(config.policy) - given) == frozenset():
+    if not given or (lacking_ := needs(config.policy, config.model) - given) == frozenset():
         return
     words = {"text": "text", "picture": "pictures"}
     needed, there = (" and ".join(words[kind] for kind in sorted(kinds)) for kinds in (lacking_, given))

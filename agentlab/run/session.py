@@ -99,8 +99,11 @@ class Session:
         while True:
             try:
                 played = self._episode(theta, t, x, h, writer)  # ŷ_t
+                success = played.trace.score >= self.config.success_threshold  # r_t = +1 or −1, once, at the end
+                if not success and t < self.config.attempts:  # r_t = +1 or t = T_max: stop
+                    self._learn(theta, played, writer)
                 break
-            except InfrastructureError as error:
+            except InfrastructureError as error:  # in learning too: what computes an update may be a server
                 theta.discard()
                 if self.stop.wait(0.2):  # Ctrl-C reaches the browser too: that is not a failure of the machinery
                     raise Interrupted from error
@@ -110,9 +113,6 @@ class Session:
                 if len(broken) > self.config.infra_retries:
                     row = rows.broken(self.task, t, x, broken, time.perf_counter() - started)
                     return self._commit(t, row), None
-        success = played.trace.score >= self.config.success_threshold  # r_t = +1 or −1, once, at the end
-        if not success and t < self.config.attempts:  # r_t = +1 or t = T_max: stop
-            self._learn(theta, played, writer)
         over = success or t == self.config.attempts
         return self._commit(t, rows.graded(self.task, played, broken, success=success, over=over)), played
 

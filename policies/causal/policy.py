@@ -14,8 +14,8 @@ from envs.actions import Action, Answer, Finished, Invalid
 from envs.answers import after_thought, answer_key
 from envs.base import Modality, Observation, TaskSpec
 from envs.errors import UsageError
+from policies.backbone import ReadingBackbone
 from policies.base import MAX_REDRAWS, Decision, PastAttempt, SamplingConfig
-from policies.causal.engine import TextEngine
 from policies.causal.settings import CausalSettings
 from policies.generation import Generation, Prompt, Request
 from policies.learned import LearnedSession
@@ -53,12 +53,12 @@ class CausalPolicy(StartingPolicy):
     takes_examples = True
     needs: frozenset[Modality] = frozenset({"text"})
 
-    def __init__(self, name: str, engine: TextEngine, settings: CausalSettings, sampling: SamplingConfig) -> None:
+    def __init__(self, name: str, engine: ReadingBackbone, settings: CausalSettings, sampling: SamplingConfig) -> None:
         self.name, self.settings, self.sampling = name, settings, sampling
-        self._engine: TextEngine | None = engine
+        self._engine: ReadingBackbone | None = engine
 
     @property
-    def engine(self) -> TextEngine:
+    def engine(self) -> ReadingBackbone:
         if self._engine is None:
             raise UsageError(f"The policy {self.name} is closed.")
         return self._engine
@@ -84,7 +84,10 @@ class CausalPolicy(StartingPolicy):
     def memory(self) -> dict[str, float]:
         if self._engine is None or self._engine.device.type != "cuda":
             return {}
-        return {"gpu_peak": torch.cuda.max_memory_allocated(self._engine.device) / 2**20}
+        peaks = [
+            torch.cuda.max_memory_allocated(number) for number in range(torch.cuda.device_count())
+        ]  # it may be spread over several
+        return {"gpu_peak": sum(peaks) / 2**20}
 
     def close(self) -> None:
         self._engine = None
@@ -97,7 +100,7 @@ class CausalSession(LearnedSession):
     said to the failed attempt, else nothing.  Fresh, the question stands alone with the guidance after it.
     """
 
-    engine: TextEngine
+    engine: ReadingBackbone
 
     def __init__(self, policy: CausalPolicy, task: TaskSpec, *, seed: int, learner: HeadLearner | None) -> None:
         super().__init__(policy.engine, learner)

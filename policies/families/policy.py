@@ -1,4 +1,4 @@
-"""A checkpoint of a known family, running in this process."""
+"""A checkpoint of a known family, on an engine in this process or a server."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from torch import Tensor
 
 from envs.base import Observation, TaskSpec, picture
 from envs.errors import AdaptationError, PolicyError, UsageError
+from policies.backbone import SeeingBackbone
 from policies.base import SamplingConfig, Update
-from policies.engine import Engine, Generation, Request
 from policies.families.base import Family
 from policies.families.messages import Message, Platform, message
 from policies.families.session import Draw, ProtocolSession, description
 from policies.families.settings import FamilySettings
+from policies.generation import Generation, Request
 from policies.learner import HeadLearner
 from policies.prior.policy import StartingPolicy
 from policies.prior.session import StartingSession
@@ -44,17 +45,17 @@ class ModelPolicy(StartingPolicy):
     def __init__(
         self,
         name: str,
-        engine: Engine,
+        engine: SeeingBackbone,
         family: Family,
         settings: FamilySettings,
         sampling: SamplingConfig,
         platform: Platform | None = None,
     ) -> None:
         self.name, self.family, self.settings, self.sampling, self.platform = name, family, settings, sampling, platform
-        self._engine: Engine | None = engine
+        self._engine: SeeingBackbone | None = engine
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> SeeingBackbone:
         if self._engine is None:
             raise UsageError(f"The policy {self.name} is closed.")
         return self._engine
@@ -75,7 +76,10 @@ class ModelPolicy(StartingPolicy):
     def memory(self) -> dict[str, float]:
         if self._engine is None or self._engine.device.type != "cuda":
             return {}
-        return {"gpu_peak": torch.cuda.max_memory_allocated(self._engine.device) / 2**20}
+        peaks = [
+            torch.cuda.max_memory_allocated(number) for number in range(torch.cuda.device_count())
+        ]  # it may be spread over several
+        return {"gpu_peak": sum(peaks) / 2**20}
 
     def close(self) -> None:
         self._engine = None
