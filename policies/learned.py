@@ -18,13 +18,14 @@ from torch import Tensor
 
 from envs.errors import AdaptationError, PolicyError, UsageError
 from policies.backbone import Backbone
-from policies.base import Passes, PolicySession, Update
+from policies.base import Passes, Update
 from policies.generation import Generation, Prompt
 from policies.learner import HeadLearner
 from policies.marks import frame_tokens
+from policies.prior.session import StartingSession
 
 
-class LearnedSession(PolicySession):
+class LearnedSession(StartingSession):
     """One task with a head adapter of its own, if the weights adapt.
 
     A reply's last token, where it ends the turn, enters the equations with reward 0: were it pushed away like the answer before it, a
@@ -34,6 +35,8 @@ class LearnedSession(PolicySession):
         engine: The shared backbone.
         learner: The adapter; None if the weights do not adapt.
     """
+
+    _pieces_per_reply = 2  # its end is recorded by itself
 
     def __init__(self, engine: Backbone, learner: HeadLearner | None) -> None:
         self.engine, self.learner = engine, learner

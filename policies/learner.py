@@ -148,6 +148,27 @@ class HeadLearner:
         """(H [n, d], y [n]) of every reply of the attempt in flight, in order."""
         return [(piece.hidden, piece.tokens) for piece in self._pieces]
 
+    def capture_by_step(self, pieces: int = 1) -> list[list[tuple[Tensor, Tensor]]]:
+        """:meth:`capture`, the parts of one reply together, where each was recorded as ``pieces`` steps."""
+        found: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        for piece in self._pieces:
+            found.setdefault(piece.step // pieces, []).append((piece.hidden, piece.tokens))
+        return list(found.values())
+
+    def start(self, adapter: HeadAdapter) -> None:
+        """θ₁: begin from ``adapter``; nothing if the session has one already (it was loaded).
+
+        Raises:
+            UsageError: it is not of the mode that this learner moves.
+        """
+        if type(adapter) is not adapter_class(self.config.mode):
+            raise UsageError(
+                f"A session that adapts {self.config.mode} cannot start from a {type(adapter).__name__}.",
+                "Use adapt.weights.mode=lora, or experience.weights.scope=off.",
+            )
+        if self._adapter is None:
+            self._adapter = adapter
+
     @property
     def pieces(self) -> tuple[Piece, ...]:
         """What was recorded of the attempt in flight."""

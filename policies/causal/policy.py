@@ -17,12 +17,13 @@ from envs.answers import after_thought
 from envs.base import Modality, Observation, TaskSpec
 from envs.errors import UsageError
 from policies.backbone import ReadingBackbone
-from policies.base import MAX_REDRAWS, NO_PASSES, Decision, PastAttempt, Policy, SamplingConfig
+from policies.base import MAX_REDRAWS, NO_PASSES, Decision, PastAttempt, SamplingConfig
 from policies.causal.settings import CausalSettings
 from policies.exclusion import Exclusion
 from policies.generation import Generation, Prompt, Request, Search
 from policies.learned import LearnedSession
 from policies.learner import HeadLearner
+from policies.prior.policy import StartingPolicy
 from policies.prompts import ChatMessage
 from policies.sampling import seed_of
 from policies.tried import blamed
@@ -41,7 +42,7 @@ FORMATS = {
 """How an answer is to be given, by the task's kind."""
 
 
-class CausalPolicy(Policy):
+class CausalPolicy(StartingPolicy):
     """One frozen chat model; its sessions differ in conversation, guidance and head adapter.
 
     Args:
@@ -53,6 +54,7 @@ class CausalPolicy(Policy):
 
     adaptable = True
     converses = True
+    takes_examples = True
     needs: frozenset[Modality] = frozenset({"text"})
 
     def __init__(self, name: str, engine: ReadingBackbone, settings: CausalSettings, sampling: SamplingConfig) -> None:
@@ -116,8 +118,12 @@ class CausalSession(LearnedSession):
         self._said_now: list[str] = []  # one per reply of this attempt
         self._texts: list[str] = []  # every reply of earlier attempts
         self._texts_now: list[str] = []
+        self._own_examples: tuple[tuple[str, str], ...] = ()  # solved by earlier sessions, after those that the task brings
 
     # -- the conversation --------------------------------------------------------------------------------------------------------
+    def show(self, examples: Sequence[tuple[str, str]]) -> None:
+        self._own_examples = tuple(examples)
+
     def converse(self, history: Sequence[PastAttempt]) -> None:
         self.past = tuple(history)
 
@@ -147,7 +153,7 @@ class CausalSession(LearnedSession):
         found: list[ChatMessage] = []
         if self.settings.system is not None:
             found.append({"role": "system", "content": self.settings.system})
-        for question, answer in self.task.options.get("examples", ())[: self.settings.shots]:
+        for question, answer in (*self.task.options.get("examples", ())[: self.settings.shots], *self._own_examples):
             found += _turn("user", question), _turn("assistant", answer)
         if self.past:
             found += self._earlier()
@@ -260,8 +266,7 @@ class CausalSession(LearnedSession):
             form = self._form(text)
             return form is not None and form not in tried
 
-        adapter = self.learner.adapter if self.learner else None
-        answer = self.engine.submit(Search(prompt, counts, self.sampling.beams, limit, adapter, capture=self.learner is not None))
+        answer = self.engine.submit(Search(prompt, counts, self.sampling.beams, limit, self.adapter, self.learner is not None))
         return answer if thought is None else _joined(thought, answer)
 
     def _thinks(self, prompt: Prompt) -> bool:
@@ -284,8 +289,7 @@ class CausalSession(LearnedSession):
         return _joined(dataclasses.replace(reply, text=ended), rest)
 
     def _submit(self, prompt: Prompt, sampling: SamplingConfig, seed: int, exclusion: Exclusion | None = None) -> Generation:
-        adapter = self.learner.adapter if self.learner else None
-        return self.engine.submit(Request(prompt, sampling, seed, adapter, self.learner is not None, exclusion))
+        return self.engine.submit(Request(prompt, sampling, seed, self.adapter, self.learner is not None, exclusion))
 
     def _prompt(self, messages: list[ChatMessage]) -> Prompt:
         return self.engine.chat(messages, **self.policy.template())
@@ -335,7 +339,7 @@ class CausalSession(LearnedSession):
         for number, (observation, text) in enumerate(steps):
             said = observation.get("text", "")
             y: Tensor = self.engine.known(drawn[number]) if drawn[number] else self.engine.tokens(text)
-            score = self.engine.score(self._prompt(self.messages(said)), y, self.learner.adapter if self.learner else None)
+            score = self.engine.score(self._prompt(self.messages(said)), y, self.adapter)
             found.append(float(score.logprobs.sum()))
             self._record(Generation(text, y, score.hidden, score.logprobs, "stop", 0))
             self.history.append((said, text))

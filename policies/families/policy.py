@@ -17,7 +17,7 @@ from envs.actions import Action
 from envs.base import Observation, TaskSpec, picture
 from envs.errors import AdaptationError, PolicyError, UsageError
 from policies.backbone import SeeingBackbone
-from policies.base import Passes, Policy, SamplingConfig, Update
+from policies.base import Passes, SamplingConfig, Update
 from policies.exclusion import Exclusion
 from policies.families.base import Family
 from policies.families.messages import Message, Platform, message
@@ -27,10 +27,12 @@ from policies.families.settings import FamilySettings
 from policies.generation import Generation, Request, Search
 from policies.learner import HeadLearner
 from policies.marks import coordinate_tokens, frame_tokens
+from policies.prior.policy import StartingPolicy
+from policies.prior.session import StartingSession
 from policies.sampling import seed_of
 
 
-class ModelPolicy(Policy):
+class ModelPolicy(StartingPolicy):
     """One frozen backbone; its sessions differ in history, guidance and head adapter.
 
     Args:
@@ -87,7 +89,7 @@ class ModelPolicy(Policy):
         self._engine = None
 
 
-class ModelSession(ProtocolSession):
+class ModelSession(ProtocolSession, StartingSession):
     """One task: its attempts' history, and its head adapter if the weights adapt."""
 
     def __init__(self, policy: ModelPolicy, task: TaskSpec, *, seed: int, learner: HeadLearner | None) -> None:
@@ -112,8 +114,7 @@ class ModelSession(ProtocolSession):
 
     def _draw(self, messages: list[Message], sampling: SamplingConfig, seed: int) -> Draw:
         prompt = self.engine.prompt(messages, self.settings.min_pixels, self.settings.max_pixels)
-        adapter = self.learner.adapter if self.learner else None
-        reply = self.engine.submit(Request(prompt, sampling, seed, adapter, capture=self.learner is not None))
+        reply = self.engine.submit(Request(prompt, sampling, seed, self.adapter, capture=self.learner is not None))
         return self._drawn(reply, prompt.images[-1].size)
 
     def _draw_untried(
@@ -132,7 +133,7 @@ class ModelSession(ProtocolSession):
             return self._is_new(read(text), tried, size)
 
         limit = min(self.sampling.max_new_tokens, self.settings.max_new_tokens)
-        adapter, capture = self.learner.adapter if self.learner else None, self.learner is not None
+        adapter, capture = self.adapter, self.learner is not None
         if self.sampling.next_best:
             found = self.engine.submit(Search(prompt, counts, self.sampling.beams, limit, adapter, capture))
         else:
@@ -184,7 +185,7 @@ class ModelSession(ProtocolSession):
             screen = Image.fromarray(picture(observation))
             prompt = self.engine.prompt(self.messages(screen), self.settings.min_pixels, self.settings.max_pixels)
             y = self.engine.known(drawn[number]) if drawn[number] else self.engine.tokens(text)
-            score = self.engine.score(prompt, y, self.learner.adapter if self.learner else None)
+            score = self.engine.score(prompt, y, self.adapter)
             found.append(float(score.logprobs.sum()))
             reply = Generation(text, y, score.hidden, score.logprobs, "stop", 0)
             self._keep(Draw(text, len(y), found[-1], prompt.images[-1].size, reply), number)
