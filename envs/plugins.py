@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,10 +35,10 @@ def _search_path() -> tuple[tuple[str, int], ...]:
     return tuple((entry, Path(entry or os.curdir).stat().st_mtime_ns) for entry in sys.path if Path(entry or os.curdir).exists())
 
 
-@functools.lru_cache(maxsize=2)
-def _points(where: tuple[tuple[str, int], ...]) -> EntryPoints:
-    """All entry points; finding them reads a file of every installed package."""
-    return entry_points()
+@functools.lru_cache(maxsize=16)
+def _points(where: tuple[tuple[str, int], ...], group: str) -> tuple[EntryPoint, ...]:
+    """The entry points of a group; finding them reads a file of every installed package."""
+    return tuple(entry_points(group=group))
 
 
 class Plugins:
@@ -54,7 +54,7 @@ class Plugins:
 
     def installed(self) -> dict[str, EntryPoint]:
         """Name -> entry point of all that installed packages offer; nothing is imported."""
-        return dict(sorted((point.name, point) for point in _points(_search_path()).select(group=self.group)))
+        return dict(sorted((point.name, point) for point in _points(_search_path(), self.group)))
 
     def load(self, name: str) -> Any:
         """What ``name`` means: an installed part, or what ``module:Name`` names.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -223,8 +222,9 @@ def check_options(spec: TaskSpec, options: Mapping[str, Any]) -> None:
 def _hints(creator: Callable[..., Any]) -> dict[str, Any]:
     """The types of a constructor's parameters; none where a stranger's cannot be told."""
     try:
-        return typing.get_type_hints(creator.__init__ if isinstance(creator, type) else creator)
-    except (NameError, TypeError):
+        parameters = inspect.signature(creator, eval_str=True).parameters
+        return {name: parameter.annotation for name, parameter in parameters.items()}
+    except (NameError, TypeError, ValueError):
         return {}
 
 

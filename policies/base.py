@@ -165,6 +165,26 @@ class PolicySession(abc.ABC):
         """
         raise UsageError(f"{type(self).__name__} begins every attempt afresh.", "Use --set history=fresh.")
 
+    def show(self, examples: Sequence[tuple[str, str]]) -> None:
+        """Questions that earlier sessions solved, with their answers (``--experience``), before :meth:`begin`; the nearest one last.
+
+        For policies that say ``takes_examples``; others leave them.
+        """
+
+    def start(self, theta: Any) -> None:
+        """θ₁: start from an adapter made of earlier sessions (:mod:`policies.prior`), before :meth:`begin`.
+
+        Nothing if the session has weights already, because it was resumed.
+
+        Raises:
+            UsageError: this policy has no weights, or adapts another kind of adapter.
+        """
+        raise UsageError(f"{type(self).__name__} has no weights to start from.", "Use experience.weights.scope=off.")
+
+    def rows(self, reward: float) -> Any:
+        """The tokens of the attempt just gone through (:meth:`relive`) as :class:`policies.prior.step.Rows`; None if it has none."""
+        return None
+
     @abc.abstractmethod
     def begin(self, instruction: str, *, guidance: str = "", attempt: int = 1) -> None:
         """Start an attempt (1-based): forget the previous history, keep the adapter.  ``guidance`` is put after the instruction."""
@@ -250,6 +270,8 @@ class Policy(abc.ABC):
     """What an observation must have for this policy; a run in which it has not is refused before it starts."""
     converses = False
     """True if an attempt can go on with the conversation of the earlier ones, see :meth:`PolicySession.converse`."""
+    takes_examples = False
+    """True if solved questions can be shown before a question, see :meth:`PolicySession.show`."""
     env_options: Mapping[str, Any] = {}
     """Options that this policy asks of its environments, e.g. ``{"oracle": True}`` for one that follows their expert."""
 
@@ -268,6 +290,25 @@ class Policy(abc.ABC):
             UsageError: this policy cannot write text.
         """
         raise UsageError(f"The policy {self.name} cannot write text of its own.", "Use adapt.words.engine=rules or openai:<model>.")
+
+    def fingerprint(self) -> str:
+        """Equal for policies whose hidden states and weights mean the same ("" where there are none), wherever they were loaded from."""
+        return ""
+
+    def prior(self, rows: Any, check: Any, config: Any, common: Any = None) -> tuple[Any, dict[str, Any]]:
+        """θ₁ out of stored :class:`policies.prior.step.Rows`, and what is to be recorded of it; None where it would not help.
+
+        Args:
+            rows: What it is made of.
+            check: Tokens of solved attempts that it is tried on.
+            config: A :class:`policies.prior.config.PriorConfig`.
+            common: The mean of all stored hidden states, [d].
+
+        Raises:
+            UsageError: this policy has no weights.
+            AdaptationError: it cannot be computed.
+        """
+        raise UsageError(f"The policy {self.name} has no weights to start from.", "Use experience.weights.scope=off.")
 
     def describe(self) -> dict[str, Any]:
         """What a run should record of the policy besides its name: settings in force, JSON-serialisable."""

@@ -9,6 +9,7 @@ b rows of a batch · L prompt length after left padding · T tokens generated ·
 from __future__ import annotations
 
 import inspect
+import re
 import threading
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -45,7 +46,8 @@ class Engine(VisionPrompts):
         processor: Its processor; the tokenizer pads on the left.
         max_batch: Rows generated together at most.
         window_s: How long a batch waits for sessions that are known to be acting.
-        vision_cache_mb: Memory for what the vision tower made of screenshots that come again.
+        vision_cache_mb: Memory for what the vision tower made of screenshots that come again; more where the sessions in flight need
+            more for theirs, up to a quarter of a GPU. 0 keeps none.
     """
 
     def __init__(
@@ -92,23 +94,32 @@ class Engine(VisionPrompts):
 
     # -- prompts -----------------------------------------------------------------------------------------------------------------
     def _encode(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
-        images = [image for prompt in prompts for image in prompt.images]
+        """What the processor makes of the prompts but for their pixels, which only pictures that are not remembered need."""
+        patches = [(1, image.height // self.patch_size, image.width // self.patch_size) for p in prompts for image in p.images]
+        token, cell = self.processor.image_token, (self.factor // self.patch_size) ** 2
+        counts = iter([rows * columns // cell for _, rows, columns in patches])
+        texts = [re.sub(re.escape(token), lambda _: token * next(counts), prompt.text) for prompt in prompts]
         with self._tokenizer_lock:
-            encoded = self.processor(
-                text=[p.text for p in prompts],
-                images=images or None,
-                padding=True,
-                return_tensors="pt",
-                images_kwargs={"do_resize": False},  # resized in prompt(), to the size that the coordinates refer to
-            )
+            found = self.tokenizer(texts, padding=True, return_tensors="pt")
+            image_id = self.tokenizer.convert_tokens_to_ids(token)
+        encoded = {"input_ids": found["input_ids"], "attention_mask": found["attention_mask"]}
+        if patches:
+            encoded |= {"mm_token_type_ids": (encoded["input_ids"] == image_id).long(), "image_grid_thw": torch.tensor(patches)}
         return {name: value.to(self._input_device) for name, value in encoded.items()}
+
+    def _pixels(self, images: list[Any]) -> Tensor:
+        """Pixels of pictures for the vision tower [Σ patches, values of a patch], at the size that they have."""
+        made: Tensor = self.processor.image_processor(images=images, do_resize=False, return_tensors="pt")["pixel_values"]
+        return made.to(self._input_device)
 
     def _seen(self, prompts: Sequence[Prompt], encoded: dict[str, Tensor]) -> dict[str, Any]:
         """What the model is given of the pictures: the vision tower's features, computed or remembered."""
         images = [image for prompt in prompts for image in prompt.images]
         if not images:
             return {}
-        return {"mm_encoder_outputs": self.vision.features(images, encoded["pixel_values"], encoded["image_grid_thw"]).as_outputs()}
+        most = max(len(prompt.images) for prompt in prompts)
+        features = self.vision.features(images, encoded["image_grid_thw"], self._pixels, in_flight=most * self.batcher.acting)
+        return {"mm_encoder_outputs": features.as_outputs()}
 
     def _positions(self, encoded: dict[str, Tensor]) -> Tensor:
         """Rotary positions [3, b, L] (time, height, width); of padding, 0."""
@@ -147,6 +158,7 @@ class Engine(VisionPrompts):
                 ) from error
         self._make_room()
         half = len(requests) // 2
+        self.batcher.limit(max(1, half))  # it would not fit the next time either
         return self.generate(requests[:half]) + self.generate(requests[half:])
 
     def _make_room(self) -> None:

@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from envs.errors import AdaptationError, PolicyError, UsageError
-from policies.base import PolicySession, Update
-from policies.engine import Engine
+from policies.backbone import Backbone
+from policies.base import Update
 from policies.generation import Generation, Prompt
 from policies.learner import HeadLearner
+from policies.prior.session import StartingSession
 
 
-class LearnedSession(PolicySession):
+class LearnedSession(StartingSession):
     """One task with a head adapter of its own, if the weights adapt.
 
     A reply's last token, where it ends the turn, enters the equations with reward 0: were it pushed away like the answer before it, a
@@ -34,7 +35,9 @@ class LearnedSession(PolicySession):
         learner: The adapter; None if the weights do not adapt.
     """
 
-    def __init__(self, engine: Engine, learner: HeadLearner | None) -> None:
+    _pieces_per_reply = 2  # its end is recorded by itself
+
+    def __init__(self, engine: Backbone, learner: HeadLearner | None) -> None:
         self.engine, self.learner = engine, learner
         self._replies: list[Tensor] = []  # y of every step of the attempt
 

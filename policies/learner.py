@@ -7,7 +7,7 @@ import json
 import math
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +52,15 @@ class Past:
     tokens: Tensor
     margins: Replayed
 
+    def tensors(self) -> dict[str, Tensor]:
+        """As they are kept in a file or sent."""
+        return {"hidden": self.hidden, "tokens": self.tokens, "margin": self.margins.margin, "moved": self.margins.moved}
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Tensor]) -> Past | None:
+        """What :meth:`tensors` gave; None of nothing."""
+        return cls(kept["hidden"].clone(), kept["tokens"], Replayed(kept["margin"], kept["moved"])) if kept else None
+
 
 class HeadLearner:
     """The adapter of one session before a shared head W [V, d], and what was captured of the attempt in flight.
@@ -79,6 +88,11 @@ class HeadLearner:
     def adapter(self) -> HeadAdapter | None:
         """The adapter to act with; None before the first accepted update."""
         return self._adapter
+
+    @property
+    def device(self) -> torch.device:
+        """Where the adapter is."""
+        return self.weight.device
 
     @property
     def wants_coordinates(self) -> bool:
@@ -130,6 +144,41 @@ class HeadLearner:
         """(H [n, d], y [n]) of every reply of the attempt in flight, in order."""
         return [(piece.hidden, piece.tokens) for piece in self._pieces]
 
+    def capture_by_step(self, pieces: int = 1) -> list[list[tuple[Tensor, Tensor]]]:
+        """:meth:`capture`, the parts of one reply together, where each was recorded as ``pieces`` steps."""
+        found: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        for piece in self._pieces:
+            found.setdefault(piece.step // pieces, []).append((piece.hidden, piece.tokens))
+        return list(found.values())
+
+    def start(self, adapter: HeadAdapter) -> None:
+        """θ₁: begin from ``adapter``; nothing if the session has one already (it was loaded).
+
+        Raises:
+            UsageError: it is not of the mode that this learner moves.
+        """
+        if type(adapter) is not adapter_class(self.config.mode):
+            raise UsageError(
+                f"A session that adapts {self.config.mode} cannot start from a {type(adapter).__name__}.",
+                "Use adapt.weights.mode=lora, or experience.weights.scope=off.",
+            )
+        if self._adapter is None:
+            self._adapter = adapter
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """What was recorded of the attempt in flight."""
+        return tuple(self._pieces)
+
+    @property
+    def past(self) -> Past | None:
+        """What is replayed of earlier attempts; None if nothing is."""
+        return self._past
+
+    def resume(self, adapter: HeadAdapter | None, past: Past | None) -> None:
+        """Go on from an adapter, and from what is replayed with it."""
+        self._adapter, self._past = adapter, past
+
     def _on_accelerator(self) -> int:
         return sum(piece.hidden.nbytes for piece in self._pieces if piece.hidden.device.type != "cpu")
 
@@ -159,9 +208,7 @@ class HeadLearner:
             self.discard()
         seconds = time.perf_counter() - start
         if new is not None:
-            self._previous, self._adapter, self._can_roll_back = self._adapter, new, True
-            self._past_before, self._past = self._past, past
-            self.updates += 1
+            self._accept(new, past)
         now = peak_memory_mb(self.weight)
         numbers = learned.numbers | {
             "tokens_dropped": dropped,
@@ -173,6 +220,12 @@ class HeadLearner:
             "extra_memory_mb": round(max(0.0, now - peak), 1),
         }
         return Update(self.config.method, new is not None, seconds, numbers, replies)
+
+    def _accept(self, new: HeadAdapter, past: Past | None) -> None:
+        """Act with ``new`` from now on."""
+        self._previous, self._adapter, self._can_roll_back = self._adapter, new, True
+        self._past_before, self._past = self._past, past
+        self.updates += 1
 
     def _replies(self, head: HeadPass, episode: Episode) -> tuple[ReplyTokens, ...]:
         """What the update just made did to every token: from its own check, which has seen them all unless some were dropped."""
@@ -263,9 +316,7 @@ class HeadLearner:
             return False
         self._adapter.save(folder)
         if self._past is not None:
-            past = self._past
-            tensors = {"hidden": past.hidden, "tokens": past.tokens, "margin": past.margins.margin, "moved": past.margins.moved}
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / REPLAY)
+            save_file({name: tensor.contiguous() for name, tensor in self._past.tensors().items()}, folder / REPLAY)
         (folder / STATE).write_text(json.dumps({"updates": self.updates, "config": self.config.model_dump()}, indent=2) + "\n")
         return True
 
@@ -275,7 +326,7 @@ class HeadLearner:
         Raises:
             StoreError: the folder holds no adapter, or one for another head or another mode.
         """
-        adapter = load_adapter(folder, str(self.weight.device))
+        adapter = load_adapter(folder, str(self.device))
         dtype = torch.float64 if self.weight.dtype == torch.float64 else torch.float32
         wanted = adapter_class(self.config.mode)
         if type(adapter) is not wanted:
@@ -292,7 +343,7 @@ class HeadLearner:
         except (OSError, ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
             raise StoreError(f"{state} is corrupt: {error}.", "The adapter beside it cannot be gone on from.") from error
         self.updates = updates
-        self._adapter, self._previous, self._can_roll_back = adapter.to(self.weight.device, dtype), None, False
+        self._adapter, self._previous, self._can_roll_back = adapter.to(self.device, dtype), None, False
         self._past, self._past_before = _load_past(folder) if self.config.replays else None, None
         self.discard()
 
@@ -313,8 +364,7 @@ def _load_past(folder: Path) -> Past | None:
     if not path.exists():
         return None
     try:
-        kept = load_file(path)
-        return Past(kept["hidden"].clone(), kept["tokens"], Replayed(kept["margin"], kept["moved"]))
+        return Past.of(load_file(path))
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise StoreError(f"{path} cannot be read: {error}.") from error
 

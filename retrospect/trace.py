@@ -29,6 +29,7 @@ class Step:
         feedback: What a user said to it ("" if nothing); the agent did not see it in this attempt.
         seconds: {"acting", "environment"} wall-clock seconds.
         tokens: Generated tokens, those of redrawn replies included.
+        token_ids: The reply's own tokens, if they are known.
         redrawn: Replies drawn before this one and not taken (``no_repeat``).
         redrawn_unparsable: Those among them that were not actions.
     """
@@ -45,6 +46,7 @@ class Step:
     tokens: int = 0
     redrawn: int = 0
     redrawn_unparsable: int = 0
+    token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

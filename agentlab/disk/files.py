@@ -11,13 +11,15 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from envs.errors import StoreError
 from envs.redaction import without_secrets
 
 ATTEMPT = re.compile(r"attempt_([0-9]{2,9})$")
 """Folder names of attempts."""
+HUGE = re.compile("[0-9]{20}")
+"""Where a JSON may have a whole number of more than 64 bits."""
 LARGEST = 256 * 2**20
 """Bytes of the largest file of a run that is read; a week of attempts has a results.jsonl of some megabytes."""
 DEEPEST = 100
@@ -114,16 +116,26 @@ def read_bytes(path: Path, folder: Path | None = None) -> bytes:
     Raises:
         StoreError: missing or unreadable, not a regular file, larger than :data:`LARGEST`, or a link that leads out.
     """
-    real = inside(path, folder or path.parent)
-    with disk_errors(path):
-        descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)  # a pipe put there meanwhile does not block
-        with os.fdopen(descriptor, "rb") as file:
-            about = os.fstat(descriptor)
-            if not stat.S_ISREG(about.st_mode):
-                raise StoreError(f"{path} is not a file.", mend(path))
-            if about.st_size > LARGEST:
-                raise StoreError(f"{path} is too large to be a file of a run ({about.st_size} bytes).", mend(path))
-            return file.read(LARGEST + 1)
+    with disk_errors(path), open_regular(path, folder or path.parent) as file:
+        return file.read(LARGEST + 1)
+
+
+def open_regular(path: Path, folder: Path) -> BinaryIO:
+    """The file, opened for reading.
+
+    Raises:
+        StoreError: as :func:`read_bytes`.
+        OSError: the system refuses.
+    """
+    real = inside(path, folder)
+    file = os.fdopen(os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb")  # a pipe put there meanwhile does not block
+    about = os.fstat(file.fileno())
+    if stat.S_ISREG(about.st_mode) and about.st_size <= LARGEST:
+        return file
+    file.close()
+    if not stat.S_ISREG(about.st_mode):
+        raise StoreError(f"{path} is not a file.", mend(path))
+    raise StoreError(f"{path} is too large to be a file of a run ({about.st_size} bytes).", mend(path))
 
 
 def read_text(path: Path, folder: Path | None = None) -> str:
@@ -148,7 +160,7 @@ def parse_json(data: bytes | str) -> Any:
     text = data if isinstance(data, str) else data.decode("utf-8")
     try:
         found = json.loads(text, parse_constant=lambda name: None, parse_float=_finite_float)
-        if text.count("[") + text.count("{") > DEEPEST or "\\u" in text:
+        if text.count("[") + text.count("{") > DEEPEST or "\\u" in text or HUGE.search(text):
             found = _cleaned(found, 0)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
@@ -161,11 +173,13 @@ def _finite_float(digits: str) -> float | None:
 
 
 def _cleaned(value: Any, depth: int) -> Any:
-    """The text without lone surrogates, which neither files nor terminals accept."""
+    """Without lone surrogates, which neither files nor terminals accept, and with None for whole numbers that no float has."""
     if depth > DEEPEST:
         raise ValueError("nested too deeply")
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, int) and value.bit_length() > 64:
+        return None
     if isinstance(value, list):
         return [_cleaned(item, depth + 1) for item in value]
     if isinstance(value, dict):
@@ -182,9 +196,11 @@ def strict_json(content: Any, indent: int | None = None) -> str:
 
 
 def finite(value: Any) -> Any:
-    """``value`` with None for every number in it that is not finite."""
+    """``value`` with None for every number in it that is not finite, or has more than 64 bits."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, int) and value.bit_length() > 64:
+        return None
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     return [finite(item) for item in value] if isinstance(value, list | tuple) else value

@@ -184,7 +184,17 @@ def _all_rows(folder: Path, *, strict: bool) -> tuple[list[Row], list[str]]:
         what = error.message if isinstance(error, StoreError) else f"{listed} is damaged."
         problems.append(f"{what} The rows are those of the attempts.")
     known = {(row.task, row.attempt): row for row in rows}
+    if not problems:
+        problems += [problem for key in order if key not in known and (problem := _lost(folder, *key))]
     return [known[key] for key in [*(k for k in order if k in known), *(k for k in known if k not in order)]], problems
+
+
+def _lost(run: Path, task: Any, attempt: Any) -> str:
+    """What to say of an attempt that is there and has a line in results.jsonl, but no result."""
+    if not isinstance(task, str) or not isinstance(attempt, int) or not 1 <= attempt <= MOST_ATTEMPTS:
+        return ""
+    made = run / "sessions" / folder_name(task) / f"attempt_{attempt:02d}"
+    return f"{made / 'result.json'} is missing; `agentlab run` with the run's settings restores it." if made.is_dir() else ""
 
 
 def session_rows(session: Path, *, strict: bool = False) -> tuple[list[Row], list[str]]:

@@ -20,9 +20,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agentlab.disk.files import ATTEMPT, disk_errors, read_bytes, strict_json, write_atomic
+from agentlab.disk.files import ATTEMPT, disk_errors, read_bytes, read_lines, strict_json, write_atomic
 from agentlab.disk.names import folder_name
-from agentlab.disk.row import SCHEMA, Row
+from agentlab.disk.row import SCHEMA, Row, parse_row
 from agentlab.disk.runs import ADAPTER, read_config, read_rows, session_rows
 from envs.errors import StoreError
 from envs.redaction import redacted, without_secrets
@@ -52,6 +52,19 @@ def differing(old: Mapping[str, Any], new: Mapping[str, Any], *, free: Iterable[
     return [f"{k}: {json.dumps(a.get(k))} -> {json.dumps(b.get(k))}" for k in keys if a.get(k) != b.get(k)]
 
 
+DAMAGED = "result.json.damaged"
+"""What a result.json that cannot be read is renamed to."""
+
+
+def _is_readable(result: Path) -> bool:
+    """Whether there is a row, or another one than the folder's, which is for a person to look at."""
+    try:
+        parse_row(read_bytes(result), result)
+    except StoreError:
+        return False
+    return True
+
+
 class RunStore:
     """One run directory, locked for this process until :meth:`close`."""
 
@@ -59,16 +72,24 @@ class RunStore:
         self.folder = folder
         self._lock_file: int | None = None
         self.say: Callable[[str], None] = lambda line: None
-        """Told, in a line, what is set aside and why."""
         self._results = threading.RLock()  # results.jsonl and the result.json files change together
 
     @classmethod
-    def open(cls, folder: Path, config: Mapping[str, Any], *, free: Iterable[str] = (), grows: Iterable[str] = ()) -> RunStore:
+    def open(
+        cls,
+        folder: Path,
+        config: Mapping[str, Any],
+        *,
+        say: Callable[[str], None] = lambda line: None,
+        free: Iterable[str] = (),
+        grows: Iterable[str] = (),
+    ) -> RunStore:
         """Create a run, or continue the one in ``folder``.
 
         Args:
             folder: Created if missing.
             config: The resolved configuration, JSON-serialisable.
+            say: Told, in a line, what is restored, or set aside and why.
             free: Dotted keys that may differ from the stored configuration (they change no result).
             grows: Keys whose numbers may be larger than the stored ones (sessions are independent: more of them extend a run).
 
@@ -76,6 +97,7 @@ class RunStore:
             StoreError: unwritable, foreign or corrupt directory, another configuration, or another process works in it.
         """
         store = cls(folder)
+        store.say = say
         config = redacted(config)  # as it is written, and compared
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -91,6 +113,7 @@ class RunStore:
                 store._check_config(config, set(free), set(grows))
             with disk_errors(folder):
                 (folder / "sessions").mkdir(exist_ok=True)
+            store._restore_results()
             store._repair_results()
         except BaseException:
             store.close()
@@ -142,6 +165,27 @@ class RunStore:
 
     def rows(self) -> list[Row]:
         return read_rows(self.folder)
+
+    def _restore_results(self) -> None:
+        """Write a result.json that is missing or damaged again from its line in results.jsonl; a damaged one is kept beside it."""
+        try:
+            lines = read_lines(self.folder / "results.jsonl")
+        except StoreError:
+            return
+        for line in lines:
+            try:
+                row = parse_row(json.dumps(line).encode(), "results.jsonl")
+            except StoreError:
+                continue
+            result = self.session(row.task).attempt_folder(row.attempt) / "result.json"
+            if any(folder.is_symlink() for folder in result.parents[:3]) or not result.parent.is_dir() or _is_readable(result):
+                continue
+            with disk_errors(result):
+                what = f"{result} was missing" if not os.path.lexists(result) else f"{result} was damaged (kept as {DAMAGED})"
+                if os.path.lexists(result):
+                    result.rename(result.with_name(DAMAGED))
+            write_atomic(result, strict_json(row.to_json(), indent=2) + "\n")
+            self.say(f"{what}; it is restored from results.jsonl.")
 
     def _repair_results(self) -> None:
         """Make results.jsonl say what the result.json files say (a crash may have torn or lost its last line)."""

@@ -12,7 +12,7 @@ so in its configuration and cannot be continued, replayed or learned from.
 
 from __future__ import annotations
 
-import json
+import io
 import math
 import os
 import re
@@ -27,7 +27,7 @@ import typer
 from PIL import Image
 
 from agentlab.disk import rows
-from agentlab.disk.files import inside
+from agentlab.disk.files import finite, parse_json, read_bytes, read_json
 from agentlab.disk.record import AttemptWriter
 from agentlab.disk.row import Breakage, Seconds
 from agentlab.disk.store import RunStore
@@ -107,11 +107,10 @@ def _task_folders(results: Path, done: Imported) -> Iterator[Path]:
 def _args(model: Path, done: Imported) -> dict[str, Any]:
     path = model / "args.json"
     try:
-        data = json.loads(inside(path, model).read_text(encoding="utf-8")) if path.exists() else {}
-    except (OSError, ValueError, StoreError) as error:
+        return read_json(path, model) if os.path.lexists(path) else {}
+    except StoreError as error:
         done.remarks.append(f"args.json: not read ({error})")
         return {}
-    return data if isinstance(data, dict) else {}
 
 
 def _config(model: Path, args: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -183,8 +182,8 @@ class _Task:
             if not line.strip():
                 continue
             try:
-                entry = json.loads(line)
-            except (ValueError, RecursionError):
+                entry = parse_json(line)
+            except ValueError:
                 entry = None
             if not isinstance(entry, dict):
                 self.remark(f"traj.jsonl, line {number} is incomplete")
@@ -223,24 +222,24 @@ class _Task:
         relative = Path(self.folder.parent.name) / f"{self.folder.name}.json"
         for root in (self.examples / "examples", self.examples):
             try:
-                return text(json.loads((root / relative).read_text(encoding="utf-8")).get("instruction"))
-            except FileNotFoundError:
-                continue
-            except (OSError, ValueError, AttributeError):
+                if os.path.lexists(root / relative):
+                    return text(read_json(root / relative, self.examples).get("instruction"))
+            except StoreError as error:
+                self.remark(error.message)
                 break
         self.remark("its instruction is not among the examples")
         return ""
 
     def _read(self, name: str, *, needed: bool = True) -> str:
         path = self.folder / name
-        if not path.exists():
+        if not os.path.lexists(path):
             if needed and name == "traj.jsonl":
                 self.remark("no traj.jsonl")
             return ""
         try:
-            return inside(path, self.folder).read_text(encoding="utf-8", errors="replace")
-        except (OSError, StoreError) as error:
-            self.remark(f"{name}: not read ({error})")
+            return read_bytes(path, self.folder).decode("utf-8", "replace")
+        except StoreError as error:
+            self.remark(f"{name}: not read ({error.message})")
             return ""
 
     def _screen(self, name: Any) -> str:
@@ -250,21 +249,21 @@ class _Task:
             return ""
         path = self.folder / name
         try:
-            if path.is_file():
-                return self.writer.screen(_decode(inside(path, self.folder)))
+            if os.path.lexists(path):
+                return self.writer.screen(_decode(read_bytes(path, self.folder)))
             self.remark(f"{name} is missing")
-        except (OSError, StoreError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError, SyntaxError, StoreError, MemoryError, Image.DecompressionBombError) as error:
             self.remark(f"{name}: not a screen ({error})")
         return ""
 
 
-def _decode(path: Path) -> Screenshot:
+def _decode(data: bytes) -> Screenshot:
     """A PNG, [H, W, 3] uint8."""
-    with Image.open(path, formats=["PNG"]) as image:
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
         if image.width * image.height > LARGEST:
             raise StoreError(f"it is {image.width}x{image.height}.")
         return np.asarray(image.convert("RGB"))
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and finite(value) is not None

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from agentlab.disk.files import finite
 from agentlab.disk.runs import Attempt, screen_path
 from envs import actions as act
 from envs.errors import InvalidActionError, StoreError
@@ -108,7 +109,8 @@ def text(value: Any) -> str:
 
 
 def number(value: Any) -> float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
+    known = finite(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return known if isinstance(known, int | float) else None
 
 
 def token_ids(step: Data) -> list[int]:

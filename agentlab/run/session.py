@@ -28,6 +28,7 @@ from agentlab.disk.record import AttemptWriter, load_trace
 from agentlab.disk.row import Breakage, Row, UpdateColumns
 from agentlab.disk.rows import Played
 from agentlab.disk.store import SessionStore
+from agentlab.experience.session import SessionExperience
 from agentlab.run.config import RunConfig
 from agentlab.run.worker import EnvSlot
 from envs.base import Observation, TaskEnv, TaskSpec
@@ -58,9 +59,10 @@ class Session:
         store: SessionStore,
         stop: Event,
         memory: Callable[[], dict[str, float]],
+        experience: SessionExperience | None = None,
     ) -> None:
         self.task, self.config, self.policy, self.words = task, config, policy, words
-        self.envs, self.store, self.stop, self.memory = envs, store, stop, memory
+        self.envs, self.store, self.stop, self.memory, self.experience = envs, store, stop, memory, experience
         self.seed = derive_seed(config.seed, task.id)
 
     def run(self, on_row: Callable[[Row], None]) -> None:
@@ -97,8 +99,11 @@ class Session:
         while True:
             try:
                 played = self._episode(theta, t, x, h, writer)  # ŷ_t
+                success = played.trace.score >= self.config.success_threshold  # r_t = +1 or −1, once, at the end
+                if not success and t < self.config.attempts:  # r_t = +1 or t = T_max: stop
+                    self._learn(theta, played, writer)
                 break
-            except InfrastructureError as error:
+            except InfrastructureError as error:  # in learning too: what computes an update may be a server
                 theta.discard()
                 if self.stop.wait(0.2):  # Ctrl-C reaches the browser too: that is not a failure of the machinery
                     raise Interrupted from error
@@ -108,9 +113,6 @@ class Session:
                 if len(broken) > self.config.infra_retries:
                     row = rows.broken(self.task, t, x, broken, time.perf_counter() - started)
                     return self._commit(t, row), None
-        success = played.trace.score >= self.config.success_threshold  # r_t = +1 or −1, once, at the end
-        if not success and t < self.config.attempts:  # r_t = +1 or t = T_max: stop
-            self._learn(theta, played, writer)
         over = success or t == self.config.attempts
         return self._commit(t, rows.graded(self.task, played, broken, success=success, over=over)), played
 
@@ -121,7 +123,7 @@ class Session:
         acting = False
         try:
             env = self.envs.get(self.task)
-            observation, instruction = self._begin(env, theta, t, x, h, writer)
+            observation, instruction, shown = self._begin(env, theta, t, x, h, writer)
             reset_seconds = time.perf_counter() - started
             seen = writer.observation(observation)
             over = False
@@ -142,7 +144,7 @@ class Session:
                 self.envs.renew()
             raise
         writer.end(seen, info["score"], info["ended_by"])
-        trace = Trace(instruction, steps, observation, info["score"], info["ended_by"], guidance=x, attempt=t)
+        trace = Trace(instruction, steps, observation, info["score"], info["ended_by"], guidance=shown, attempt=t)
         played = Played(trace, started, guidance=x)
         played.seconds["acting"] = sum(s.seconds["acting"] for s in steps)
         played.seconds["environment"] = reset_seconds + sum(s.seconds["environment"] for s in steps)
@@ -150,15 +152,19 @@ class Session:
 
     def _begin(
         self, env: TaskEnv, theta: PolicySession, t: int, x: str, h: History, writer: AttemptWriter
-    ) -> tuple[Observation, str]:
-        """Reset the task and tell the policy: (first observation, instruction)."""
+    ) -> tuple[Observation, str, str]:
+        """Reset the task and tell the policy: (first observation, instruction, guidance with what earlier sessions taught)."""
         theta.meet(env)
         observation, info = env.reset(options={"task": self.task})
         if self.config.history == "conversation":
             theta.converse(h)
+        examples: Sequence[tuple[str, str]] = ()
+        if self.experience is not None:
+            given = self.experience.give(theta, info["instruction"])
+            x, examples = x if h else "\n\n".join(filter(None, [given.lessons, x])), given.examples
         theta.begin(info["instruction"], guidance=x, attempt=t)
-        writer.begin(self.task, t, info["instruction"], x, env.seconds)
-        return observation, info["instruction"]
+        writer.begin(self.task, t, info["instruction"], x, env.seconds, examples)
+        return observation, info["instruction"], x
 
     def _learn(self, theta: PolicySession, played: Played, writer: AttemptWriter) -> None:
         """What is learned from a failed attempt; an axis that is off, or cannot learn, leaves x or θ as it is."""
@@ -174,7 +180,8 @@ class Session:
     def _learn_words(self, words: Retrospector, played: Played, writer: AttemptWriter, *, learn: bool) -> Sequence[float]:
         """x*_{t+1} = x_{t+1} − ∇_text L(ŷ_t)  (Alg. 1, line 14), into ``played.guidance``; returns the credit of each step."""
         started = time.perf_counter()
-        reflection = words.reflect(played.trace, words=learn)
+        trace = dataclasses.replace(played.trace, guidance=played.guidance)  # x alone, without what earlier sessions taught
+        reflection = words.reflect(trace, words=learn)
         played.guidance = reflection.guidance
         played.seconds["words"] = time.perf_counter() - started
         played.words = rows.words_columns(reflection)
@@ -308,6 +315,7 @@ def step_of(index: int, before: Observation, decision: Decision, info: Mapping[s
         tokens=decision.tokens,
         redrawn=decision.redrawn,
         redrawn_unparsable=decision.redrawn_unparsable,
+        token_ids=decision.token_ids,
     )
 
 

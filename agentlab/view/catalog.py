@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from agentlab.disk.files import disk_errors, inside, read_bytes
+from agentlab.disk.files import LARGEST, disk_errors, open_regular, read_bytes
 from agentlab.disk.names import folder_name
 from agentlab.disk.row import Row, parse_row
 from agentlab.disk.runs import Run, read_config, session_folders, session_rows
@@ -169,11 +169,11 @@ class Catalog:
         """The rows that were appended; None if the file is another one than it was."""
         if not self._read or self._results is None or stamp[0] != self._results[0] or stamp[1] < self._read:
             return None
-        with disk_errors(path), inside(path, self.folder).open("rb") as file:
+        with disk_errors(path), open_regular(path, self.folder) as file:
             file.seek(self._read - len(self._tail))
             if file.read(len(self._tail)) != self._tail:
                 return None
-            return self._parse(file.read())
+            return self._parse(file.read(LARGEST))
 
     def _reread(self, path: Path) -> set[str]:
         self._read, self._tail = 0, b""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,29 +47,33 @@ def make_app(paths: Sequence[Path]) -> FastAPI:
     async def refused(request: Request, error: LabError) -> Response:
         return PlainTextResponse(str(error), status_code=404)
 
-    @app.get("/api/index.json")
+    def get(path: str) -> Callable[[Any], Any]:
+        """Answers GET, and HEAD with the same headers."""
+        return app.api_route(path, methods=["GET", "HEAD"])
+
+    @get("/api/index.json")
     def index() -> Response:
         return _json(library.index())
 
-    @app.get("/api/{run}.json")
+    @get("/api/{run}.json")
     def one_run(run: str, since: str = "") -> Response:
         return _json(library.run(run, since))
 
-    @app.get("/api/{run}/{session}.json")
+    @get("/api/{run}/{session}.json")
     def one_session(run: str, session: str) -> Response:
         return _json(library.session(run, session))
 
-    @app.get("/api/{run}/{session}/{attempt}/{screen}")
+    @get("/api/{run}/{session}/{attempt}/{screen}")
     def one_screen(run: str, session: str, attempt: str, screen: str) -> Response:
         return FileResponse(library.screen(run, session, attempt, screen), media_type="image/webp")
 
-    @app.get("/{name}")
+    @get("/{name}")
     def page(name: str) -> Response:
         if name not in PAGES:
             raise UsageError(f"There is no page {name!r}.")
         return FileResponse(HERE / PAGES[name])
 
-    @app.get("/")
+    @get("/")
     def front() -> Response:
         return page("")
 

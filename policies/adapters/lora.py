@@ -202,7 +202,18 @@ class LoRAHead(HeadAdapter):
         A, B = by_end["A.weight"], by_end["B.weight"]
         if A.shape[0] != B.shape[1]:
             raise StoreError(f"{path} holds A {tuple(A.shape)} and B {tuple(B.shape)}, which do not belong together.")
-        scale = metadata.get("scale")
-        if scale is None:  # written by PEFT itself
-            scale = json.loads((folder / "adapter_config.json").read_text())["lora_alpha"] / A.shape[0]
-        return cls(A, B, float(scale))
+        known = metadata.get("scale")  # PEFT itself writes none
+        scale = float(known) if known is not None else _peft_alpha(folder / "adapter_config.json") / A.shape[0]
+        return cls(A, B, scale)
+
+
+def _peft_alpha(path: Path) -> float:
+    """lora_alpha, as PEFT writes it.
+
+    Raises:
+        StoreError: the file cannot be read, or has no such number.
+    """
+    try:
+        return float(json.loads(path.read_text(encoding="utf-8"))["lora_alpha"])
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
+        raise StoreError(f"{path} has no lora_alpha that can be read ({type(error).__name__}).") from error

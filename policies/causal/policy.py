@@ -14,12 +14,13 @@ from envs.actions import Action, Answer, Finished, Invalid
 from envs.answers import after_thought, answer_key
 from envs.base import Modality, Observation, TaskSpec
 from envs.errors import UsageError
-from policies.base import MAX_REDRAWS, Decision, PastAttempt, Policy, SamplingConfig
-from policies.causal.engine import TextEngine
+from policies.backbone import ReadingBackbone
+from policies.base import MAX_REDRAWS, Decision, PastAttempt, SamplingConfig
 from policies.causal.settings import CausalSettings
 from policies.generation import Generation, Prompt, Request
 from policies.learned import LearnedSession
 from policies.learner import HeadLearner
+from policies.prior.policy import StartingPolicy
 from policies.prompts import ChatMessage
 from policies.sampling import seed_of
 
@@ -37,7 +38,7 @@ FORMATS = {
 """How an answer is to be given, by the task's kind."""
 
 
-class CausalPolicy(Policy):
+class CausalPolicy(StartingPolicy):
     """One frozen chat model; its sessions differ in conversation, guidance and head adapter.
 
     Args:
@@ -49,14 +50,15 @@ class CausalPolicy(Policy):
 
     adaptable = True
     converses = True
+    takes_examples = True
     needs: frozenset[Modality] = frozenset({"text"})
 
-    def __init__(self, name: str, engine: TextEngine, settings: CausalSettings, sampling: SamplingConfig) -> None:
+    def __init__(self, name: str, engine: ReadingBackbone, settings: CausalSettings, sampling: SamplingConfig) -> None:
         self.name, self.settings, self.sampling = name, settings, sampling
-        self._engine: TextEngine | None = engine
+        self._engine: ReadingBackbone | None = engine
 
     @property
-    def engine(self) -> TextEngine:
+    def engine(self) -> ReadingBackbone:
         if self._engine is None:
             raise UsageError(f"The policy {self.name} is closed.")
         return self._engine
@@ -82,7 +84,10 @@ class CausalPolicy(Policy):
     def memory(self) -> dict[str, float]:
         if self._engine is None or self._engine.device.type != "cuda":
             return {}
-        return {"gpu_peak": torch.cuda.max_memory_allocated(self._engine.device) / 2**20}
+        peaks = [
+            torch.cuda.max_memory_allocated(number) for number in range(torch.cuda.device_count())
+        ]  # it may be spread over several
+        return {"gpu_peak": sum(peaks) / 2**20}
 
     def close(self) -> None:
         self._engine = None
@@ -95,7 +100,7 @@ class CausalSession(LearnedSession):
     said to the failed attempt, else nothing.  Fresh, the question stands alone with the guidance after it.
     """
 
-    engine: TextEngine
+    engine: ReadingBackbone
 
     def __init__(self, policy: CausalPolicy, task: TaskSpec, *, seed: int, learner: HeadLearner | None) -> None:
         super().__init__(policy.engine, learner)
@@ -107,8 +112,12 @@ class CausalSession(LearnedSession):
         self.history: list[tuple[str, str]] = []  # (what the environment said, reply) of this attempt
         self._said: set[str] = set()
         self._said_now: set[str] = set()
+        self._own_examples: tuple[tuple[str, str], ...] = ()  # solved by earlier sessions, after those that the task brings
 
     # -- the conversation --------------------------------------------------------------------------------------------------------
+    def show(self, examples: Sequence[tuple[str, str]]) -> None:
+        self._own_examples = tuple(examples)
+
     def converse(self, history: Sequence[PastAttempt]) -> None:
         self.past = tuple(history)
 
@@ -131,7 +140,7 @@ class CausalSession(LearnedSession):
         found: list[ChatMessage] = []
         if self.settings.system is not None:
             found.append({"role": "system", "content": self.settings.system})
-        for question, answer in self.task.options.get("examples", ())[: self.settings.shots]:
+        for question, answer in (*self.task.options.get("examples", ())[: self.settings.shots], *self._own_examples):
             found += _turn("user", question), _turn("assistant", answer)
         if self.past:
             found += self._earlier()
@@ -217,8 +226,7 @@ class CausalSession(LearnedSession):
         )
 
     def _submit(self, prompt: Prompt, sampling: SamplingConfig, seed: int) -> Generation:
-        adapter = self.learner.adapter if self.learner else None
-        return self.engine.submit(Request(prompt, sampling, seed, adapter, capture=self.learner is not None))
+        return self.engine.submit(Request(prompt, sampling, seed, self.adapter, capture=self.learner is not None))
 
     def _prompt(self, messages: list[ChatMessage]) -> Prompt:
         return self.engine.chat(messages, **self.policy.template())
@@ -255,7 +263,7 @@ class CausalSession(LearnedSession):
         for number, (observation, text) in enumerate(steps):
             said = observation.get("text", "")
             y: Tensor = self.engine.known(drawn[number]) if drawn[number] else self.engine.tokens(text)
-            score = self.engine.score(self._prompt(self.messages(said)), y, self.learner.adapter if self.learner else None)
+            score = self.engine.score(self._prompt(self.messages(said)), y, self.adapter)
             found.append(float(score.logprobs.sum()))
             self._record(Generation(text, y, score.hidden, score.logprobs, "stop", 0))
             self.history.append((said, text))

@@ -1,4 +1,4 @@
-"""A checkpoint of a known family, running in this process."""
+"""A checkpoint of a known family, on an engine in this process or a server."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ from torch import Tensor
 
 from envs.base import Observation, TaskSpec, picture
 from envs.errors import AdaptationError, PolicyError, UsageError
-from policies.base import Policy, SamplingConfig, Update
-from policies.engine import Engine, Generation, Request
+from policies.backbone import SeeingBackbone
+from policies.base import SamplingConfig, Update
 from policies.families.base import Family
 from policies.families.messages import Message, Platform, message
 from policies.families.session import Draw, ProtocolSession, description
 from policies.families.settings import FamilySettings
+from policies.generation import Generation, Request
 from policies.learner import HeadLearner
+from policies.prior.policy import StartingPolicy
+from policies.prior.session import StartingSession
 
 
-class ModelPolicy(Policy):
+class ModelPolicy(StartingPolicy):
     """One frozen backbone; its sessions differ in history, guidance and head adapter.
 
     Args:
@@ -42,17 +45,17 @@ class ModelPolicy(Policy):
     def __init__(
         self,
         name: str,
-        engine: Engine,
+        engine: SeeingBackbone,
         family: Family,
         settings: FamilySettings,
         sampling: SamplingConfig,
         platform: Platform | None = None,
     ) -> None:
         self.name, self.family, self.settings, self.sampling, self.platform = name, family, settings, sampling, platform
-        self._engine: Engine | None = engine
+        self._engine: SeeingBackbone | None = engine
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> SeeingBackbone:
         if self._engine is None:
             raise UsageError(f"The policy {self.name} is closed.")
         return self._engine
@@ -73,13 +76,16 @@ class ModelPolicy(Policy):
     def memory(self) -> dict[str, float]:
         if self._engine is None or self._engine.device.type != "cuda":
             return {}
-        return {"gpu_peak": torch.cuda.max_memory_allocated(self._engine.device) / 2**20}
+        peaks = [
+            torch.cuda.max_memory_allocated(number) for number in range(torch.cuda.device_count())
+        ]  # it may be spread over several
+        return {"gpu_peak": sum(peaks) / 2**20}
 
     def close(self) -> None:
         self._engine = None
 
 
-class ModelSession(ProtocolSession):
+class ModelSession(ProtocolSession, StartingSession):
     """One task: its attempts' history, and its head adapter if the weights adapt."""
 
     def __init__(self, policy: ModelPolicy, task: TaskSpec, *, seed: int, learner: HeadLearner | None) -> None:
@@ -104,8 +110,7 @@ class ModelSession(ProtocolSession):
 
     def _draw(self, messages: list[Message], sampling: SamplingConfig, seed: int) -> Draw:
         prompt = self.engine.prompt(messages, self.settings.min_pixels, self.settings.max_pixels)
-        adapter = self.learner.adapter if self.learner else None
-        reply = self.engine.submit(Request(prompt, sampling, seed, adapter, capture=self.learner is not None))
+        reply = self.engine.submit(Request(prompt, sampling, seed, self.adapter, capture=self.learner is not None))
         logprob, size = float(reply.logprobs.sum()), prompt.images[-1].size
         logprobs = tuple(round(value, 6) for value in reply.logprobs.tolist())
         return Draw(reply.text, len(reply.tokens), logprob, size, reply, tuple(reply.tokens.tolist()), logprobs)
@@ -125,7 +130,7 @@ class ModelSession(ProtocolSession):
             screen = Image.fromarray(picture(observation))
             prompt = self.engine.prompt(self.messages(screen), self.settings.min_pixels, self.settings.max_pixels)
             y = self.engine.known(drawn[number]) if drawn[number] else self.engine.tokens(text)
-            score = self.engine.score(prompt, y, self.learner.adapter if self.learner else None)
+            score = self.engine.score(prompt, y, self.adapter)
             found.append(float(score.logprobs.sum()))
             reply = Generation(text, y, score.hidden, score.logprobs, "stop", 0)
             self._keep(Draw(text, len(y), found[-1], prompt.images[-1].size, reply), number)

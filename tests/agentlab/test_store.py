@@ -101,8 +101,30 @@ def test_a_corrupt_config_is_refused(folder, content):
     assert len(read_rows(folder)) == 3
 
 
-def test_a_corrupt_result_is_named(folder):
+@pytest.mark.parametrize("attempt", [1, 2])
+@pytest.mark.parametrize("damage", ["torn", "removed", "pipe", "folder"])
+def test_a_result_that_is_lost_is_restored_from_its_line(folder, attempt, damage):
+    path = folder / f"sessions/a_1/attempt_{attempt:02d}/result.json"
+    whole = path.read_text()
+    path.unlink()
+    if damage == "torn":
+        path.write_text(whole[:40])
+    elif damage == "pipe":
+        os.mkfifo(path)
+    elif damage == "folder":
+        path.mkdir()
+    assert "attempt_0" in read_run(folder).problems[0]
+    said = []
+    store = RunStore.open(folder, CONFIG, say=said.append)
+    assert path.read_text() == whole and len(store.rows()) == 3
+    assert len(said) == 1 and str(path) in said[0] and "restored" in said[0]
+    assert (path.with_name("result.json.damaged").exists()) is (damage != "removed")
+    store.close()
+
+
+def test_a_corrupt_result_without_a_line_is_named(folder):
     (folder / "sessions/a_1/attempt_01/result.json").write_text("{")
+    (folder / "results.jsonl").unlink()
     with pytest.raises(StoreError, match="attempt_01"):
         open_store(folder)
 
@@ -240,6 +262,7 @@ def test_a_run_of_the_schema_before_is_refused_in_one_sentence(folder):
 def test_nothing_that_holds_a_result_is_removed(folder):
     """The result of attempt 1 is lost and attempt 2 has its: both are set aside, and the session begins again."""
     (folder / "sessions/a_1/attempt_01/result.json").unlink()
+    (folder / "results.jsonl").unlink()
     store = open_store(folder)
     session = store.session("a_1")
     assert session.rows() == [] and "later attempts" in read_run(folder).problems[0]

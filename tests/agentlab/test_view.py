@@ -144,6 +144,13 @@ def test_screens_are_served_as_images_and_nothing_else_is(client, runs):
     assert client.post("/api/index.json").status_code == 405
 
 
+def test_head_is_answered_like_get_without_a_body(client):
+    for address in ("/", "/style.css", "/api/index.json"):
+        head, get = client.head(address), client.get(address)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-type"] == get.headers["content-type"]
+
+
 def test_another_host_name_is_refused(client):
     assert client.get("/api/index.json", headers={"host": "evil.example"}).status_code == 400
 
@@ -361,6 +368,20 @@ def test_the_live_page(page, address, runs):
     page.goto("about:blank")
     page.goto(address_of_place)
     expect(page.locator("#title")).to_have_text("click-d_1")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_is_wider_than_the_screen_and_long_words_wrap(page, address, width):
+    page.set_viewport_size({"width": width, "height": 844})
+    page.goto(address)
+    page.get_by_role("combobox").select_option(label="good: 2 of 3 solved")
+    expect(page.locator(".attempt svg")).to_have_count(3)
+    page.evaluate("for (const p of document.querySelectorAll('#title, #instruction, .thought')) p.textContent = 'x'.repeat(3000)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator(".attempt").first.bounding_box()["width"] >= min(width - 40, 340)
+    if folder := os.environ.get("AGENTLAB_SCREENSHOTS"):
+        page.screenshot(path=f"{folder}/view-{width}.png", full_page=True)
 
 
 @pytest.mark.browser

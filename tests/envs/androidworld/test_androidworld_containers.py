@@ -95,7 +95,7 @@ def test_the_recipe_builds_and_our_layer_finds_what_it_made(image):
     """Upstream's package under our constraints, the unpacked archives, the phone's files in the home of a user without rights."""
 
     def ran(*command):
-        return image.containers.run(NAMES[1], list(command), entrypoint="", remove=True).decode().strip()
+        return image.containers.run(NAMES[1], list(command[1:]), entrypoint=[command[0]], remove=True).decode().strip()
 
     script = "import android_world, android_env.loader, cv2, fastapi, grpc, numpy, PIL; print(numpy.__version__)"
     assert ran("python3", "-c", script) == "1.26.3"
