@@ -26,6 +26,8 @@ def register(name: str, method: Method) -> None:
 register("rosa", Method(RosaConfig, "policies.rosa.step:rosa_step"))
 register("rl", Method(RLConfig, "policies.rl.step:policy_gradient_step"))
 register("slot", Method(SlotConfig, "policies.slot.step:slot_step"))
+OURS = tuple(_METHODS)
+"""Methods of this package: the only ones that a name from elsewhere may choose."""
 
 
 def method_named(name: str) -> Method:

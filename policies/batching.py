@@ -53,6 +53,17 @@ class Batcher(Generic[Question, Result]):
             self._acting.discard(session)
             self._changed.notify_all()
 
+    @property
+    def acting(self) -> int:
+        """Sessions that are in an attempt."""
+        with self._changed:
+            return len(self._acting)
+
+    def limit(self, max_batch: int) -> None:
+        """Collect no more than ``max_batch`` from now on: more has turned out not to fit into memory."""
+        with self._changed:
+            self._max_batch = min(self._max_batch, max_batch)
+
     def submit(self, question: Question) -> Result:
         """Block until the batch with ``question`` has run; an error of the batch is raised in each of its callers."""
         ticket: _Ticket[Question, Result] = _Ticket(question)

@@ -138,6 +138,17 @@ def describe_folder(folder: Path) -> Described:
     return checkpoint
 
 
+def described_as(name: str, folder: Path) -> Described:
+    """What the checkpoint ``name`` says of itself, whose small files are in ``folder``.
+
+    Raises:
+        PolicyError: they are not a checkpoint's, or not of one that the engine runs.
+    """
+    config = _json_object(folder / "config.json")
+    declared = _json_object(folder / SETTINGS_FILE) if (folder / SETTINGS_FILE).is_file() else {}
+    return _checked(Described(name, config, _names(Path(name), config), declared))
+
+
 def describe_remote(source: str) -> Described:
     """What a checkpoint on the hub (or in its local cache) says of itself.
 
@@ -222,7 +233,7 @@ def load_engine(
         raise UsageError(f"Device {device!r} asked for, but torch finds no GPU.", "Use model.device=cpu.")
     placement: dict[str, Any] = {"device_map": "auto"} if device == "auto" else {}
     try:
-        processor = _load_processor(source)
+        processor = load_processor(source)
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             source,
             dtype=getattr(torch, dtype),
@@ -241,7 +252,8 @@ def load_engine(
     return Engine(model.eval(), processor, max_batch=max_batch, window_s=window_s, vision_cache_mb=vision_cache_mb)
 
 
-def _load_processor(source: str) -> Any:
+def load_processor(source: str) -> Any:
+    """The processor of a checkpoint folder or a hub id."""
     from transformers import AutoProcessor
 
     path = Path(source) / "preprocessor_config.json"

@@ -9,6 +9,7 @@ b rows of a batch · L prompt length after left padding · T tokens generated ·
 from __future__ import annotations
 
 import inspect
+import re
 import threading
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -18,16 +19,18 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from envs.errors import AdaptationError, PolicyError
+from policies.base import Passes
 from policies.batching import Batcher
-from policies.generation import BatchRow, FirstPass, Generation, Prompt, Request, Score
+from policies.generation import BatchRow, FirstPass, Generation, Prompt, Request, Score, Search
 from policies.head import HeadAdapter, head_hooks
 from policies.learner import HeadLearner
 from policies.methods import WeightsConfig
 from policies.prompts import VisionPrompts, stop_ids_of
 from policies.sampler import Sampler
+from policies.tree_engine import Read, TreeEngine, is_out_of_memory
 from policies.vision_cache import VisionCache
 
-__all__ = ["Engine", "Generation", "Prompt", "Request", "Score"]
+__all__ = ["Engine", "Generation", "Prompt", "Request", "Score", "Search"]
 
 KEEP_SHARE = 0.75
 """Rows of a batch that are finished leave it once no more than this share is still being written."""
@@ -36,7 +39,7 @@ SCORE_ROWS = 128
 """Tokens scored at a time: their logits over a vocabulary of 152,064 take 78 MB."""
 
 
-class Engine(VisionPrompts):
+class Engine(VisionPrompts, TreeEngine):
     """One frozen backbone shared by all sessions.
 
     Args:
@@ -45,7 +48,8 @@ class Engine(VisionPrompts):
         processor: Its processor; the tokenizer pads on the left.
         max_batch: Rows generated together at most.
         window_s: How long a batch waits for sessions that are known to be acting.
-        vision_cache_mb: Memory for what the vision tower made of screenshots that come again.
+        vision_cache_mb: Memory for what the vision tower made of screenshots that come again; more where the sessions in flight need
+            more for theirs, up to a quarter of a GPU. 0 keeps none.
     """
 
     def __init__(
@@ -64,7 +68,7 @@ class Engine(VisionPrompts):
         keep_head_resident(model)
         self._input_device = execution_device(model.get_input_embeddings())
         self._lock = threading.Lock()  # one pass at a time: the hooks sit on the shared head
-        self.batcher: Batcher[Request, Generation] = Batcher(self.generate, max_batch=max_batch, window_s=window_s)
+        self.batcher: Batcher[Request | Search, Generation] = Batcher(self._answer, max_batch=max_batch, window_s=window_s)
 
     @property
     def device(self) -> torch.device:
@@ -92,23 +96,32 @@ class Engine(VisionPrompts):
 
     # -- prompts -----------------------------------------------------------------------------------------------------------------
     def _encode(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
-        images = [image for prompt in prompts for image in prompt.images]
+        """What the processor makes of the prompts but for their pixels, which only pictures that are not remembered need."""
+        patches = [(1, image.height // self.patch_size, image.width // self.patch_size) for p in prompts for image in p.images]
+        token, cell = self.processor.image_token, (self.factor // self.patch_size) ** 2
+        counts = iter([rows * columns // cell for _, rows, columns in patches])
+        texts = [re.sub(re.escape(token), lambda _: token * next(counts), prompt.text) for prompt in prompts]
         with self._tokenizer_lock:
-            encoded = self.processor(
-                text=[p.text for p in prompts],
-                images=images or None,
-                padding=True,
-                return_tensors="pt",
-                images_kwargs={"do_resize": False},  # resized in prompt(), to the size that the coordinates refer to
-            )
+            found = self.tokenizer(texts, padding=True, return_tensors="pt")
+            image_id = self.tokenizer.convert_tokens_to_ids(token)
+        encoded = {"input_ids": found["input_ids"], "attention_mask": found["attention_mask"]}
+        if patches:
+            encoded |= {"mm_token_type_ids": (encoded["input_ids"] == image_id).long(), "image_grid_thw": torch.tensor(patches)}
         return {name: value.to(self._input_device) for name, value in encoded.items()}
+
+    def _pixels(self, images: list[Any]) -> Tensor:
+        """Pixels of pictures for the vision tower [Σ patches, values of a patch], at the size that they have."""
+        made: Tensor = self.processor.image_processor(images=images, do_resize=False, return_tensors="pt")["pixel_values"]
+        return made.to(self._input_device)
 
     def _seen(self, prompts: Sequence[Prompt], encoded: dict[str, Tensor]) -> dict[str, Any]:
         """What the model is given of the pictures: the vision tower's features, computed or remembered."""
         images = [image for prompt in prompts for image in prompt.images]
         if not images:
             return {}
-        return {"mm_encoder_outputs": self.vision.features(images, encoded["pixel_values"], encoded["image_grid_thw"]).as_outputs()}
+        most = max(len(prompt.images) for prompt in prompts)
+        features = self.vision.features(images, encoded["image_grid_thw"], self._pixels, in_flight=most * self.batcher.acting)
+        return {"mm_encoder_outputs": features.as_outputs()}
 
     def _positions(self, encoded: dict[str, Tensor]) -> Tensor:
         """Rotary positions [3, b, L] (time, height, width); of padding, 0."""
@@ -124,9 +137,14 @@ class Engine(VisionPrompts):
         return positions
 
     # -- generation --------------------------------------------------------------------------------------------------------------
-    def submit(self, request: Request) -> Generation:
+    def submit(self, request: Request | Search) -> Generation:
         """The reply to ``request``, generated together with what other threads ask at the same time."""
         return self.batcher.submit(request)
+
+    def _answer(self, asked: Sequence[Request | Search]) -> list[Generation]:
+        """Draws share their passes; every search has its own, so that what it finds depends on nobody else's."""
+        drawn = iter(self.generate([r for r in asked if isinstance(r, Request)]))
+        return [next(drawn) if isinstance(one, Request) else self.search(one) for one in asked]
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
         """Replies of one batch, in the order of ``requests``; a batch that does not fit into memory is halved.
@@ -134,11 +152,13 @@ class Engine(VisionPrompts):
         Raises:
             PolicyError: not even one row fits into memory, or the logits are not numbers.
         """
+        if not requests:
+            return []
         try:
             with self._lock:
                 return self._generate(requests)
         except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if len(requests) == 1:
                 raise PolicyError(
@@ -147,6 +167,7 @@ class Engine(VisionPrompts):
                 ) from error
         self._make_room()
         half = len(requests) // 2
+        self.batcher.limit(max(1, half))  # it would not fit the next time either
         return self.generate(requests[:half]) + self.generate(requests[half:])
 
     def _make_room(self) -> None:
@@ -164,6 +185,7 @@ class Engine(VisionPrompts):
         sampler = Sampler([r.sampling for r in requests], [r.seed for r in requests], prompts)
         rows = [BatchRow(r.sampling.max_new_tokens, self.stop_ids) for r in requests]
         step_inputs, positions, next_position = pass_.inputs, pass_.positions, pass_.next_position
+        first, read = True, dict[int, Read]()  # prompts that may be gone back to
         live = list(range(len(rows)))  # the rows that are still in the batch
         hidden: list[list[Tensor]] = [[] for _ in rows]
         with head_hooks(self.model.lm_head, [r.adapter for r in requests], capture=any(r.capture for r in requests)) as tap:
@@ -186,9 +208,15 @@ class Engine(VisionPrompts):
                     for i, h in zip(live, tap.hidden.pop(), strict=True):
                         if requests[i].capture and not rows[i].finish:
                             hidden[i].append(h)
-                if pass_.after is not None:
-                    pass_.after()
-                    pass_.after = None
+                if first:
+                    read = {
+                        i: Read.row(cache, i, mask, pass_, logits[i], hidden[i])
+                        for i, r in enumerate(requests)
+                        if r.exclusion is not None
+                    }
+                    if pass_.after is not None:
+                        pass_.after()
+                    first = False
                 for i, token, logprob in zip(live, tokens.tolist(), chosen.tolist(), strict=True):
                     rows[i].add(token, logprob)
                 going = [at for at, i in enumerate(live) if not rows[i].finish]
@@ -207,7 +235,8 @@ class Engine(VisionPrompts):
                 next_position = next_position + 1
                 mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
         sizes = pass_.prompt_tokens
-        return [self._generation(row, hidden[i] if requests[i].capture else None, sizes[i]) for i, row in enumerate(rows)]
+        made = [self._generation(row, hidden[i] if requests[i].capture else None, sizes[i]) for i, row in enumerate(rows)]
+        return [self._redrawn(requests[i], one, read[i]) if i in read else one for i, one in enumerate(made)]
 
     def _first_pass(self, requests: Sequence[Request]) -> FirstPass:
         """What the model is called with to read the prompts."""
@@ -234,6 +263,7 @@ class Engine(VisionPrompts):
             logprobs=torch.tensor(row.logprobs),
             finish=row.finish,
             prompt_tokens=prompt_tokens,
+            passes=Passes(len(row.tokens), 1),
         )
 
     # -- teacher forcing -----------------------------------------------------------------------------------------------------------
@@ -247,7 +277,7 @@ class Engine(VisionPrompts):
             with self._lock:
                 return self._score(prompt, tokens.to(self._input_device), adapter)
         except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise AdaptationError(f"Out of memory on {self.device} while scoring a reply.", "Use adapt.score_under=raw.") from error
 
@@ -307,7 +337,3 @@ def keep_head_resident(model: Any) -> None:
             "This checkpoint's head (lm_head) is quantised: adapters and log-probabilities need its weights.",
             "Use a checkpoint whose quantisation leaves lm_head out.",
         )
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

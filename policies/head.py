@@ -21,7 +21,7 @@ class HeadTap:
 
     Attributes:
         adapters: One per row of the next batch.
-        hidden: One [b, d] tensor per call, the last position of every row.
+        hidden: One [b, d] tensor per call, the last position of every row; or [b, n, d], all of them.
     """
 
     adapters: list[HeadAdapter | None]
@@ -45,10 +45,27 @@ def row_groups(adapters: Sequence[HeadAdapter | None]) -> list[tuple[HeadAdapter
     return list(groups.values())
 
 
+HALF = (torch.bfloat16, torch.float16)
+CHUNK = 8192
+
+
+def wide_logits(weight: Tensor, x: Tensor) -> Tensor:
+    """W h in float32, [..., V], of half-precision ``weight`` [V, d] and ``x`` [..., d].
+
+    In bf16 a logit near 20 is one of few numbers, 0.125 apart: the most probable tokens would often tie.
+    """
+    flat = x.reshape(-1, x.shape[-1]).to(weight.device)
+    if weight.is_cuda:  # accumulated in float32 and left so, without a wide copy of W
+        logits = torch.mm(flat, weight.T, out_dtype=torch.float32)
+    else:
+        logits = torch.cat([flat.float() @ part.float().T for part in weight.split(CHUNK)], dim=1)
+    return logits.reshape(*x.shape[:-1], -1)
+
+
 def add_deltas(weight: Tensor, x: Tensor, logits: Tensor, groups: Sequence[tuple[HeadAdapter, list[int]]]) -> Tensor:
     """``logits`` [b, ..., V] plus each row's own delta, for the head's input ``x`` [b, ..., d]."""
-    # In bf16 a logit near 20 moves in steps of 0.125: the sum is kept in float32, or small updates would be rounded away.
-    wide = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits.clone()
+    # The sum is kept in float32, or small updates would be rounded away.
+    wide = logits.float() if logits.dtype in HALF else logits.clone()
     for adapter, rows in groups:
         index = torch.tensor(rows, device=x.device)
         hidden = x.index_select(0, index).to(weight.device)  # [k, ..., d]; spread over devices, x may come from another
@@ -60,12 +77,15 @@ def add_deltas(weight: Tensor, x: Tensor, logits: Tensor, groups: Sequence[tuple
 
 
 @contextlib.contextmanager
-def head_hooks(lm_head: nn.Linear, adapters: Sequence[HeadAdapter | None], *, capture: bool) -> Iterator[HeadTap]:
+def head_hooks(
+    lm_head: nn.Linear, adapters: Sequence[HeadAdapter | None], *, capture: bool, every: bool = False
+) -> Iterator[HeadTap]:
     """Adapt and observe the head while the block runs.
 
     Row i of every batch the head is called with gets the logits of ``adapters[i]`` (None: the frozen head), at every
     position, so that generation ([b, 1, d]) and teacher forcing ([b, T, d]) see the same policy.  With ``capture`` the
-    tap collects what the head received at the last position of each call: while generating, exactly the rows of H.
+    tap collects what the head received at the last position of each call: while generating, exactly the rows of H; with ``every``, at
+    all positions ([b, n, d]).
     The hooks sit on the shared head: one block at a time, and no other caller of the model meanwhile.
 
     Raises:
@@ -78,11 +98,15 @@ def head_hooks(lm_head: nn.Linear, adapters: Sequence[HeadAdapter | None], *, ca
         if x.shape[0] != (given := len(tap.adapters)):
             raise PolicyError(f"The head got a batch of {x.shape[0]} rows, but {given} adapters were given, one per row.")
         if capture:
-            last = x[:, -1, :] if x.ndim == 3 else x
+            last = x[:, -1, :] if x.ndim == 3 and not every else x
             tap.hidden.append(last.detach().clone())  # a clone: the view would keep the whole pass's activations alive
 
     def after(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-        return add_deltas(lm_head.weight, args[0], output, tap.groups) if tap.groups else None
+        half = output.dtype in HALF
+        logits = wide_logits(lm_head.weight, args[0]) if half else output
+        if tap.groups:
+            return add_deltas(lm_head.weight, args[0], logits, tap.groups)
+        return logits if half else None
 
     with contextlib.ExitStack() as stack:
         for handle in (lm_head.register_forward_pre_hook(before), lm_head.register_forward_hook(after)):

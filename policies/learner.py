@@ -7,7 +7,7 @@ import json
 import math
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +52,19 @@ class Past:
     tokens: Tensor
     margins: Replayed
 
+    def tensors(self) -> dict[str, Tensor]:
+        """As they are kept in a file or sent."""
+        return {"hidden": self.hidden, "tokens": self.tokens, "margin": self.margins.margin, "moved": self.margins.moved}
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Tensor]) -> Past | None:
+        """What :meth:`tensors` gave; None of nothing."""
+        return cls(kept["hidden"].clone(), kept["tokens"], Replayed(kept["margin"], kept["moved"])) if kept else None
+
+
+Capture = list[tuple[Tensor, Tensor]]
+"""(H [n, d], y [n]) of every reply of an attempt, in order."""
+
 
 class HeadLearner:
     """The adapter of one session before a shared head W [V, d], and what was captured of the attempt in flight.
@@ -79,6 +92,11 @@ class HeadLearner:
     def adapter(self) -> HeadAdapter | None:
         """The adapter to act with; None before the first accepted update."""
         return self._adapter
+
+    @property
+    def device(self) -> torch.device:
+        """Where the adapter is."""
+        return self.weight.device
 
     @property
     def wants_coordinates(self) -> bool:
@@ -126,9 +144,44 @@ class HeadLearner:
         while self.captured_bytes - self._on_accelerator() > self.config.host_mb * MB and len(self._pieces) > 1:
             self._dropped += len(self._pieces.pop(0).tokens)
 
-    def capture(self) -> list[tuple[Tensor, Tensor]]:
+    def capture(self) -> Capture:
         """(H [n, d], y [n]) of every reply of the attempt in flight, in order."""
         return [(piece.hidden, piece.tokens) for piece in self._pieces]
+
+    def capture_by_step(self, pieces: int = 1) -> list[list[tuple[Tensor, Tensor]]]:
+        """:meth:`capture`, the parts of one reply together, where each was recorded as ``pieces`` steps."""
+        found: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        for piece in self._pieces:
+            found.setdefault(piece.step // pieces, []).append((piece.hidden, piece.tokens))
+        return list(found.values())
+
+    def start(self, adapter: HeadAdapter) -> None:
+        """θ₁: begin from ``adapter``; nothing if the session has one already (it was loaded).
+
+        Raises:
+            UsageError: it is not of the mode that this learner moves.
+        """
+        if type(adapter) is not adapter_class(self.config.mode):
+            raise UsageError(
+                f"A session that adapts {self.config.mode} cannot start from a {type(adapter).__name__}.",
+                "Use adapt.weights.mode=lora, or experience.weights.scope=off.",
+            )
+        if self._adapter is None:
+            self._adapter = adapter
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """What was recorded of the attempt in flight."""
+        return tuple(self._pieces)
+
+    @property
+    def past(self) -> Past | None:
+        """What is replayed of earlier attempts; None if nothing is."""
+        return self._past
+
+    def resume(self, adapter: HeadAdapter | None, past: Past | None) -> None:
+        """Go on from an adapter, and from what is replayed with it."""
+        self._adapter, self._past = adapter, past
 
     def _on_accelerator(self) -> int:
         return sum(piece.hidden.nbytes for piece in self._pieces if piece.hidden.device.type != "cpu")
@@ -139,15 +192,17 @@ class HeadLearner:
 
     # ----------------------------------------------------------------------------------------- between two attempts
 
-    def update(self, rewards: Sequence[float]) -> Update:
+    def update(self, rewards: Sequence[float], guided: Capture | None = None) -> Update:
         """Learn from the captured attempt.  ``rewards``: one r in [-1, 1] per step.  The capture is dropped in every case.
+
+        ``guided``: the same replies as they look under the new guidance, for a method that is :attr:`MethodConfig.guided`.
 
         Raises:
             AdaptationError: nothing was captured, a step has no reward or an impossible one, or NaN/Inf anywhere; θ is unchanged.
         """
         start, peak = time.perf_counter(), peak_memory_mb(self.weight)
         try:
-            head, episode = self._attempt(rewards)
+            head, episode = self._attempt(rewards, guided)
             if not bool((episode.rewards != 0).any()):
                 learned = Learned(None, {"T": head.T, "reason": "every reward is 0"})
             else:
@@ -159,9 +214,7 @@ class HeadLearner:
             self.discard()
         seconds = time.perf_counter() - start
         if new is not None:
-            self._previous, self._adapter, self._can_roll_back = self._adapter, new, True
-            self._past_before, self._past = self._past, past
-            self.updates += 1
+            self._accept(new, past)
         now = peak_memory_mb(self.weight)
         numbers = learned.numbers | {
             "tokens_dropped": dropped,
@@ -173,6 +226,12 @@ class HeadLearner:
             "extra_memory_mb": round(max(0.0, now - peak), 1),
         }
         return Update(self.config.method, new is not None, seconds, numbers, replies)
+
+    def _accept(self, new: HeadAdapter, past: Past | None) -> None:
+        """Act with ``new`` from now on."""
+        self._previous, self._adapter, self._can_roll_back = self._adapter, new, True
+        self._past_before, self._past = self._past, past
+        self.updates += 1
 
     def _replies(self, head: HeadPass, episode: Episode) -> tuple[ReplyTokens, ...]:
         """What the update just made did to every token: from its own check, which has seen them all unless some were dropped."""
@@ -205,7 +264,7 @@ class HeadLearner:
             )
         return {short: float(numbers.get(name, 0.0)) for short, name in RESIDUAL.items()}
 
-    def _attempt(self, rewards: Sequence[float]) -> tuple[HeadPass, Episode]:
+    def _attempt(self, rewards: Sequence[float], guided: Capture | None = None) -> tuple[HeadPass, Episode]:
         """The capture as H [T, d], y [T] and the rewards of its tokens."""
         if not self._pieces:
             raise AdaptationError("No tokens of this attempt were captured.", "Act before adapting.")
@@ -223,15 +282,16 @@ class HeadLearner:
         frame = _joined([piece.frame for piece in self._pieces])
         r = torch.tensor(list(rewards), dtype=torch.float64)[steps]
         memory, past = self.config.memory_mb, self._past
+        teacher = None if guided is None else self._guided(guided, tokens)
         if len(tokens) > self.config.max_tokens:
             # A T×T system of all of them would not fit: the most decided tokens have least to say (their π̃ − p is near 0).
             margin = HeadPass(self.weight, hidden, tokens, memory_mb=memory).moments(self._adapter).margin
             chosen = margin.argsort(stable=True)[: self.config.max_tokens].sort().values.cpu()
             self._dropped += len(tokens) - len(chosen)
             hidden, tokens, steps, r = hidden[chosen.to(device)], tokens[chosen], steps[chosen], r[chosen]
-            coordinates, frame = (None if mark is None else mark[chosen] for mark in (coordinates, frame))
+            coordinates, frame, teacher = (None if mark is None else mark[chosen] for mark in (coordinates, frame, teacher))
         if past is None:
-            return HeadPass(self.weight, hidden, tokens, memory_mb=memory), Episode(r, steps, coordinates, frame)
+            return HeadPass(self.weight, hidden, tokens, memory_mb=memory), Episode(r, steps, coordinates, frame, guided=teacher)
         n = min(len(past.tokens), self.config.max_tokens - len(tokens))  # the newest ones, which stand first
         margins = Replayed(past.margins.margin[:n], past.margins.moved[:n])
         hidden = torch.cat([hidden, past.hidden[:n].to(device, hidden.dtype)])
@@ -239,9 +299,19 @@ class HeadLearner:
         coordinates, frame = (None if mark is None else torch.cat([mark, none]) for mark in (coordinates, frame))
         episode = Episode(
             torch.cat([r, r.new_zeros(n)]), torch.cat([steps, steps.new_full((n,), int(steps.max()) + 1)]), coordinates,
-            frame, margins if n else None,
+            frame, margins if n else None, teacher,
         )  # fmt: skip
         return HeadPass(self.weight, hidden, torch.cat([tokens, past.tokens[:n]]), memory_mb=memory), episode
+
+    def _guided(self, guided: Capture, tokens: Tensor) -> Tensor:
+        """Log-odds of the attempt's tokens under other guidance and the adapter in force, [T] float64 on the CPU."""
+        same = torch.cat([y.cpu() for _, y in guided]) if guided else tokens[:0]
+        if self._dropped or not torch.equal(same, tokens):
+            raise AdaptationError(
+                "What was scored under the guidance are not the attempt's replies.", "Raise adapt.weights.host_mb."
+            )
+        hidden = torch.cat([h.to(self.weight.device) for h, _ in guided])
+        return HeadPass(self.weight, hidden, tokens, memory_mb=self.config.memory_mb).moments(self._adapter).margin.cpu()
 
     def rollback(self) -> None:
         """Undo the last accepted update.
@@ -263,9 +333,7 @@ class HeadLearner:
             return False
         self._adapter.save(folder)
         if self._past is not None:
-            past = self._past
-            tensors = {"hidden": past.hidden, "tokens": past.tokens, "margin": past.margins.margin, "moved": past.margins.moved}
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / REPLAY)
+            save_file({name: tensor.contiguous() for name, tensor in self._past.tensors().items()}, folder / REPLAY)
         (folder / STATE).write_text(json.dumps({"updates": self.updates, "config": self.config.model_dump()}, indent=2) + "\n")
         return True
 
@@ -275,7 +343,7 @@ class HeadLearner:
         Raises:
             StoreError: the folder holds no adapter, or one for another head or another mode.
         """
-        adapter = load_adapter(folder, str(self.weight.device))
+        adapter = load_adapter(folder, str(self.device))
         dtype = torch.float64 if self.weight.dtype == torch.float64 else torch.float32
         wanted = adapter_class(self.config.mode)
         if type(adapter) is not wanted:
@@ -292,7 +360,7 @@ class HeadLearner:
         except (OSError, ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
             raise StoreError(f"{state} is corrupt: {error}.", "The adapter beside it cannot be gone on from.") from error
         self.updates = updates
-        self._adapter, self._previous, self._can_roll_back = adapter.to(self.weight.device, dtype), None, False
+        self._adapter, self._previous, self._can_roll_back = adapter.to(self.device, dtype), None, False
         self._past, self._past_before = _load_past(folder) if self.config.replays else None, None
         self.discard()
 
@@ -313,8 +381,7 @@ def _load_past(folder: Path) -> Past | None:
     if not path.exists():
         return None
     try:
-        kept = load_file(path)
-        return Past(kept["hidden"].clone(), kept["tokens"], Replayed(kept["margin"], kept["moved"]))
+        return Past.of(load_file(path))
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise StoreError(f"{path} cannot be read: {error}.") from error
 

@@ -11,7 +11,7 @@ from typing import Any
 from envs.base import Modality
 from envs.errors import PolicyError, SetupError, UsageError, did_you_mean
 from policies.base import Policy, SamplingConfig
-from policies.causal.load import is_text_model
+from policies.causal.load import is_text_model, text_source
 from policies.causal.settings import MODELS as TEXT_MODELS
 from policies.families.registry import checkpoints
 from policies.families.settings import CHOICES, checked_platform
@@ -22,6 +22,12 @@ MODEL_FREE = ("noop", "random", "scripted")
 CHECKPOINTS = checkpoints()
 """Named checkpoints on the Hugging Face hub."""
 NAMES = (BUNDLED, *CHECKPOINTS, *TEXT_MODELS, *MODEL_FREE)
+
+SERVED = "served:"
+ELSEWHERE = ("openai:", SERVED)
+"""Beginnings of the names of policies whose model runs elsewhere."""
+ENGINES = ("transformers", "vllm")
+"""What runs a checkpoint (``model.engine``): this process, or a server of vLLM's that it starts."""
 
 ENGINE_OPTIONS = ("device", "dtype", "attn_implementation", "max_batch", "window_s", "vision_cache_mb")
 
@@ -67,11 +73,22 @@ def load_policy(name: str, *, sampling: SamplingConfig | str | None = None, **op
         from policies.chat import load_chat_policy
 
         return load_chat_policy(name.removeprefix("openai:"), chosen, options)
+    if name.startswith(SERVED):
+        from policies.served.load import load_served
+
+        return load_served(name, chosen, options)
     if _is_plugged(name):
         from policies.plugged import load_plugged
 
         return load_plugged(name, chosen, options)
-    if is_text_model(name):
+    engine = checked_engine(options)
+    options.pop("engine", None)
+    text = is_text_model(name)
+    if engine == "vllm":
+        from policies.served.load import start_served
+
+        return start_served(name, model_source(name), chosen, options)
+    if text:
         from policies.causal.load import load_text_policy
 
         return load_text_policy(name, chosen, options)
@@ -82,7 +99,19 @@ def _is_plugged(name: str) -> bool:
     """Whether others bring the policy ``name``: an installed package, or ``my.module:MyPolicy``."""
     from policies.plugged import is_plugged
 
-    return name not in NAMES and not name.startswith("openai:") and is_plugged(name)
+    return name not in NAMES and not name.startswith(ELSEWHERE) and is_plugged(name)
+
+
+def checked_engine(options: Mapping[str, Any]) -> str:
+    """``options["engine"]``: what runs a checkpoint.
+
+    Raises:
+        UsageError: there is no such engine.
+    """
+    engine = str(options.get("engine") or ENGINES[0])
+    if engine not in ENGINES:
+        raise UsageError(f"There is no engine {engine!r}.", did_you_mean(engine, ENGINES, what="engine"))
+    return engine
 
 
 def check_policy(name: str, options: Mapping[str, Any]) -> None:
@@ -99,8 +128,16 @@ def check_policy(name: str, options: Mapping[str, Any]) -> None:
         check_plugged(name, options)
 
 
-def needs(name: str) -> frozenset[Modality]:
-    """What an observation must have for the policy ``name``, before it is loaded: nothing for those without a model."""
+def needs(name: str, options: Mapping[str, Any] | None = None) -> frozenset[Modality]:
+    """What an observation must have for the policy ``name``, before it is loaded: nothing for those without a model.
+
+    Raises:
+        InfrastructureError, PolicyError, SetupError: it is served, and the server does not say.
+    """
+    if name.startswith(SERVED):
+        from policies.served.load import needs_of as served_needs
+
+        return served_needs(name, options or {})
     if _is_plugged(name):
         from policies.plugged import needs_of
 
@@ -116,7 +153,7 @@ def writes_text(name: str) -> bool:
     Not those without a model, nor the bundled one, which knows nothing but its screens; of endpoints and of a user's own classes it is
     not known here.
     """
-    if name in (*MODEL_FREE, BUNDLED) or name.startswith("openai:") or re.match(r"[\w.]+:", name):
+    if name in (*MODEL_FREE, BUNDLED) or name.startswith(ELSEWHERE) or re.match(r"[\w.]+:", name):
         return False
     folder = _folder(name)
     if folder is not None:  # a checkpoint of our own making (`agentlab pretrain`) knows no more than the bundled one
@@ -172,12 +209,23 @@ def hub_repository(name: str) -> str | None:
     Raises:
         PolicyError, UsageError: there is no such policy.
     """
-    if name in (*MODEL_FREE, BUNDLED) or name.startswith("openai:") or _is_plugged(name):
+    if name in (*MODEL_FREE, BUNDLED) or name.startswith(ELSEWHERE) or _is_plugged(name):
         return None
     if name in TEXT_MODELS and TEXT_MODELS[name].source.startswith("package:"):
         return None
     source, folder = _locate(name)
     return None if folder else source
+
+
+def model_source(name: str) -> str:
+    """The folder or hub id that the weights of the policy ``name`` are in.
+
+    Raises:
+        UsageError, PolicyError: it has no weights, or there is none of this name.
+    """
+    if name in MODEL_FREE or name.startswith(ELSEWHERE) or _is_plugged(name):
+        raise UsageError(f"The policy {name!r} has no weights to serve.", "Give a checkpoint: a name, a folder, or a hub id.")
+    return text_source(name) if is_text_model(name) else _locate(name)[0]
 
 
 def _locate(name: str) -> tuple[str, Path | None]:
@@ -200,5 +248,5 @@ def _locate(name: str) -> tuple[str, Path | None]:
         raise PolicyError(f"There is no checkpoint at {name}.", "Give the folder that holds config.json and the weights.")
     raise UsageError(
         f"Unknown policy {name!r}.",
-        f"{did_you_mean(name, NAMES, what='policy')} Or openai:MODEL, my.module:MyPolicy, or a checkpoint folder.",
+        f"{did_you_mean(name, NAMES, what='policy')} Or openai:MODEL, served:URL, my.module:MyPolicy, or a checkpoint folder.",
     )

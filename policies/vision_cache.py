@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +51,7 @@ class VisionCache:
 
     Args:
         model: A vision-language model of Qwen's in transformers.
-        megabytes: Most memory that the features may take, on the model's device; 0 keeps none.
+        megabytes: Most memory that the features may take, on the model's device, but for what sessions in flight need; 0 keeps none.
     """
 
     def __init__(self, model: Any, megabytes: float) -> None:
@@ -59,37 +60,44 @@ class VisionCache:
         self._bytes = 0
         self.hits = self.misses = 0
 
-    def features(self, images: list[Any], pixel_values: Tensor, grids: Tensor) -> Features:
+    def features(self, images: list[Any], grids: Tensor, pixels: Callable[[list[Any]], Tensor], *, in_flight: int = 0) -> Features:
         """Visual tokens of ``images``, in order.
 
         Args:
-            images: PIL images as the processor was given them.
-            pixel_values: [Σ patches, values of a patch], in the order of ``images``.
+            images: PIL images at their final size.
             grids: [images, 3] (time, height, width) in patches.
+            pixels: Makes [Σ patches, values of a patch] of those images that are not remembered.
+            in_flight: Pictures that the sessions in flight show together: there is room for so many.
         """
         found: dict[bytes, Tensor] = {}  # of this call: kept together even where the budget is less
         keys = [_key(image) for image in images]
-        parts = pixel_values.split(grids.prod(-1).tolist())
-        for key, part, grid in zip(keys, parts, grids, strict=True):
-            if key in found:
+        missing: dict[bytes, int] = {}
+        for at, key in enumerate(keys):
+            if key in found or key in missing:
                 self.hits += 1
-                continue
-            found[key] = self._one(key, part, grid)
+            elif key in self._kept:
+                self.hits += 1
+                self._kept.move_to_end(key)
+                found[key] = self._kept[key]
+            else:
+                self.misses += 1
+                missing[key] = at
+        if missing:
+            grid = grids[list(missing.values())]
+            parts = pixels([images[at] for at in missing.values()]).split(grid.prod(-1).tolist())
+            for key, part, one in zip(missing, parts, grid, strict=True):
+                found[key] = self._one(key, part, one, in_flight)
         return Features(tuple(found[key] for key in keys))
 
-    def _one(self, key: bytes, pixels: Tensor, grid: Tensor) -> Tensor:
+    def _one(self, key: bytes, pixels: Tensor, grid: Tensor, in_flight: int) -> Tensor:
         """[1 + a, n, d]: what stands in the image's place, and what the first layers add to it."""
-        if key in self._kept:
-            self.hits += 1
-            self._kept.move_to_end(key)
-            return self._kept[key]
-        self.misses += 1
         made = self._model.model.get_image_features(pixels, grid[None], return_dict=True)
         feature = torch.stack([made.pooler_output[0], *(layer[0] for layer in getattr(made, "deepstack_features", None) or ())])
-        if feature.nbytes <= self._budget:
+        budget = self._budget and max(self._budget, min(in_flight * feature.nbytes, _quarter(feature.device)))
+        if feature.nbytes <= budget:
             self._kept[key] = feature
             self._bytes += feature.nbytes
-            while self._bytes > self._budget:
+            while self._bytes > budget:
                 _, dropped = self._kept.popitem(last=False)
                 self._bytes -= dropped.nbytes
         return feature
@@ -98,6 +106,11 @@ class VisionCache:
         """Forget everything."""
         self._kept.clear()
         self._bytes = 0
+
+
+def _quarter(device: torch.device) -> int:
+    """Bytes that may be taken of a device without being asked for: a quarter of a GPU, nothing of the host."""
+    return torch.cuda.get_device_properties(device).total_memory // 4 if device.type == "cuda" else 0
 
 
 def _key(image: Any) -> bytes:

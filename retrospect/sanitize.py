@@ -70,6 +70,15 @@ def admit(text: str, own_actions: Iterable[str], limit: int) -> str:
     return text
 
 
+def carries_orders(text: str) -> bool:
+    """Whether ``text`` has what :func:`clean` takes out because it could steer a model: control tokens, tags of prompts, or orders
+    to leave the task.
+    """
+    plain = _printable(text)
+    structural = any(match.group(2).lower() in _STRUCTURAL for match in _TAG.finditer(plain))
+    return structural or bool(_SPECIAL.search(plain)) or bool(_SUBVERSION.search(" ".join(plain.split())))
+
+
 def clean_line(text: str) -> str:
     """Like :func:`clean`, on one line and of any length."""
     return " ".join(clean(text, len(text) + 1).split())

@@ -29,8 +29,10 @@ class Step:
         feedback: What a user said to it ("" if nothing); the agent did not see it in this attempt.
         seconds: {"acting", "environment"} wall-clock seconds.
         tokens: Generated tokens, those of redrawn replies included.
+        token_ids: The reply's own tokens, if they are known.
         redrawn: Replies drawn before this one and not taken (``no_repeat``).
         redrawn_unparsable: Those among them that were not actions.
+        forward_passes, prefills: What the reply cost in rows of the model's calls; 0 where that is not known.
     """
 
     index: int
@@ -45,6 +47,9 @@ class Step:
     tokens: int = 0
     redrawn: int = 0
     redrawn_unparsable: int = 0
+    forward_passes: int = 0
+    prefills: int = 0
+    token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,14 @@ PACKAGES = {"agentlab": {"retrospect", "policies", "envs"}, "retrospect": {"envs
 WINGS = {
     "__main__": {"cli", "house"},
     "house": set(),
-    "cli": {"disk", "results", "run", "exchange", "replay", "view", "pretrain"},
+    "cli": {"disk", "results", "run", "experience", "exchange", "replay", "view", "pretrain"},
     "view": {"disk", "results", "exchange"},
     "replay": {"disk", "results", "run", "exchange"},
     "exchange": {"disk", "run"},
-    "run": {"disk", "results"},
+    "run": {"disk", "experience", "results"},
     "pretrain": {"disk"},
     "results": {"disk"},
+    "experience": {"disk"},
     "disk": set(),
 }
 """What each wing may import, as docs/architecture.md has it.  A new arrow is a decision: it belongs there and here."""

@@ -17,8 +17,10 @@ from rich.markup import escape
 from agentlab.cli import arguments
 from agentlab.cli import benchmarks as benchmarks_cli
 from agentlab.cli import containers as containers_cli
+from agentlab.cli import experience as experience_cli
 from agentlab.cli import export as export_cli
 from agentlab.cli import families as families_cli
+from agentlab.cli import serve as serve_cli
 from agentlab.cli import traces as traces_cli
 from agentlab.cli.failures import of_the_machine
 from agentlab.cli.terminal import Terminal
@@ -37,9 +39,11 @@ app.add_typer(benchmarks_cli.app)  # without a name: its verbs are ours
 app.add_typer(benchmarks_cli.setup_app, name="setup")
 app.add_typer(benchmarks_cli.fetch_app, name="fetch")
 app.add_typer(containers_cli.app, name="containers")
+app.add_typer(experience_cli.app, name="experience")
 app.add_typer(traces_cli.app)
 app.add_typer(export_cli.app)
 app.add_typer(families_cli.app)
+app.add_typer(serve_cli.app)
 
 out = Terminal()
 err = Terminal(stderr=True)
@@ -109,6 +113,9 @@ def run(
     recipe: Annotated[
         str | None, typer.Option(help="Settings of a published score (`agentlab recipes` lists them); all others win over it.")
     ] = None,
+    experience: Annotated[
+        Path | None, typer.Option(help="Directory of what earlier sessions learned: read when one starts, added to when it ends.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings from a YAML, TOML or JSON file.")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Any setting; may be repeated.")] = None,
     track: Annotated[str | None, typer.Option(help="Also tell a tracker: wandb, mlflow or tensorboard.")] = None,
@@ -132,6 +139,7 @@ def run(
         "workers": workers,
         "out": out_dir,
         "track": track,
+        "experience": {"dir": experience},
         "sampling": {"temperature": temperature},
     }
     resolved = resolve(flags, file=config, sets=sets or [], recipe=_recipe(recipe, suite))

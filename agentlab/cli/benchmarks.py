@@ -58,6 +58,10 @@ def with_ability(ability: str) -> dict[str, Benchmark]:
     return {name: benchmark for name, benchmark in found if getattr(benchmark, ability) is not None}
 
 
+VLLM = "vllm"
+"""What can be fetched and is no benchmark."""
+
+
 class BenchmarkGroup(TyperGroup):
     """A verb whose subcommands are the benchmarks that know it; they are looked for when somebody asks."""
 
@@ -82,11 +86,16 @@ class BenchmarkGroup(TyperGroup):
         return self._command(cmd_name, known[cmd_name])
 
     def _command(self, name: str, benchmark: Benchmark) -> Any:
-        single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        single.command(name)(type(self).make(benchmark))
-        command = typer.main.get_command(single)
-        command.name = name
-        return command
+        return _single(name, type(self).make(benchmark))
+
+
+def _single(name: str, function: Callable[..., None]) -> Any:
+    """A function as a command."""
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    single.command(name)(function)
+    command = typer.main.get_command(single)
+    command.name = name
+    return command
 
 
 def _fetch_command(benchmark: Benchmark) -> Callable[..., None]:
@@ -127,6 +136,16 @@ class FetchGroup(BenchmarkGroup):
 
     ability, what, make = "fetch", "fetch for", staticmethod(_fetch_command)
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), VLLM]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name != VLLM:
+            return super().get_command(ctx, cmd_name)
+        from agentlab.cli.serve import fetch_vllm
+
+        return _single(VLLM, fetch_vllm)
+
 
 class SetupGroup(BenchmarkGroup):
     """``agentlab setup NAME``."""
@@ -135,7 +154,7 @@ class SetupGroup(BenchmarkGroup):
 
 
 fetch_app = typer.Typer(
-    cls=FetchGroup, help="Fetch what a benchmark needs; the same command again continues.", no_args_is_help=True
+    cls=FetchGroup, help="Fetch what a benchmark or vLLM needs; the same command again continues.", no_args_is_help=True
 )
 setup_app = typer.Typer(cls=SetupGroup, help="Install what a benchmark needs on this machine.", no_args_is_help=True)
 

@@ -12,6 +12,7 @@ void_01/         what a try that the machinery broke had recorded
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,12 @@ class AttemptWriter:
         self._last = (name, screenshot.copy())
         return name
 
-    def begin(self, task: TaskSpec, attempt: int, instruction: str, guidance: str, seconds: float) -> None:
-        self.event("begin", task=task.id, attempt=attempt, instruction=instruction, guidance=guidance, seconds=seconds)
+    def begin(
+        self, task: TaskSpec, attempt: int, instruction: str, guidance: str, seconds: float, examples: Sequence[Sequence[str]] = ()
+    ) -> None:
+        """``examples``: solved questions of earlier sessions that stand before this one."""
+        shown = {"examples": [list(pair) for pair in examples]} if examples else {}
+        self.event("begin", task=task.id, attempt=attempt, instruction=instruction, guidance=guidance, seconds=seconds, **shown)
 
     def step(self, step: Step, before: Recorded, decision: Decision | None = None) -> None:
         """One step from what was seen ``before``; with the policy's ``decision`` also what is known of the reply's tokens."""
@@ -86,6 +91,8 @@ class AttemptWriter:
             tokens=step.tokens,
             redrawn=step.redrawn,
             redrawn_unparsable=step.redrawn_unparsable,
+            forward_passes=step.forward_passes,
+            prefills=step.prefills,
             logprob=None if decision is None else decision.logprob,
             seconds=step.seconds,
             **{name: list(values) for name, values in known.items() if values},
@@ -153,4 +160,7 @@ def _step(folder: Path, event: dict[str, Any]) -> Step:
         tokens=event["tokens"],
         redrawn=event.get("redrawn", 0),
         redrawn_unparsable=event.get("redrawn_unparsable", 0),
+        forward_passes=event.get("forward_passes", 0),
+        prefills=event.get("prefills", 0),
+        token_ids=tuple(int(token) for token in event.get("token_ids", ())),
     )

@@ -163,7 +163,9 @@ def _steps(attempt: Attempt) -> list[tuple[Observation, str]]:
 
 
 def _relive(theta: PolicySession, attempt: Attempt, steps: Sequence[tuple[Observation, str]]) -> list[float]:
-    begin = attempt.begin
+    begin, shown = attempt.begin, attempt.begin.get("examples")
+    pairs = [pair for pair in shown if isinstance(pair, list) and len(pair) == 2] if isinstance(shown, list) else []
+    theta.show([(text(question), text(reply)) for question, reply in pairs])
     theta.begin(text(begin.get("instruction")), guidance=text(begin.get("guidance")), attempt=attempt.number)
     return theta.relive(steps, [token_ids(step) for step in attempt.steps])
 

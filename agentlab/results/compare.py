@@ -13,7 +13,7 @@ from pathlib import Path
 
 from agentlab.disk.runs import Run
 from agentlab.disk.store import CHANGES_NO_RESULT, differing
-from agentlab.results import figures
+from agentlab.results import figures, stream
 from agentlab.results.metrics import SessionSummary, correction_uplift, ended_sessions, success_bands
 from agentlab.results.pages import Section, write_pages
 from agentlab.results.repeats import repeated, repeats_section
@@ -60,10 +60,12 @@ class Comparison:
     settings: list[list[str]]
     contrasts: list[list[Contrast]]
     notes: list[str]
+    stream: bool = False
+    """One of the runs has experience, and all have the same order of sessions."""
 
     def sections(self) -> list[Section]:
         """Tables of the comparison."""
-        return [_success(self), _repeats(self), _contrasts(self), _settings(self), _one_sided(self)]
+        return [_success(self), _repeats(self), _contrasts(self), *_stream(self), _settings(self), _one_sided(self)]
 
     def write(self, folder: Path) -> None:
         """Write ``compare.md``, ``compare.html`` and the figure into ``folder``.
@@ -109,7 +111,11 @@ def compare(runs: Sequence[Run], *, force: bool = False, seed: int = 0) -> Compa
     contrasts = [[_contrast(found[0], other, k, groups, seed) for k in range(1, attempts + 1)] for other in found[1:]]
     settings = [differing(runs[0].config, run.config, free=CHANGES_NO_RESULT) for run in runs[1:]]
     notes = [f"{len(shared)} sessions that all runs have ended.", *obstacles, *_same_start(runs, shared)]
-    return Comparison(labels, found, attempts, settings, contrasts, notes)
+    orders = {tuple(task for task in sessions if task in set(shared)) for sessions in ended}
+    learns = any("experience" in run.config for run in runs)
+    if learns and len(orders) > 1:
+        notes.append("One of them has experience, and they are not in the same order: they are not compared as a stream.")
+    return Comparison(labels, found, attempts, settings, contrasts, notes, stream=learns and len(orders) == 1)
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
@@ -184,6 +190,19 @@ def _contrasts(c: Comparison) -> Section:
     )
     header = ("difference", "k", "points", "95 % interval", f"only {c.labels[0]}", "only the other", "p")
     return Section("Paired differences", header, rows, note)
+
+
+def _stream(c: Comparison) -> list[Section]:
+    """What experience changes over the stream."""
+    if not c.stream:
+        return []
+    others = list(zip(c.labels[1:], c.found[1:], strict=True))
+    rows = [row for label, other in others for row in stream.paired(label, c.labels[0], c.found[0], other)]
+    names = [row for label, other in others for row in stream.by_name(label, c.found[0], other)]
+    return [
+        Section("Stream", stream.PAIRED_HEADER, rows, stream.PAIRED_NOTE),
+        Section("Stream by task", stream.by_name_header(c.labels[0]), names, stream.BY_NAME_NOTE),
+    ]
 
 
 def _settings(c: Comparison) -> Section:

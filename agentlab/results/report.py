@@ -13,10 +13,11 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from agentlab.disk.given import read_given
 from agentlab.disk.names import folder_name
 from agentlab.disk.row import SPLIT, Row
 from agentlab.disk.runs import Run
-from agentlab.results import figures
+from agentlab.results import figures, stream
 from agentlab.results.metrics import (
     SessionSummary,
     Summary,
@@ -62,6 +63,7 @@ def make_report(run: Run, strips: int = 0) -> Report:
         groups("Tasks", "task", found, run.attempts, lambda s: s.name),
         _updates(rows),
         _words(rows),
+        _experience(run, found),
         _failures(rows),
         shown,
         Section("Could not be read", ("what",), [(problem,) for problem in run.problems]),
@@ -210,6 +212,11 @@ def _words(rows: Iterable[Row]) -> Section:
     errors = Counter(w.error for w in words if w.error)
     note = f"{len(words)} reflections." + "".join(f" Failed, {n} times: {error}" for error, n in errors.most_common(5))
     return Section("Words", ("number", "mean", "total"), lines, note)
+
+
+def _experience(run: Run, found: Sequence[SessionSummary]) -> Section:
+    notes = {s.task: read_given(run.folder / "sessions" / folder_name(s.task)) for s in found}
+    return stream.of_run(found, {task: note for task, note in notes.items() if note is not None})
 
 
 def _failures(rows: Iterable[Row]) -> Section:

@@ -12,11 +12,13 @@ import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
+from agentlab.disk.store import flatten
+from agentlab.experience.config import ExperienceConfig
 from agentlab.run.axes import honest_name, refuse_another_schedule, refuse_settings_of_axes_that_are_off, without_replaced
 from agentlab.run.presets import preset_named
 from agentlab.run.values import DEEPEST, check_plain, read_settings_text
@@ -26,7 +28,7 @@ from envs.redaction import redacted
 from envs.suites import benchmark_names, default_attempts, default_limit, default_options, default_workers
 from policies.adaptation import config_classes, config_of, method_named
 from policies.base import SamplingConfig
-from policies.methods import NoneConfig, WeightsConfig
+from policies.methods import MethodConfig, NoneConfig, WeightsConfig
 from policies.registry import writes_text
 from policies.sampling import PRESETS as SAMPLING
 from retrospect.config import WordsConfig
@@ -67,6 +69,14 @@ class AdaptConfig(ConfigSection):
     @classmethod
     def _of_its_method(cls, value: Any) -> Any:
         return config_of(value) if isinstance(value, Mapping) else value
+
+    @model_validator(mode="after")
+    def _guided_by_words(self) -> Self:
+        if isinstance(self.weights, MethodConfig) and self.weights.guided and self.words.method == "none":
+            raise ValueError(
+                "weights.target=guided learns from guidance: a method of the words must write some (adapt.words.method)"
+            )
+        return self
 
     def axes(self, attempt: int) -> tuple[bool, bool]:
         """Whether (words, weights) learn from attempt ``attempt``."""
@@ -134,6 +144,7 @@ class RunConfig(ConfigSection):
     track: Literal["wandb", "mlflow", "tensorboard"] | None = Field(
         default=None, description="Experiment tracker that is also told how the run goes. Changes no result."
     )
+    experience: ExperienceConfig = ExperienceConfig()
     sampling: SamplingConfig = SamplingConfig()
     model: dict[str, Any] = Field(default_factory=dict, description="Options of the policy (dtype, device, pixel budget …).")
     env: dict[str, Any] = Field(default_factory=dict, description="Options of the environment.")
@@ -155,6 +166,8 @@ class RunConfig(ConfigSection):
     def to_json(self) -> Settings:
         """As it is written, shown and told to trackers: without keys and passwords (of an endpoint's address)."""
         settings: Settings = redacted(self.model_dump(mode="json"))
+        if self.experience.dir is None:  # nothing of it matters then
+            del settings["experience"]
         return settings
 
 
@@ -190,6 +203,7 @@ def resolve(flags: Settings, *, file: Path | None = None, sets: Sequence[str] = 
     settings["adapt"] = adapt = _with_writer(adapt, str(settings.get("policy", RunConfig.model_fields["policy"].default)))
     refuse_settings_of_axes_that_are_off(adapt["preset"], said, adapt, is_default)
     refuse_another_schedule(adapt["preset"], preset, adapt)
+    _refuse_experience_without_directory(said)
     try:
         config = RunConfig.model_validate(settings)
     except ValidationError as error:
@@ -204,6 +218,17 @@ def _with_writer(adapt: Settings, policy: str) -> Settings:
     if isinstance(words, Mapping) and words.get("method", "none") != "none" and "engine" not in words and writes_text(policy):
         return {**adapt, "words": {**words, "engine": "self"}}  # copies: the preset's own settings are shared
     return adapt
+
+
+def _refuse_experience_without_directory(said: Settings) -> None:
+    """Raises UsageError for a setting of the experience where there is none: it would do nothing."""
+    section = said.get("experience", {})
+    if isinstance(section, Mapping) and section.get("dir") is None:
+        for key in flatten(section):
+            if key != "dir" and not is_default(f"experience.{key}", flatten(section)[key]):
+                raise UsageError(
+                    f"experience.{key} is a setting of the experience, and there is none.", "Name a directory: --experience DIR."
+                )
 
 
 def _know_method(said: Settings) -> None:

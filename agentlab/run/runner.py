@@ -7,12 +7,11 @@ import functools
 import itertools
 import json
 import os
-import queue
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,16 +20,20 @@ from agentlab.disk.files import write_atomic
 from agentlab.disk.row import Row
 from agentlab.disk.rows import session_over
 from agentlab.disk.store import CHANGES_NO_RESULT, GROWS, RunStore
+from agentlab.experience.course import Course, Round
 from agentlab.run.config import RunConfig
 from agentlab.run.memory import MemoryWatch
 from agentlab.run.needs import policy_lacks
-from agentlab.run.session import Interrupted, Session
+from agentlab.run.rounds import Rounds
+from agentlab.run.session import Interrupted, Session, derive_seed
 from agentlab.run.worker import EnvSlot
 from envs.base import TaskSpec
 from envs.errors import SetupError, UsageError
 from envs.suites import check_options, get_suite, lacking, locate, machinery, remarks, shows
 from policies.base import Policy
-from policies.registry import check_policy, load_policy, needs
+from policies.registry import check_policy, load_policy, needs, writes_text
+from retrospect.config import WordsConfig
+from retrospect.engines import WordsEngine, make_engine
 from retrospect.methods import method_named
 from retrospect.reflect import Retrospector, preload
 
@@ -68,7 +71,7 @@ def check_modalities(config: RunConfig, task: TaskSpec) -> None:
         UsageError: the policy does.
     """
     given = shows(task)
-    if not given or (lacking_ := needs(config.policy) - given) == frozenset():
+    if not given or (lacking_ := needs(config.policy, config.model) - given) == frozenset():
         return
     words = {"text": "text", "picture": "pictures"}
     needed, there = (" and ".join(words[kind] for kind in sorted(kinds)) for kinds in (lacking_, given))
@@ -118,10 +121,10 @@ class Runner:
         try:
             todo = self._todo(store)
             on_start(store.rows())
-            if todo:
-                with load_policy_of(self.config) as policy:
+            if todo or self.config.experience.dir is not None:  # a round may have ended without having been added
+                with load_policy_of(self.config) as policy, self._course(policy) as course:
                     write_atomic(self.folder / "policy.json", json.dumps(policy.describe(), indent=2) + "\n")
-                    self._run(todo, policy, store)
+                    self._run(todo, policy, store, course)
             store.sort([task.id for task in self.tasks])
             return store.rows()
         finally:
@@ -140,11 +143,22 @@ class Runner:
                 todo.append(task)
         return todo
 
-    def _run(self, todo: Sequence[TaskSpec], policy: Policy, store: RunStore) -> None:
-        pending: queue.SimpleQueue[TaskSpec] = queue.SimpleQueue()
-        for task in todo:
-            pending.put(task)
-        workers = min(self.config.parallel, len(todo))
+    def _course(self, policy: Policy) -> AbstractContextManager[Course | None]:
+        """The run's experience, closed at the end; None if it has none."""
+        config = self.config.experience
+        if config.dir is None:
+            return nullcontext()
+        return closing(Course(config, self.folder, policy, locate(self.config.suite)[0].name, self.say))
+
+    def _run(self, todo: Sequence[TaskSpec], policy: Policy, store: RunStore, course: Course | None) -> None:
+        rounds = [Round(0, tuple(todo))] if course is None else course.rounds(self.tasks)
+        unfinished = {task.id for task in todo}
+        # Of a round that has not been added, what its ended sessions leave may not be written yet.
+        parts = [[task for task in r.tasks if task.id in unfinished or (course and course.adds(r))] for r in rounds]
+        turns = Rounds(parts, (lambda n: course.end(rounds[n], store)) if course else (lambda n: None), self.stop)
+        workers = min(self.config.parallel, max(map(len, parts), default=0))
+        if not workers:
+            return
         options = env_options(self.config, policy)
         with (
             machinery(self.config.suite, options, run=self.folder.name, workers=workers) as options,
@@ -152,7 +166,8 @@ class Runner:
             stop_on_signals(self.stop),
             ThreadPoolExecutor(workers, "worker") as pool,
         ):
-            futures = [pool.submit(self._work, pending, policy, store, memory, EnvSlot(options)) for _ in range(workers)]
+            work = functools.partial(self._work, turns, policy, store, memory, course=course, rounds=rounds)
+            futures = [pool.submit(work, EnvSlot(options)) for _ in range(workers)]
             self._wait(futures)
         for future in futures:
             future.result()
@@ -168,15 +183,24 @@ class Runner:
                 self.stop.set()
 
     def _work(
-        self, pending: queue.SimpleQueue[TaskSpec], policy: Policy, store: RunStore, memory: MemoryWatch, envs: EnvSlot
+        self,
+        turns: Rounds,
+        policy: Policy,
+        store: RunStore,
+        memory: MemoryWatch,
+        envs: EnvSlot,
+        *,
+        course: Course | None,
+        rounds: Sequence[Round],
     ) -> None:
         """One worker: sessions one after the other, on one environment."""
         try:
-            while not self.stop.is_set():
-                try:
-                    task = pending.get_nowait()
-                except queue.Empty:
-                    return
+            while (turn := turns.get()) is not None:
+                task, experience = turn.task, None
+                if course is not None:
+                    engine = functools.partial(lesson_engine, self.config, policy)
+                    seed = derive_seed(self.config.seed, task.id)
+                    experience = course.session(rounds[turn.round], task, store, engine=engine, seed=seed)
                 session = Session(
                     task,
                     config=self.config,
@@ -186,8 +210,12 @@ class Runner:
                     store=store.session(task.id),
                     stop=self.stop,
                     memory=memory.peak,
+                    experience=experience,
                 )
                 session.run(self.on_row)
+                if experience is not None and course is not None and course.adds(rounds[turn.round]):
+                    experience.leave(store.session(task.id).rows())
+                turns.done()
         except Interrupted:
             return
         finally:
@@ -208,8 +236,26 @@ def open_words(config: RunConfig, policy: Policy) -> Retrospector | None:
     words = config.adapt.words
     if words.method == "none" and words.credit == "sparse":
         return None
+    return Retrospector(words, _own_writer(words, policy))
+
+
+def _own_writer(words: WordsConfig, policy: Policy) -> Callable[[str], str] | None:
+    """The policy's own backbone as a writer of words, where it is the engine."""
     writes = words.engine == "self" and type(policy).complete is not Policy.complete
-    return Retrospector(words, functools.partial(policy.complete, max_new_tokens=words.max_tokens) if writes else None)
+    return functools.partial(policy.complete, max_new_tokens=words.max_tokens) if writes else None
+
+
+def lesson_engine(config: RunConfig, policy: Policy) -> WordsEngine | None:
+    """Who writes the lessons of a session; None for the rules.
+
+    Raises:
+        SetupError, UsageError: the engine is unavailable.
+    """
+    words, named = config.adapt.words, config.experience.engine
+    if named is None and words.method == "none":
+        named = "self" if writes_text(config.policy) else "rules"
+    words = words.model_copy(update={"engine": named or words.engine})
+    return make_engine(words, self_engine=_own_writer(words, policy))
 
 
 def prepare(config: RunConfig, say: Callable[[str], None]) -> None:

@@ -28,11 +28,14 @@ from agentlab.disk.record import AttemptWriter, load_trace
 from agentlab.disk.row import Breakage, Row, UpdateColumns
 from agentlab.disk.rows import Played
 from agentlab.disk.store import SessionStore
+from agentlab.experience.session import SessionExperience
 from agentlab.run.config import RunConfig
 from agentlab.run.worker import EnvSlot
 from envs.base import Observation, TaskEnv, TaskSpec
 from envs.errors import AdaptationError, InfrastructureError, StoreError
 from policies.base import Decision, PastAttempt, Policy, PolicySession
+from policies.methods import MethodConfig
+from policies.tried import blamed
 from retrospect.reflect import Retrospector
 from retrospect.trace import Step, Trace
 
@@ -58,9 +61,10 @@ class Session:
         store: SessionStore,
         stop: Event,
         memory: Callable[[], dict[str, float]],
+        experience: SessionExperience | None = None,
     ) -> None:
         self.task, self.config, self.policy, self.words = task, config, policy, words
-        self.envs, self.store, self.stop, self.memory = envs, store, stop, memory
+        self.envs, self.store, self.stop, self.memory, self.experience = envs, store, stop, memory, experience
         self.seed = derive_seed(config.seed, task.id)
 
     def run(self, on_row: Callable[[Row], None]) -> None:
@@ -97,8 +101,11 @@ class Session:
         while True:
             try:
                 played = self._episode(theta, t, x, h, writer)  # ŷ_t
+                success = played.trace.score >= self.config.success_threshold  # r_t = +1 or −1, once, at the end
+                if not success and t < self.config.attempts:  # r_t = +1 or t = T_max: stop
+                    self._learn(theta, played, writer)
                 break
-            except InfrastructureError as error:
+            except InfrastructureError as error:  # in learning too: what computes an update may be a server
                 theta.discard()
                 if self.stop.wait(0.2):  # Ctrl-C reaches the browser too: that is not a failure of the machinery
                     raise Interrupted from error
@@ -108,9 +115,6 @@ class Session:
                 if len(broken) > self.config.infra_retries:
                     row = rows.broken(self.task, t, x, broken, time.perf_counter() - started)
                     return self._commit(t, row), None
-        success = played.trace.score >= self.config.success_threshold  # r_t = +1 or −1, once, at the end
-        if not success and t < self.config.attempts:  # r_t = +1 or t = T_max: stop
-            self._learn(theta, played, writer)
         over = success or t == self.config.attempts
         return self._commit(t, rows.graded(self.task, played, broken, success=success, over=over)), played
 
@@ -121,7 +125,7 @@ class Session:
         acting = False
         try:
             env = self.envs.get(self.task)
-            observation, instruction = self._begin(env, theta, t, x, h, writer)
+            observation, instruction, shown = self._begin(env, theta, t, x, h, writer)
             reset_seconds = time.perf_counter() - started
             seen = writer.observation(observation)
             over = False
@@ -142,7 +146,7 @@ class Session:
                 self.envs.renew()
             raise
         writer.end(seen, info["score"], info["ended_by"])
-        trace = Trace(instruction, steps, observation, info["score"], info["ended_by"], guidance=x, attempt=t)
+        trace = Trace(instruction, steps, observation, info["score"], info["ended_by"], guidance=shown, attempt=t)
         played = Played(trace, started, guidance=x)
         played.seconds["acting"] = sum(s.seconds["acting"] for s in steps)
         played.seconds["environment"] = reset_seconds + sum(s.seconds["environment"] for s in steps)
@@ -150,15 +154,19 @@ class Session:
 
     def _begin(
         self, env: TaskEnv, theta: PolicySession, t: int, x: str, h: History, writer: AttemptWriter
-    ) -> tuple[Observation, str]:
-        """Reset the task and tell the policy: (first observation, instruction)."""
+    ) -> tuple[Observation, str, str]:
+        """Reset the task and tell the policy: (first observation, instruction, guidance with what earlier sessions taught)."""
         theta.meet(env)
         observation, info = env.reset(options={"task": self.task})
         if self.config.history == "conversation":
             theta.converse(h)
+        examples: Sequence[tuple[str, str]] = ()
+        if self.experience is not None:
+            given = self.experience.give(theta, info["instruction"])
+            x, examples = x if h else "\n\n".join(filter(None, [given.lessons, x])), given.examples
         theta.begin(info["instruction"], guidance=x, attempt=t)
-        writer.begin(self.task, t, info["instruction"], x, env.seconds)
-        return observation, info["instruction"]
+        writer.begin(self.task, t, info["instruction"], x, env.seconds, examples)
+        return observation, info["instruction"], x
 
     def _learn(self, theta: PolicySession, played: Played, writer: AttemptWriter) -> None:
         """What is learned from a failed attempt; an axis that is off, or cannot learn, leaves x or θ as it is."""
@@ -166,6 +174,7 @@ class Session:
         credit: Sequence[float] = (-1.0,) * len(played.trace.steps)  # r_i = r_t
         if self.words is not None and (words or weights):  # the weights may want the credit only
             credit = self._learn_words(self.words, played, writer, learn=words)
+        theta.blame(credit)
         if played.guidance:
             writer.text("guidance.txt", played.guidance)
         if weights:
@@ -174,7 +183,8 @@ class Session:
     def _learn_words(self, words: Retrospector, played: Played, writer: AttemptWriter, *, learn: bool) -> Sequence[float]:
         """x*_{t+1} = x_{t+1} − ∇_text L(ŷ_t)  (Alg. 1, line 14), into ``played.guidance``; returns the credit of each step."""
         started = time.perf_counter()
-        reflection = words.reflect(played.trace, words=learn)
+        trace = dataclasses.replace(played.trace, guidance=played.guidance)  # x alone, without what earlier sessions taught
+        reflection = words.reflect(trace, words=learn)
         played.guidance = reflection.guidance
         played.seconds["words"] = time.perf_counter() - started
         played.words = rows.words_columns(reflection)
@@ -185,10 +195,15 @@ class Session:
         """θ_{t+1} = θ_t + Δθ  (Alg. 1, line 17)."""
         started = time.perf_counter()
         try:
-            update = theta.adapt(credit, refined=played.guidance if self.config.adapt.score_under == "refined" else None)
+            weights = self.config.adapt.weights
+            guided = {"guidance": played.guidance} if isinstance(weights, MethodConfig) and weights.guided else {}
+            refined = played.guidance if self.config.adapt.score_under == "refined" else None
+            update = theta.adapt(credit, refined=refined, **guided)
             if update is None:
                 return
             known = {"method": update.method, "accepted": update.accepted, "seconds": update.seconds}
+            if update.passes.forward:
+                known |= {"forward_passes": update.passes.forward, "prefills": update.passes.prefill}
             played.update = UpdateColumns(**(update.numbers | known))
             if update.replies:
                 writer.json("tokens.json", {"replies": [dataclasses.asdict(reply) for reply in update.replies]})
@@ -251,10 +266,11 @@ class Session:
             StoreError: a file that records this is missing or damaged.
         """
         h: History = ()
-        if self.config.sampling.no_repeat or self.config.history != "fresh":
+        if self.config.sampling.remembers or self.config.history != "fresh":
             for row in made:
                 trace = load_trace(self.store.attempt_folder(row.attempt))
-                theta.recall([(step.observation, step.actions) for step in trace.steps])
+                theta.recall(blamed([(step.observation, step.actions) for step in trace.steps], self._credit_of(row)))
+                theta.recall_replies([(step.observation, step.text) for step in trace.steps])
                 h = self._history_after(h, trace)
         # Attempts that the weights did not learn from (`switch`) left no file: the newest adapter is the one in force.
         adapted = [row.attempt for row in made if row.adapter]
@@ -265,6 +281,14 @@ class Session:
         if self.words is not None:
             self._restore_words(made)
         return self._guidance_after(made[-1]), h
+
+    def _credit_of(self, row: Row) -> Sequence[float]:
+        """The credit that a finished attempt was given, one number per step; nothing where all steps were blamed alike."""
+        if row.words is None:
+            return ()
+        reflection = read_json(self.store.attempt_folder(row.attempt) / "words.json").get("reflection")
+        credit = reflection.get("credit") if isinstance(reflection, dict) else None
+        return credit if isinstance(credit, list) and all(isinstance(r, int | float) for r in credit) else ()
 
     def _open(self) -> PolicySession:
         weights = self.config.adapt.weights
@@ -308,6 +332,9 @@ def step_of(index: int, before: Observation, decision: Decision, info: Mapping[s
         tokens=decision.tokens,
         redrawn=decision.redrawn,
         redrawn_unparsable=decision.redrawn_unparsable,
+        forward_passes=decision.passes.forward,
+        prefills=decision.passes.prefill,
+        token_ids=decision.token_ids,
     )
 
 

@@ -22,12 +22,13 @@ from agentlab.run.config import RunConfig, complete_key, sections_of
 from agentlab.run.presets import PRESETS
 from envs.errors import UsageError, did_you_mean
 from envs.registration import own_benchmarks
-from policies.registry import ENGINE_OPTIONS
+from policies.registry import ENGINE_OPTIONS, ENGINES
 
 OF_POLICIES = {
     "policies.families.settings": "checkpoints",
     "policies.chat": "openai:MODEL",
     "policies.causal.settings": "text models",
+    "policies.served.client": "served:URL, engine=vllm",
 }
 """Modules whose models are options of policies, and of which."""
 NOT_A_SETTING = {"task", "oracle", "grader", "sandbox", "render_mode", "platform"}
@@ -123,6 +124,10 @@ def _of_policies() -> Iterator[Setting]:
     from policies.checkpoint import load_engine
 
     yield from _of_callable(load_engine, "model.", "checkpoints", lambda option: option in ENGINE_OPTIONS)
+    meaning = (
+        "What runs the model: transformers (this process), or vllm (a server that is started for the run, see docs/serving.md)."
+    )
+    yield Setting("model.engine", "checkpoints, text models", ENGINES[0], meaning, ", ".join(ENGINES))
     meaning = "Vocabulary of actions that is asked for; null: that of the run's environment."
     yield Setting("model.platform", "checkpoints, openai:MODEL", "null", meaning, "computer, mobile or null")
 

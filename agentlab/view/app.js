@@ -164,9 +164,17 @@ function attemptCard(attempt, previous) {
     element("p", { class: "numbers" }, end),
     attempt.guidance ? element("h3", {}, previous?.guidance ? "Guidance, and what changed in it" : "Guidance") : null,
     attempt.guidance ? element("p", { class: "guidance" }, ...difference(previous?.guidance || "", attempt.guidance)) : null,
+    ...(previous ? [] : givenFolds(state.session?.given)),
     fold("Weight update", attempt.update), textFold("Critique", attempt.critique), textFold("Textual gradient", attempt.gradient),
     fold("Seconds", attempt.seconds),
     ...attempt.problems.concat(attempt.words_error || []).map((p) => element("p", { class: "invalid" }, p)));
+}
+
+/** What the session was given of earlier ones, beside its first attempt. */
+function givenFolds(given) {
+  if (!given) return [];
+  return [textFold("Lessons of earlier sessions", given.lessons), textFold("Examples of earlier sessions", given.examples),
+    fold("Weights at its start", given.numbers)];
 }
 
 function stage(attempt, step, past) {

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agentlab.disk.files import inside, read_json
+from agentlab.disk.given import read_given
 from agentlab.disk.names import digest, slug
 from agentlab.disk.runs import attempt_folders, find_session, read_attempt, screen_path
-from agentlab.exchange.plain import Data, attempt_data, number, shifts, text
+from agentlab.exchange.plain import Data, attempt_data, number, plain, shifts, text
 from agentlab.view.catalog import Catalog
 from envs.errors import LabError, StoreError, UsageError
 
@@ -77,7 +78,7 @@ class Library:
         attempts = [attempt_data(read_attempt(path)) for path in attempt_folders(folder)]
         for attempt in attempts:
             _add_rescored(attempt, self._rescored(run).get((folder.name, attempt["number"]), {}))
-        return {"name": folder.name, "attempts": attempts}
+        return {"name": folder.name, "attempts": attempts, "given": _given(folder)}
 
     def screen(self, key: str, name: str, attempt: str, screen: str) -> Path:
         """The file of a screen.
@@ -114,6 +115,19 @@ class Library:
     def _catalog(self, folder: Path) -> Catalog:
         with self._guard:
             return self._catalogs.setdefault(folder, Catalog(folder))
+
+
+def _given(folder: Path) -> Data | None:
+    """What the session was given of earlier ones; None if its run has no experience."""
+    given = read_given(folder)
+    if given is None:
+        return None
+    frozen = {} if given.frozen_logprob is None else {"log p of what attempt 1 said, frozen": given.frozen_logprob}
+    return {
+        "numbers": {text(k): plain(v) for k, v in given.theta_1.items()} | frozen | {"rounds before it": given.rounds},
+        "lessons": "\n".join(f"{one[0]} · {one[1]} · {one[2]}: {one[3]}" for one in given.lessons),
+        "examples": "\n\n".join(f"{one[0]}\n{one[1]}\n→ {one[2]}" for one in given.examples),
+    }
 
 
 def _add_rescored(attempt: Data, again: Data) -> None:

@@ -49,10 +49,15 @@ def load_text_policy(name: str, sampling: SamplingConfig, options: Mapping[str, 
 
     engine_options = {key: value for key, value in options.items() if key in ENGINE_OPTIONS}
     settings = settings_of(name, {key: value for key, value in options.items() if key not in ENGINE_OPTIONS})
-    return CausalPolicy(name, load_engine(_source(name), **engine_options), settings, sampling)
+    return CausalPolicy(name, load_engine(text_source(name), **engine_options), settings, sampling)
 
 
-def _source(name: str) -> str:
+def text_source(name: str) -> str:
+    """What a chat model is loaded from: a folder, or a hub id.
+
+    Raises:
+        SetupError: the package that holds its weights is unavailable.
+    """
     named = MODELS.get(name)
     if named is None:
         return str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name

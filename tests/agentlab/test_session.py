@@ -6,7 +6,7 @@ import os
 from threading import Event
 
 import pytest
-from small_world import DoorEnv, DoorPolicy, door
+from small_world import DoorEnv, DoorPolicy, DoorSession, door
 
 from agentlab.disk.record import load_trace
 from agentlab.disk.store import RunStore
@@ -14,6 +14,7 @@ from agentlab.run.config import resolve
 from agentlab.run.session import Interrupted, Session, derive_seed
 from agentlab.run.worker import EnvSlot
 from envs import actions as act
+from envs.errors import InfrastructureError
 from policies.base import Update
 from retrospect.config import WordsConfig
 from retrospect.reflect import Retrospector
@@ -128,6 +129,26 @@ def test_machinery_that_stays_broken_ends_the_session_as_such(lab):
     assert (last.reward, last.score, last.success, last.session_over) == (None, None, False, True)
     assert len(last.infrastructure) == 3 and len(policy.sessions[0].rewards) == 1
     assert lab.run(door(3), policy) == rows  # over: not made again
+
+
+def test_machinery_that_breaks_while_learning_voids_the_attempt_and_teaches_nothing(lab, monkeypatch):
+    """Where updates are computed on a server it may be gone: the attempt is made again, with the adapter that it had."""
+    adapt, broken = DoorSession.adapt, [2]
+
+    def lost(self, rewards, *, refined=None):
+        if broken[0]:
+            broken[0] -= 1
+            raise InfrastructureError("The server is gone.", component="server")
+        return adapt(self, rewards, refined=refined)
+
+    monkeypatch.setattr(DoorSession, "adapt", lost)
+    policy, task = DoorPolicy(), door(1)
+    rows = lab.run(task, policy)
+    assert [(r.attempt, r.outcome, r.success) for r in rows] == [(1, "graded", False), (2, "graded", True)]
+    assert [f.component for f in rows[0].infrastructure] == ["server", "server"]
+    assert len(policy.sessions[0].rewards) == 1 and policy.sessions[0].discarded == 2
+    broken[0] = 99
+    assert [r.outcome for r in lab.run(door(2))][-1] == "infrastructure"
 
 
 def test_an_impossible_update_is_recorded_and_the_attempts_go_on(lab):

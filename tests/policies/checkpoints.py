@@ -168,3 +168,15 @@ def processor(kind, words):
         return Qwen3VLProcessor(image, words, Qwen3VLVideoProcessor(patch_size=patch), chat_template=TEMPLATE)
     made = Qwen2VLProcessor if kind == "qwen2_vl" else Qwen2_5_VLProcessor
     return made(image, words, Qwen2VLVideoProcessor(patch_size=patch), chat_template=TEMPLATE)
+
+
+def processed(engine, prompts):
+    """What the checkpoint's own processor makes of prompts: what transformers' ``generate`` takes."""
+    images = [image for prompt in prompts for image in prompt.images]
+    return engine.processor(
+        text=[prompt.text for prompt in prompts],
+        images=images or None,
+        padding=True,
+        return_tensors="pt",
+        images_kwargs={"do_resize": False},
+    )

@@ -13,6 +13,7 @@ import accelerate
 import numpy as np
 import pytest
 import torch
+from checkpoints import processed
 from PIL import Image, ImageDraw
 from synthetic import weights_of
 
@@ -80,7 +81,7 @@ def requests(engine):
 def test_greedy_equals_transformers_generate(engine, requests):
     frozen = [dataclasses.replace(r, adapter=None) for r in requests]
     for batch in (frozen[:2], frozen[:1], frozen[2:]):
-        encoded = engine._encode([r.prompt for r in batch])
+        encoded = processed(engine, [r.prompt for r in batch])
         reference = engine.model.generate(**encoded, max_new_tokens=8, do_sample=False)[:, encoded["input_ids"].shape[1] :]
         for row, expected in zip(engine.generate(batch), reference, strict=True):
             assert row.tokens.tolist() == expected[: len(row.tokens)].tolist()

@@ -2,9 +2,11 @@
 
 import dataclasses
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from checkpoints import processed
 from PIL import Image
 
 from envs.errors import PolicyError
@@ -63,7 +65,7 @@ def test_an_adapter_changes_only_its_own_row(engine, requests):
 
 def test_greedy_equals_transformers_generate(engine, requests):
     frozen = [dataclasses.replace(r, adapter=None) for r in requests]
-    encoded = engine._encode([r.prompt for r in frozen])
+    encoded = processed(engine, [r.prompt for r in frozen])
     reference = engine.model.generate(**encoded, max_new_tokens=10, do_sample=False)[:, encoded["input_ids"].shape[1] :]
     for row, expected in zip(engine.generate(frozen), reference, strict=True):
         assert row.tokens.tolist() == expected[: len(row.tokens)].tolist()
@@ -179,8 +181,13 @@ def test_a_batch_that_does_not_fit_is_halved(engine, requests, monkeypatch):
         return generate(batch)
 
     monkeypatch.setattr(engine, "_generate", limited)
+    monkeypatch.setattr(engine.batcher, "_max_batch", 16)  # put back afterwards
     assert [g.tokens.tolist() for g in engine.generate(requests)] == expected
     assert sizes == [4, 2, 1, 1, 2, 1, 1]
+    sizes.clear()
+    with ThreadPoolExecutor(4) as pool:  # what did not fit is not tried again
+        assert [g.tokens.tolist() for g in pool.map(engine.submit, requests)] == expected
+    assert sizes == [1, 1, 1, 1]
 
 
 def test_out_of_memory_for_one_row_says_what_to_do(engine, requests, monkeypatch):
@@ -271,24 +278,36 @@ def test_qwen2_5_vl_runs_on_the_same_engine(tiny_checkpoint, screens):
     engine = Engine(model, processor)
     prompts = [engine.prompt(asked(task, Image.fromarray(screens[0])), 400, 409600) for task in TASKS[:2]]
     rows = engine.generate([Request(prompt, GREEDY, capture=True) for prompt in prompts])
-    encoded = engine._encode(prompts)
+    encoded = processed(engine, prompts)
     reference = model.generate(**encoded, max_new_tokens=10, do_sample=False)[:, encoded["input_ids"].shape[1] :]
     for prompt, row, expected in zip(prompts, rows, reference, strict=True):
         assert row.tokens.tolist() == expected[: len(row.tokens)].tolist()
         torch.testing.assert_close(engine.score(prompt, row.tokens).hidden, row.hidden, atol=1e-4, rtol=1e-4)
 
 
-def test_a_screenshot_seen_before_is_not_computed_again(engine, requests):
+def test_prompts_are_encoded_as_the_processor_encodes_them(engine, requests):
+    prompts = [r.prompt for r in requests]
+    for some in (prompts, prompts[3:]):
+        mine, its = engine._encode(some), processed(engine, some)
+        assert set(its) == {*mine, "pixel_values"}
+        assert all(torch.equal(mine[name], its[name]) for name in mine)
+        assert torch.equal(engine._pixels([image for p in some for image in p.images]), its["pixel_values"])
+
+
+def test_a_screenshot_seen_before_is_not_computed_again(engine, requests, monkeypatch):
     engine.vision.clear()
     before = engine.generate(requests)
     misses, hits = engine.vision.misses, engine.vision.hits
+    made = []
+    monkeypatch.setattr(engine, "_pixels", lambda images: made.append(images))
     after = engine.generate(requests)
     assert engine.vision.misses == misses and engine.vision.hits == hits + 5  # the last prompt has two
+    assert not made  # nor are its pixels
     for a, b in zip(before, after, strict=True):
         assert a.tokens.tolist() == b.tokens.tolist() and torch.equal(a.hidden, b.hidden)
 
 
-def test_the_vision_cache_keeps_to_its_budget(engine, requests):
+def test_the_vision_cache_keeps_to_its_budget(engine, requests, monkeypatch):
     whole = engine.generate(requests)
     one = engine.vision._kept[next(iter(engine.vision._kept))].nbytes
     kept, engine.vision = engine.vision, VisionCache(engine.model, 2.5 * one / 2**20)
@@ -298,5 +317,12 @@ def test_the_vision_cache_keeps_to_its_budget(engine, requests):
                 assert engine.generate([request])[0].tokens.tolist() == row.tokens.tolist()
             assert len(engine.vision._kept) == 2
         assert engine.vision.misses > 5
+        monkeypatch.setattr("policies.vision_cache._quarter", lambda device: 10 * one)
+        for session in range(4):
+            engine.enter(session)
+        engine.generate(requests)
+        assert len(engine.vision._kept) == len({i.tobytes() for r in requests for i in r.prompt.images})  # what they show is kept
     finally:
+        for session in range(4):
+            engine.leave(session)
         engine.vision = kept

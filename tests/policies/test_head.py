@@ -129,3 +129,16 @@ def test_peft_loads_the_file_onto_the_plain_model(tmp_path: Path, tied: bool) ->
         theirs = PeftModel.from_pretrained(model, str(tmp_path)).eval()(input_ids=ids).logits
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     assert (ours - plain).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_logits_of_a_half_precision_head_are_kept_in_float32(dtype):
+    """In bf16 the 9,000 logits near 20 would be a few numbers; no two are equal here."""
+    g = torch.Generator().manual_seed(0)
+    head = nn.Linear(64, 9000, bias=False)
+    head.weight.data = torch.randn(9000, 64, generator=g).to(dtype)
+    x = torch.randn(2, 1, 64, generator=g).to(dtype)
+    with head_hooks(head, [None, None], capture=False):
+        logits = head(x)
+    torch.testing.assert_close(logits, x.float() @ head.weight.float().T)
+    assert logits.dtype == torch.float32 and len(logits[0, 0].unique()) > 8900 > len(head(x)[0, 0].unique())

@@ -23,6 +23,7 @@ from policies.nano.replies import reply_text, snapped, to_pixel
 from policies.nano.screen import CELLS, COORDINATE_TINT, SCREEN_HEIGHT, SCREEN_WIDTH
 from policies.nano.tokenizer import build_tokenizer, common_words
 from policies.nano.train import TrainConfig, Trainer
+from policies.nano.wide import save_wide
 from policies.registry import bundled_checkpoint
 
 WORDS = ["Click", "on", "the", "red", "box", "button", "submit", "type", "Enter", "into"]
@@ -222,3 +223,21 @@ def test_copied_characters_point_to_the_instruction(tokenizer, model):
     assert tokenizer.decode(reply[copied]) == "JessJess"
     assert torch.equal(prompt[batch.source[0][copied]], reply[copied])
     assert int(batch.source.max()) < int(batch.inputs.image_start[0])
+
+
+def test_the_widened_checkpoint_sees_the_same(tmp_path):
+    """Its language model needs rotary positions that transformers has not: tests/policies/test_served_vllm.py holds that together."""
+    from transformers import AutoModelForImageTextToText
+
+    wide = save_wide(bundled_checkpoint(), tmp_path / "wide")
+    pixels, grid = torch.randn(64, 600, generator=torch.Generator().manual_seed(0)), torch.tensor([[1, 8, 8]])
+    seen = []
+    for folder in (bundled_checkpoint(), wide):
+        vision = AutoModelForImageTextToText.from_pretrained(str(folder), dtype=torch.float32).model.visual
+        with torch.no_grad():
+            seen.append(vision(pixels, grid_thw=grid).pooler_output)
+    (narrow, widened), d = seen, seen[0].shape[1]
+    torch.testing.assert_close(widened[:, :d], narrow, atol=1e-4, rtol=1e-4)
+    assert widened.shape[1] == 256 and not widened[:, d:].any()
+    config = json.loads((wide / "config.json").read_text())["text_config"]
+    assert config["hidden_size"] // config["num_attention_heads"] == 64

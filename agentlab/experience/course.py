@@ -1,0 +1,216 @@
+"""The experience of one run: which rounds its sessions form, what each round reads, and what is added when one has ended.
+
+A run notes which rounds were there when it began.  A session of its k-th round reads those and the run's own first k, whoever else
+has added to the directory since, whenever it is run and by whichever worker: that is what makes a resumed run the same run.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agentlab.disk.files import read_json, strict_json, write_atomic
+from agentlab.disk.given import GIVEN, LEFT
+from agentlab.disk.row import Row
+from agentlab.disk.store import RunStore
+from agentlab.experience.config import ExperienceConfig
+from agentlab.experience.directory import Directory, Origin
+from agentlab.experience.session import ROWS, SessionExperience
+from agentlab.experience.state import State
+from agentlab.experience.stored import from_file, to_bytes
+from envs.base import TaskSpec
+from envs.errors import StoreError, UsageError
+from policies.base import Policy
+from retrospect.engines import WordsEngine
+from retrospect.lessons import Lesson
+
+NOTE = "experience.json"
+"""In the run's folder: which rounds were there when the run began."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """Sessions that read the same state.
+
+    Attributes:
+        number: From 0, within the run.
+        tasks: In the order of the plan.
+        added: What they left has been added.
+    """
+
+    number: int
+    tasks: tuple[TaskSpec, ...]
+    added: bool = False
+
+
+class Course:
+    """The experience of a run.
+
+    Args:
+        folder: Of the run; it is locked by the caller.
+        say: Told what the user should know.
+
+    Raises:
+        StoreError: the directory cannot be used, or is another's.
+    """
+
+    def __init__(
+        self, config: ExperienceConfig, folder: Path, policy: Policy, benchmark: str, say: Callable[[str], None] = lambda line: None
+    ) -> None:
+        assert config.dir is not None
+        self.config, self.folder, self.policy = config, folder, policy
+        self.directory = Directory(config.dir)
+        self._guard = threading.Lock()
+        self.source = Origin(policy.name, policy.fingerprint(), benchmark)
+        self.uses_weights = config.weights.scope != "off" and policy.adaptable and bool(self.source.model)
+        if config.weights.scope != "off" and not self.uses_weights:
+            say(f"{policy.name} has no weights to start from: sessions take words only from the experience.")
+        try:
+            if config.add:
+                self.directory.lock()
+                self.directory.begin(self.source)
+            self._refuse_foreign()
+            note = self._note()
+            self.run, base, forgotten = str(note["run"]), list(note["rounds"]), frozenset(note["forgotten"])
+            self._states = [self._state(State(forgotten=forgotten), base)]
+            self._own = self._own_rounds(base)
+        except BaseException:
+            self.directory.close()
+            raise
+
+    def _refuse_foreign(self) -> None:
+        there = self.directory.source()
+        difference = there.differs(self.source)
+        if difference and not self.config.foreign:
+            raise StoreError(
+                f"The experience in {self.directory.folder} is another's: {difference}.",
+                "Name another directory, or use it all the same with --set experience.foreign=true.",
+            )
+
+    def _note(self) -> dict[str, Any]:
+        """What was there when the run began, written down the first time."""
+        path = self.folder / NOTE
+        if not os.path.lexists(path):
+            fresh = {"run": uuid.uuid4().hex[:12], "rounds": self.directory.rounds(), "forgotten": self.directory.forgotten()}
+            write_atomic(path, strict_json(fresh, indent=2) + "\n")
+        note = read_json(path)
+        if not isinstance(note.get("run"), str) or not all(isinstance(note.get(name), list) for name in ("rounds", "forgotten")):
+            raise StoreError(f"{path} is corrupt.", "Start a new run with --out DIR.")
+        return note
+
+    def _state(self, state: State, rounds: Sequence[str]) -> State:
+        for name in rounds:
+            state = state.after(self.directory, name, self.source, tokens=self.uses_weights)
+        return state
+
+    def _own_rounds(self, base: Sequence[str]) -> list[str]:
+        """Names of the rounds that this run has added, in order.
+
+        Raises:
+            StoreError: one of them is missing.
+        """
+        later = [name for name in self.directory.rounds() if name not in set(base)]
+        about = [(name, self.directory.about(name)) for name in later]
+        own = [(int(data["number"]), name) for name, data in about if data.get("run") == self.run]
+        if [number for number, _ in sorted(own)] != list(range(len(own))):
+            raise StoreError(
+                f"A round that this run added is missing in {self.directory.folder}.",
+                "Restore it, or start a new run with --out DIR.",
+            )
+        return [name for _, name in sorted(own)]
+
+    # -- rounds ----------------------------------------------------------------------------------------------------------------
+    def rounds(self, tasks: Sequence[TaskSpec]) -> list[Round]:
+        """The rounds of a plan: those that were added, and the rest of the plan after them.
+
+        Raises:
+            UsageError: a round was added with sessions that are not in the plan.
+        """
+        by_id = {task.id: task for task in tasks}
+        found: list[Round] = []
+        for number, name in enumerate(self._own):
+            ids = [str(one) for one in self.directory.about(name).get("tasks", [])]
+            if not set(ids) <= by_id.keys():
+                raise UsageError(f"The round {name} has sessions that are not in this plan.", "Start a new run with --out DIR.")
+            found.append(Round(number, tuple(by_id.pop(one) for one in ids), added=True))
+        left = list(by_id.values())
+        size = self.config.every
+        return found + [Round(len(found) + i, tuple(left[i * size : (i + 1) * size])) for i in range(-(-len(left) // size))]
+
+    def state(self, number: int) -> State:
+        """What round ``number`` reads: those before it have been added."""
+        with self._guard:
+            while self.config.add and len(self._states) <= number:
+                done = len(self._states) - 1
+                self._states.append(self._state(self._states[-1], [self._own[done]]))
+            return self._states[min(number, len(self._states) - 1)]
+
+    def session(
+        self, round_: Round, task: TaskSpec, store: RunStore, *, engine: Callable[[], WordsEngine | None], seed: int
+    ) -> SessionExperience:
+        """The experience of one session of a round."""
+        return SessionExperience(
+            self.config, self.state(round_.number), task, store.session(task.id).folder,
+            policy=self.policy, engine=engine, seed=seed, uses_weights=self.uses_weights,
+        )  # fmt: skip
+
+    def adds(self, round_: Round) -> bool:
+        """Whether what the sessions of a round leave is still to be added."""
+        return self.config.add and not round_.added
+
+    def end(self, round_: Round, store: RunStore) -> None:
+        """Add what the sessions of a round left; all of them have ended.  Called by one thread."""
+        if not self.adds(round_):
+            return
+        known = [one.lesson for one in self.state(round_.number).lessons.values()]
+        parts: dict[str, list[dict[str, Any]]] = {"sessions": [], "lessons": [], "examples": []}
+        rows = []
+        examples = {one.id for one in self.state(round_.number).examples}
+        for task in round_.tasks:
+            session = store.session(task.id)
+            left, made = read_json(session.folder / LEFT), session.rows()
+            if not made[-1].graded:  # the machinery ended it
+                continue
+            parts["sessions"].append(_session_line(task, made, session.folder, str(left["text"])))
+            for line in left["lessons"]:
+                parts["lessons"].append(_lesson_line(Lesson(**line), known, task.id))
+            if left["example"] is not None and left["example"]["id"] not in examples:
+                examples.add(left["example"]["id"])
+                parts["examples"].append({**left["example"], "task": task.id, "name": task.name})
+            rows.append(from_file(session.folder / ROWS, self.folder).get(0))
+        about = {"run": self.run, "number": round_.number, "tasks": [task.id for task in round_.tasks], **self.source.to_json()}
+        self._own.append(self.directory.add(about, parts, to_bytes(rows)))
+
+    def close(self) -> None:
+        """Let others add to the directory.  May be called twice."""
+        self.directory.close()
+
+
+def _session_line(task: TaskSpec, made: Sequence[Row], folder: Path, text: str) -> dict[str, Any]:
+    graded = [row for row in made if row.graded]
+    given = read_json(folder / GIVEN) if os.path.lexists(folder / GIVEN) else {}
+    return {
+        "task": task.id,
+        "name": task.name,
+        "domain": task.domain,
+        "text": text or task.name,
+        "solved_at": next((row.attempt for row in graded if row.success), None),
+        "attempts": len(graded),
+        "lessons": [one["id"] for one in given.get("lessons", [])] if graded else [],
+        "examples": [one["id"] for one in given.get("examples", [])],
+        "theta_1": given.get("theta_1", {}).get("digest", ""),
+    }
+
+
+def _lesson_line(lesson: Lesson, known: list[Lesson], task: str) -> dict[str, Any]:
+    """A new lesson's line, which is then known; of one that is known already, its name."""
+    same = next((one for one in known if one.same_as(lesson)), None)
+    if same is not None:
+        return {"again": same.id, "task": task}
+    known.append(lesson)
+    return {"id": lesson.id, **vars(lesson), "task": task}

@@ -1,0 +1,214 @@
+"""An experience directory: plain files, one folder per round, each renamed into place as a whole.
+
+    experience.json           its version; the model and the benchmark that began it
+    rounds/00001/round.json   which run's, which sessions, which model and benchmark
+                 sessions.jsonl   a session a line: how it went, and what it had been shown
+                 lessons.jsonl    a lesson a line; one that was there already is only named again
+                 examples.jsonl   a solved question a line
+                 rows.safetensors tokens of its attempts: H, y, r
+    forgotten.json            ids that are no longer shown to anybody
+    lock                      held while a run adds to it
+
+A round is never changed; what follows from all of them (which lesson helped, which is retired) is computed when it is read.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from agentlab.disk.files import disk_errors, inside, read_json, read_lines, strict_json, write_atomic
+from envs.errors import StoreError, UsageError
+
+SCHEMA: Final = 1
+"""Version of the layout; a directory of another version is refused."""
+ROUND = re.compile(r"[0-9]{5}")
+FILES = ("sessions", "lessons", "examples")
+"""Files of a round, a JSON object a line."""
+ROWS = "rows.safetensors"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Whose experience it is.
+
+    Attributes:
+        policy: Name of the policy.
+        model: Its fingerprint, "" for policies without weights.
+        benchmark: Name of the benchmark.
+    """
+
+    policy: str
+    model: str
+    benchmark: str
+
+    def to_json(self) -> dict[str, str]:
+        return dict(vars(self))
+
+    def differs(self, other: Origin) -> str:
+        """In what way it is another's than ``other``, in words; "" if it is not."""
+        same_model = self.model == other.model if self.model and other.model else self.policy == other.policy
+        parts = [] if same_model else [f"the model is {other.policy} there and {self.policy} here"]
+        if self.benchmark != other.benchmark:
+            parts.append(f"the benchmark is {other.benchmark} there and {self.benchmark} here")
+        return "; ".join(parts)
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any], path: Path) -> Origin:
+        """From JSON.
+
+        Raises:
+            StoreError: it is incomplete.
+        """
+        values = [data.get(name) for name in ("policy", "model", "benchmark")]
+        if not all(isinstance(value, str) for value in values):
+            raise StoreError(f"{path} does not say whose experience it is.", "Restore it from a copy, or start another directory.")
+        return cls(*map(str, values))
+
+
+class Directory:
+    """One experience directory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock: int | None = None
+
+    # -- opening ---------------------------------------------------------------------------------------------------------------
+    def exists(self) -> bool:
+        return os.path.lexists(self.folder / "experience.json")
+
+    def begin(self, source: Origin) -> None:
+        """Make the directory, if it is not there.
+
+        Raises:
+            StoreError: it is something else, or cannot be written.
+        """
+        if self.exists():
+            return
+        with disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if any(path.name not in ("lock", ".experience.json.tmp") for path in self.folder.iterdir()):
+                raise StoreError(
+                    f"{self.folder} is not an experience directory: it has files but no experience.json.", "Name another one."
+                )
+        write_atomic(self.folder / "experience.json", json.dumps({"schema": SCHEMA, **source.to_json()}, indent=2) + "\n")
+
+    def source(self) -> Origin:
+        """Whose it is.
+
+        Raises:
+            StoreError: there is none, or it is of another version.
+        """
+        path = self.folder / "experience.json"
+        if not self.exists():
+            raise StoreError(f"{self.folder} is not an experience directory.", "`agentlab run … --experience DIR` makes one.")
+        data = read_json(path)
+        if data.get("schema") != SCHEMA:
+            raise StoreError(
+                f"{path} is of schema {data.get('schema')!r}; this version of agentlab reads schema {SCHEMA}.",
+                "Read it with the version that wrote it, or name another directory.",
+            )
+        return Origin.of(data, path)
+
+    def lock(self) -> None:
+        """Keep others from adding to it until :meth:`close`.
+
+        Raises:
+            StoreError: somebody does.
+        """
+        path = self.folder / "lock"
+        with disk_errors(path):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            raise StoreError(
+                f"Another process adds to the experience in {self.folder}.",
+                "Wait for it, name another directory, or only read this one with experience.add=false.",
+            ) from error
+        self._lock = descriptor
+
+    def close(self) -> None:
+        """Unlock it.  May be called twice."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    # -- reading ---------------------------------------------------------------------------------------------------------------
+    def rounds(self) -> list[str]:
+        """Names of its rounds, in order."""
+        folder = self.folder / "rounds"
+        with disk_errors(folder):
+            found = sorted(p.name for p in folder.iterdir() if ROUND.fullmatch(p.name)) if folder.is_dir() else []
+        return found
+
+    def round_folder(self, name: str) -> Path:
+        """The folder of a round.
+
+        Raises:
+            StoreError: it is not there, or leads elsewhere.
+        """
+        path = self.folder / "rounds" / name
+        if not ROUND.fullmatch(name) or not path.is_dir():
+            raise StoreError(f"The round {name} is missing in {self.folder}.", "Restore it, or start a new run with --out DIR.")
+        return inside(path, self.folder)
+
+    def about(self, name: str) -> dict[str, Any]:
+        """The round.json of a round."""
+        return read_json(self.round_folder(name) / "round.json", self.folder)
+
+    def lines(self, name: str, what: str) -> list[dict[str, Any]]:
+        """``what`` (one of :data:`FILES`) of a round."""
+        return read_lines(self.round_folder(name) / f"{what}.jsonl", self.folder)
+
+    def forgotten(self) -> list[str]:
+        """Ids that are no longer shown."""
+        path = self.folder / "forgotten.json"
+        if not os.path.lexists(path):
+            return []
+        ids = read_json(path, self.folder).get("ids")
+        if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
+            raise StoreError(
+                f"{path} is corrupt: a list of ids was expected.", "Remove it; what was forgotten is then shown again."
+            )
+        return ids
+
+    # -- writing ---------------------------------------------------------------------------------------------------------------
+    def add(self, about: Mapping[str, Any], parts: Mapping[str, Sequence[Mapping[str, Any]]], rows: bytes) -> str:
+        """Add a round, as a whole or not at all; its name."""
+        name = f"{int((self.rounds() or ['0'])[-1]) + 1:05d}"
+        part, folder = self.folder / "rounds" / f".{name}.tmp", self.folder / "rounds" / name
+        with disk_errors(part):
+            if part.exists():
+                shutil.rmtree(part)
+            part.mkdir(parents=True)
+            for what in FILES:
+                write_atomic(part / f"{what}.jsonl", "".join(strict_json(line) + "\n" for line in parts[what]))
+            if rows:
+                (part / ROWS).write_bytes(rows)
+            write_atomic(part / "round.json", strict_json({"schema": SCHEMA, **about}, indent=2) + "\n")
+            part.rename(folder)
+        return name
+
+    def forget(self, ids: Sequence[str], known: Sequence[str]) -> None:
+        """Show what ``ids`` name to nobody any more.
+
+        Raises:
+            UsageError: there is no such lesson, example or session.
+        """
+        for one in ids:
+            if one not in known:
+                raise UsageError(
+                    f"There is nothing of the id {one!r} in {self.folder}.", f"`agentlab experience ls {self.folder}`."
+                )
+        merged = sorted({*self.forgotten(), *ids})
+        write_atomic(self.folder / "forgotten.json", json.dumps({"ids": merged}, indent=2) + "\n")

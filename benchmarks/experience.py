@@ -1,0 +1,145 @@
+"""Does experience help?  One stream of sessions under four settings, paired: frozen, words, weights, both.
+
+    python benchmarks/experience.py --out DIR                                       # 480 sessions of 12 families of `reasoning`
+    python benchmarks/experience.py --out DIR --seed 1 --limit 160 --rows weights   # tuning: other seeds, shorter
+    python benchmarks/experience.py --out DIR --suite miniwob --policy ui-tars-nano --tasks "" --held-out ""
+    python benchmarks/experience.py --out DIR --set experience.weights.beta=0.5     # settings of all rows with experience
+
+Every row is a run of its own (`agentlab view DIR` shows them); the same command continues.  Beside the stream: *forgetting*, its first
+sessions once more at its end, and *transfer*, task names that the stream does not have, both reading the final experience and adding
+nothing, both paired with the frozen policy.  Settings must have been fixed on seeds that are not reported.
+
+Writes ``DIR/experience.json`` and ``DIR/experience.md``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from agentlab.disk.runs import read_run
+from agentlab.results.compare import compare
+from agentlab.results.metrics import SessionSummary
+from agentlab.results.pages import markdown
+from agentlab.results.stream import attempts_per_solved, gain, halves
+from agentlab.run.config import RunConfig, resolve
+from agentlab.run.runner import Runner
+
+STREAM = (
+    "calendar_arithmetic,coin_flip,color_cube_rotation,count_bits,family_relationships,gcd,isomorphic_strings,leg_counting,"
+    "letter_counting,number_sequence,syllogism,word_sorting"
+)
+HELD_OUT = "count_primes,lcm,spell_backward,time_intervals"
+OFF = "experience.weights.scope=off"
+NO_WORDS = ("experience.lessons=0", "experience.examples=0")
+ROWS: dict[str, tuple[str, ...] | None] = {
+    "frozen": None,
+    "words": (OFF,),
+    "weights": NO_WORDS,
+    "both": (),
+}
+"""Settings of each row; None: no experience."""
+AGAIN = 64
+"""Sessions of the stream that are made once more at its end, and sessions of unseen task names."""
+
+
+class Stream:
+    """The runs of one stream."""
+
+    def __init__(
+        self, out: Path, suite: str, policy: str, seed: int, attempts: int, sets: Sequence[str], workers: int | None
+    ) -> None:
+        self.out, self.suite, self.policy, self.seed = out, suite, policy, seed
+        self.attempts, self.sets, self.workers = attempts, list(sets), workers
+
+    def config(self, name: str, row: str, tasks: str, limit: int, *more: str) -> RunConfig:
+        """The run ``name`` under the settings of a row."""
+        flags: dict[str, Any] = {
+            "suite": self.suite, "policy": self.policy, "seed": self.seed, "attempts": self.attempts, "limit": limit,
+            "tasks": tasks.split(",") if tasks else None, "out": self.out / name, "workers": self.workers,
+            "adapt": {"preset": "no-repeat"},
+        }  # fmt: skip
+        shared = ["sampling.first_greedy=true", *(text for text in self.sets if not text.startswith("experience."))]
+        settings = ROWS[row]
+        if settings is None:
+            return resolve(flags, sets=shared)
+        flags["experience"] = {"dir": self.out / f"{row}-experience"}
+        # Who writes lessons by itself must write well: a small model's lessons are worse than none.
+        own = ["experience.engine=rules", *settings, *(text for text in self.sets if text.startswith("experience.")), *more]
+        return resolve(flags, sets=[*shared, *own])
+
+    def run(self, name: str, row: str, tasks: str, limit: int, *more: str) -> Path:
+        """Make the run, or the rest of it; its folder."""
+        typer.echo(f"{name}: {limit} sessions")
+        config = self.config(name, row, tasks, limit, *more)
+        done = [0]
+
+        def told(made: Any) -> None:
+            done[0] += 1
+            if done[0] % 50 == 0:
+                typer.echo(f"  {done[0]} attempts")
+
+        Runner(config, on_row=told, say=typer.echo).run()
+        return config.folder
+
+
+def numbers(first: Sequence[SessionSummary], other: Sequence[SessionSummary]) -> dict[str, Any]:
+    """``other`` against ``first``, paired, over the same sessions."""
+    return {**vars(gain(first, other)), "attempts_per_solved": [attempts_per_solved(first), attempts_per_solved(other)]}
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder of the runs and the tables.")],
+    suite: str = "reasoning",
+    policy: str = "smollm2-135m",
+    tasks: Annotated[str, typer.Option(help="Task names of the stream; empty: the suite's own.")] = STREAM,
+    held_out: Annotated[str, typer.Option(help="Task names for transfer; empty: none.")] = HELD_OUT,
+    seed: Annotated[int, typer.Option(help="Of the stream; 1-9 are for tuning.")] = 11,
+    limit: Annotated[int, typer.Option(help="Sessions of the stream.")] = 480,
+    attempts: int = 5,
+    workers: int | None = None,
+    rows: Annotated[str, typer.Option(help="Which rows besides frozen.")] = "words,weights,both",
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Any setting; experience's not of frozen.")
+    ] = None,
+    only_stream: Annotated[bool, typer.Option("--only-stream", help="Neither forgetting nor transfer.")] = False,
+) -> None:
+    """Make the runs that are missing, and the tables."""
+    made = Stream(out, suite, policy, seed, attempts, sets or [], workers)
+    names = [name for name in rows.split(",") if name]
+    folders = {name: made.run(name, name, tasks, limit) for name in ("frozen", *names)}
+    found: dict[str, Any] = {
+        "suite": suite,
+        "policy": policy,
+        "seed": seed,
+        "limit": limit,
+        "tasks": tasks,
+        "sets": sets or [],
+        "rows": {},
+    }
+    whole = compare([read_run(folders[name]) for name in folders])
+    for name, sessions in zip(names, whole.found[1:], strict=True):
+        parts = {label: numbers(whole.found[0][place], sessions[place]) for label, place in halves(len(sessions))}
+        found["rows"][name] = {"stream": parts}
+    pages = [markdown(whole.title, [section for section in whole.sections() if section.rows])]
+    again = min(AGAIN, limit)
+    for label, these in () if only_stream else (("forgetting", tasks), ("transfer", held_out)):
+        if label == "transfer" and not these:
+            continue
+        frozen = read_run(made.run(f"{label}-frozen", "frozen", these, again))
+        for name in names:
+            read = read_run(made.run(f"{label}-{name}", name, these, again, "experience.add=false"))
+            pair = compare([frozen, read])
+            found["rows"][name][label] = numbers(*pair.found)
+            pages.append(markdown(f"{label}: {pair.title}", [section for section in pair.sections() if section.rows]))
+    (out / "experience.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    (out / "experience.md").write_text("\n".join(pages), encoding="utf-8")
+    typer.echo(f"Written: {out / 'experience.md'}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

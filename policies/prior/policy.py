@@ -1,0 +1,48 @@
+"""What a policy with a head does for experience: it makes θ₁ out of stored tokens, and says which head they belong to."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from torch import Tensor
+
+from policies.base import Policy
+from policies.learner import HeadLearner
+from policies.prior.config import PriorConfig
+from policies.prior.step import Rows, digest_of, theta_one
+from policies.rosa.config import RosaConfig
+
+SAMPLED = 64
+"""Rows of the head that its fingerprint is made of."""
+
+
+class StartingPolicy(Policy):
+    """A policy whose sessions are :class:`policies.prior.session.StartingSession`."""
+
+    engine: Any
+
+    def fingerprint(self) -> str:
+        """See :meth:`policies.base.Policy.fingerprint`: of the head's shape, type and some of its rows; "" where it is elsewhere."""
+        weight = self._weight()
+        if weight is None:
+            return ""
+        V = weight.shape[0]
+        found = hashlib.sha256(f"{tuple(weight.shape)} {weight.dtype}".encode())
+        for row in range(0, V, max(1, V // SAMPLED)):
+            found.update(weight[row].detach().float().cpu().numpy().tobytes())
+        return found.hexdigest()[:16]
+
+    def prior(self, rows: Any, check: Any, config: Any, common: Any = None) -> tuple[Any, dict[str, Any]]:
+        """See :meth:`policies.base.Policy.prior`."""
+        weight = self._weight()
+        if weight is None:
+            return super().prior(rows, check, config, common)
+        assert isinstance(rows, Rows) and isinstance(check, Rows) and isinstance(config, PriorConfig)
+        theta, numbers = theta_one(weight, rows, check, config, common)
+        return theta, numbers | {"digest": digest_of(theta)}
+
+    def _weight(self) -> Tensor | None:
+        """W [V, d]; None where it is in another process, which learns there."""
+        learner = self.engine.learner(RosaConfig(), 0)
+        return learner.weight if type(learner) is HeadLearner else None
