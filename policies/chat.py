@@ -20,7 +20,7 @@ from envs.bounded import endpoint_client, within
 from envs.errors import InfrastructureError, PolicyError, SetupError, UsageError
 from envs.redaction import redact, remember, remember_address
 from envs.replies import FAULTS_OF_PARSING, MOST_BYTES, clean_text, count_of, why
-from policies.base import Policy, SamplingConfig
+from policies.base import Passes, Policy, SamplingConfig
 from policies.checkpoint import settings_of
 from policies.families.base import Family
 from policies.families.messages import Message, Platform, images
@@ -66,6 +66,11 @@ def load_chat_policy(model: str, sampling: SamplingConfig, options: Mapping[str,
     except ValidationError as error:
         details = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise UsageError(f"Bad policy option: {details}.", f"Options: {', '.join(ChatOptions.model_fields)}.") from error
+    if sampling.next_best:
+        raise UsageError(
+            "The most probable reply that was not tried cannot be asked of an endpoint.",
+            "Use sampling.next_best=false, or a policy that runs in this process.",
+        )
     settings = settings_of(family, None, {k: v for k, v in options.items() if k not in (*own, *CHOICES)}, ChatOptions.model_fields)
     return ChatPolicy(model, chat, family, settings, sampling, platform)
 
@@ -149,7 +154,7 @@ class ChatSession(ProtocolSession):
         if sampling.repetition_penalty != 1:  # not OpenAI's own: vLLM and SGLang know it
             request["extra_body"] = {"repetition_penalty": sampling.repetition_penalty}
         text, tokens = self._request(request)
-        return Draw(text, tokens, None, images(sized)[-1].size)
+        return Draw(text, tokens, None, images(sized)[-1].size, passes=Passes(max(tokens, 1), 1))
 
     def _sized(self, message: Message) -> Message:
         """Every picture at the size that the model sees, so that pixel coordinates refer to what it was sent."""

@@ -202,10 +202,9 @@ class LoRAHead(HeadAdapter):
         A, B = by_end["A.weight"], by_end["B.weight"]
         if A.shape[0] != B.shape[1]:
             raise StoreError(f"{path} holds A {tuple(A.shape)} and B {tuple(B.shape)}, which do not belong together.")
-        scale = metadata.get("scale")
-        if scale is None:  # written by PEFT itself
-            scale = _peft_alpha(folder / "adapter_config.json") / A.shape[0]
-        return cls(A, B, float(scale))
+        known = metadata.get("scale")  # PEFT itself writes none
+        scale = float(known) if known is not None else _peft_alpha(folder / "adapter_config.json") / A.shape[0]
+        return cls(A, B, scale)
 
 
 def _peft_alpha(path: Path) -> float:
