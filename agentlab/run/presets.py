@@ -37,7 +37,8 @@ def _pair(words: str = OFF, weights: str = OFF, sampling: dict[str, Any] | None 
 def _sampled(temperature: float) -> dict[str, Any]:
     """How this project's own pairs draw: attempt 1 greedily, later ones sampled, no action twice on one screen.
 
-    Temperatures (and ``rosa``'s β) are those that ``benchmarks/sweep.py`` found best, see ``docs/results.md``.
+    Temperatures (and ``rosa``'s β) were chosen by a sweep on seeds of its own, before ``benchmarks/comparison.py``; docs/results.md says
+    what is known of them.
     """
     return {"temperature": temperature, "no_repeat": True, "first_greedy": True}
 
