@@ -91,8 +91,7 @@ def _theorem(row: Row) -> list[float] | None:
 
 def _passes(row: Row) -> tuple[int, int]:
     """(forward passes, those of them that read a prompt) of an attempt; of a policy that does not count, one per token and per reply."""
-    forward, prefill = getattr(row, "forward_passes", 0), getattr(row, "prefills", 0)
-    return (forward, prefill) if forward else (row.tokens, row.steps + row.redrawn)
+    return (row.forward_passes, row.prefills) if row.forward_passes else (row.tokens, row.steps + row.redrawn)
 
 
 def read(path: Path) -> list[Outcome]:

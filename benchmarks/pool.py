@@ -69,6 +69,7 @@ class ContinuedSession(Session):
         shutil.copytree(self.first / "screens", writer.folder / "screens", copy_function=os.link)
         theta.begin(trace.instruction, attempt=1)
         theta.recall([(step.observation, step.actions) for step in trace.steps])
+        theta.recall_replies([(step.observation, step.text) for step in trace.steps])
         if self.config.adapt.axes(1)[1]:
             resume(theta, self.first)
         else:
@@ -83,6 +84,7 @@ class ContinuedSession(Session):
         if played.trace.score != recorded.score:
             raise StoreError(f"{self.first}: the score of the recorded replies is not {recorded.score} any more.")
         theta.recall([(step.observation, step.actions) for step in recorded.steps])
+        theta.recall_replies([(step.observation, step.text) for step in recorded.steps])
         if self.config.adapt.axes(1)[1]:
             resume(theta, self.first)
         else:

@@ -125,6 +125,11 @@ PAPER = tuple(
     for b, d in ((0.5, 0.0), (2.0, 0.0), (0.5, 0.1), (1.0, 0.1), (2.0, 0.1))
 )
 """What the paper leaves open of ``rosa-paper``."""
+RL = tuple(
+    (f"adapt.weights.lr={lr}", f"adapt.weights.max_kl={kl}")
+    for lr, kl in ((0.1, 0.1), (0.01, 0.1), (1.0, 0.03), (1.0, 0.3), (1.0, 1.0))
+)
+"""A short step, and long ones that are cut back to a given KL per token."""
 RULES = "adapt.words.engine=rules"
 HINT = "env.feedback=hint"
 CONVERSATION = "history=conversation"
@@ -150,6 +155,7 @@ REASONING = Study(
     pairs=(400, 60),
     base=("model.max_batch=64",),
     methods=(
+        Method("next-best", "next-best", lines=((), ("sampling.beams=30",))),
         Method("no-repeat", "no-repeat", lines=COOL),
         Method("rosa-reply", "rosa", REPLY, _reply_lines((1.0, 0.7), (1.0, 0.5), (1.0, 1.0), (0.5, 0.7), (1.0, 0.3))),
         Method("rosa", "rosa"),
@@ -163,10 +169,16 @@ REASONING = Study(
         Method(
             "rosa-paper", "rosa-paper", (), PAPER,
         ),
-        Method("greedy conversation", "none", (CONVERSATION,), uses=(BIT,)),
-        Method("greedy conversation, hints", "none", (CONVERSATION, HINT), uses=(BIT, FEEDBACK), only=_numeric()),
+        Method("greedy conversation", "conversation"),
+        Method("greedy conversation, hints", "conversation", (HINT,), uses=(BIT, FEEDBACK), only=_numeric()),
+        Method("next-best, hints", "next-best", (CONVERSATION, HINT), uses=(BIT, FEEDBACK), only=_numeric()),
+        Method(
+            "rosa2, guided (words: rules)", "rosa2", (RULES, HINT, "adapt.weights.target=guided", "sampling.no_repeat=true"),
+            _reply_lines((1.0, 0.7), (0.5, 0.7), (0.25, 0.7), (1.0, 1.0), (0.5, 0.3)), uses=(BIT, FEEDBACK), only=_numeric(),
+        ),
+        Method("rosa-reply, next-best", "rosa", ("adapt.weights.target=reply", "sampling.next_best=true", "adapt.weights.beta=1.0")),
         Method("best-of-k", "best-of-k", lines=COOL),
-        Method("rl", "rl", lines=tuple((f"adapt.weights.lr={lr}",) for lr in (0.1, 0.01, 0.03, 0.3, 1.0))),
+        Method("rl", "rl", lines=RL),
         Method("slot", "slot"),
     ),
 )  # fmt: skip
@@ -181,6 +193,7 @@ MINIWOB = Study(
     pairs=(300, 60),
     base=(),
     methods=(
+        Method("next-best", "next-best", lines=((), ("sampling.radius=0.05",), ("sampling.radius=0.1",), ("sampling.beams=30",))),
         Method("no-repeat", "no-repeat", lines=COOL),
         Method("rosa-episode", "rosa", EPISODE, _reply_lines((1.0, 0.7), (1.0, 0.5), (1.0, 1.0), (0.5, 0.7), (2.0, 0.7))),
         Method("rosa", "rosa"),
@@ -191,7 +204,7 @@ MINIWOB = Study(
         Method("textgrad (words: rules)", "textgrad", (RULES,), COOL, uses=(BIT, EFFECT)),
         Method("best-of-k", "best-of-k", lines=COOL),
         Method("rosa-paper", "rosa-paper", (), PAPER),
-        Method("rl", "rl", lines=tuple((f"adapt.weights.lr={lr}",) for lr in (0.1, 0.01, 0.03, 0.3, 1.0))),
+        Method("rl", "rl", lines=RL),
         Method("slot", "slot"),
     ),
 )  # fmt: skip

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from policies.adapters.base import HeadAdapter
 from policies.families.messages import Message
-from policies.generation import Generation, Prompt, Request, Score
+from policies.generation import Generation, Prompt, Request, Score, Search
 from policies.learner import HeadLearner
 from policies.methods import WeightsConfig
 from policies.prompts import ChatMessage
@@ -25,8 +25,12 @@ class Backbone(Protocol):
     def device(self) -> torch.device:
         """Where H and adapters are."""
 
-    def submit(self, request: Request) -> Generation:
-        """The reply to ``request``."""
+    @property
+    def has_trees(self) -> bool:
+        """Whether replies can be searched, and drawn as if some did not exist."""
+
+    def submit(self, request: Request | Search) -> Generation:
+        """The reply to ``request``; one that is searched, or has an exclusion, only where :attr:`has_trees`."""
 
     def score(self, prompt: Prompt, tokens: Tensor, adapter: HeadAdapter | None = None) -> Score:
         """H and log-probabilities of the reply ``tokens`` [T] to ``prompt``."""

@@ -21,6 +21,25 @@ from envs.errors import UsageError
 
 
 @dataclass(frozen=True)
+class Passes:
+    """What replies cost, whatever the machine: rows of the model's calls.
+
+    Attributes:
+        forward: A row is one sequence in one call, be it a prompt or one more token; ten beams are ten rows.  A reply of T tokens takes T.
+        prefill: Those among them that read a prompt (or scored a whole reply after one).
+    """
+
+    forward: int = 0
+    prefill: int = 0
+
+    def __add__(self, other: Passes) -> Passes:
+        return Passes(self.forward + other.forward, self.prefill + other.prefill)
+
+
+NO_PASSES = Passes()
+
+
+@dataclass(frozen=True)
 class Decision:
     """One reply of a policy.
 
@@ -36,6 +55,7 @@ class Decision:
         token_logprobs: Their log-probabilities, as ``logprob``; empty if not known.
         redrawn: Replies drawn before this one and not taken, see ``SamplingConfig.no_repeat``; their tokens count.
         redrawn_unparsable: Those among them that were not actions.
+        passes: What the reply cost, those that were not taken included.
     """
 
     text: str
@@ -49,6 +69,7 @@ class Decision:
     token_logprobs: tuple[float, ...] = ()
     redrawn: int = 0
     redrawn_unparsable: int = 0
+    passes: Passes = NO_PASSES
 
 
 @dataclass(frozen=True)
@@ -89,6 +110,7 @@ class Update:
     Attributes:
         numbers: JSON-serialisable.
         replies: What it did to every token of the attempt; empty if it was not accepted or has not seen all of them.
+        passes: Passes through the backbone that it took; ROSA's own step takes none.
     """
 
     method: str
@@ -96,10 +118,11 @@ class Update:
     seconds: float
     numbers: dict[str, Any] = field(default_factory=dict)
     replies: tuple[ReplyTokens, ...] = ()
+    passes: Passes = NO_PASSES
 
 
 MAX_REDRAWS = 12
-"""Most redraws of one reply (``no_repeat``)."""
+"""Most redraws of one reply (``no_repeat``), where it is asked for again as a whole."""
 
 
 @dataclass(frozen=True)
@@ -112,12 +135,35 @@ class SamplingConfig:
     no_repeat: Annotated[
         bool,
         Field(
-            description="Redraw (at most 12 times) a reply whose actions were already tried on the same screen, pixel for pixel, in an "
-            "earlier attempt or earlier in this one: what left the screen as it was, or led back to it, is not done again; nor is a "
-            "reply that is not an action. At temperature 0 only the redraws are sampled (at 1): the most probable reply, unless it "
-            "was tried."
+            description="A reply whose actions or answer were already tried (on the same screen, in an earlier attempt that was blamed "
+            "for it, or earlier in this one) is never drawn again, nor one that is not an action: drawn exactly as if these did not exist, "
+            "in one prefill; at temperature 0, greedily. Endpoints, and models without full attention, are asked again instead, at most "
+            "12 times (docs/rosa.md)."
         ),
     ] = False
+    next_best: Annotated[
+        bool,
+        Field(
+            description="Nothing is drawn: a reply is the most probable one whose answer or actions the session has not tried, found by a "
+            "beam search; what was tried counts as by no_repeat. Of a text, answers are told apart in the grader's own normal form. "
+            "Needs a model that runs here."
+        ),
+    ] = False
+    beams: Annotated[
+        int,
+        Field(
+            ge=1, le=256, description="Beams of next_best: prefixes of one length that are followed; four times as many at need."
+        ),
+    ] = 10
+    radius: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="Clicks (and other points) nearer to each other than this share of the screen's shorter side are the same action "
+            "to no_repeat and next_best.",
+        ),
+    ] = 0.02
     first_greedy: Annotated[
         bool,
         Field(
@@ -142,6 +188,11 @@ class SamplingConfig:
             "holds (official GUI-Owl and UI-Venus runs: 1.05).",
         ),
     ] = 1.0
+
+    @property
+    def remembers(self) -> bool:
+        """Whether replies depend on what the session has tried."""
+        return self.no_repeat or self.next_best
 
 
 class PolicySession(abc.ABC):
@@ -222,11 +273,12 @@ class PolicySession(abc.ABC):
         """
         raise UsageError(f"{type(self).__name__} cannot go back to a step.", "Choose a policy that runs here with its weights.")
 
-    def adapt(self, rewards: Sequence[float], *, refined: str | None = None) -> Update | None:
+    def adapt(self, rewards: Sequence[float], *, refined: str | None = None, guidance: str | None = None) -> Update | None:
         """Update the weights from the attempt just made.
 
         ``rewards`` has one r_i in [-1, 1] per step (ROSA Eq. 3), all equal when sparse.  With ``refined`` guidance the update's
-        numbers also say what the residual is under it (ROSA2 Theorem 4.1); the update itself is the same.
+        numbers also say what the residual is under it (ROSA2 Theorem 4.1); the update itself is the same.  ``guidance`` is that of the
+        next attempt, given where the method learns from it (``adapt.weights.target=guided``).
 
         Returns None if this session was opened without weight adaptation.
 
@@ -236,7 +288,15 @@ class PolicySession(abc.ABC):
         return None
 
     def recall(self, steps: Sequence[tuple[Observation, tuple[Action, ...]]]) -> None:
-        """Resuming a session: what was observed and done in an attempt made earlier, step by step, for ``no_repeat``."""
+        """Resuming a session: what was observed and done in an attempt made earlier, step by step, for ``no_repeat`` and ``next_best``;
+        only what was blamed (:meth:`blame`).
+        """
+
+    def recall_replies(self, steps: Sequence[tuple[Observation, str]]) -> None:
+        """Resuming a session: what was observed and replied, verbatim, in an attempt made earlier, all of it, after :meth:`recall`."""
+
+    def blame(self, credit: Sequence[float]) -> None:
+        """The attempt just made has failed: ``credit`` per step.  ``no_repeat`` and ``next_best`` leave out what was blamed (< 0)."""
 
     def discard(self) -> None:
         """Drop what was captured of the attempt in flight (it was void: the machinery failed).

@@ -20,7 +20,7 @@ from envs.bounded import endpoint_client, within
 from envs.errors import InfrastructureError, PolicyError, SetupError, UsageError
 from envs.redaction import redact, remember, remember_address
 from envs.replies import FAULTS_OF_PARSING, MOST_BYTES, clean_text, count_of, why
-from policies.base import Policy, SamplingConfig
+from policies.base import Passes, Policy, SamplingConfig
 from policies.checkpoint import settings_of
 from policies.families.base import Family
 from policies.families.messages import Message, Platform, images
@@ -149,7 +149,7 @@ class ChatSession(ProtocolSession):
         if sampling.repetition_penalty != 1:  # not OpenAI's own: vLLM and SGLang know it
             request["extra_body"] = {"repetition_penalty": sampling.repetition_penalty}
         text, tokens = self._request(request)
-        return Draw(text, tokens, None, images(sized)[-1].size)
+        return Draw(text, tokens, None, images(sized)[-1].size, passes=Passes(max(tokens, 1), 1))
 
     def _sized(self, message: Message) -> Message:
         """Every picture at the size that the model sees, so that pixel coordinates refer to what it was sent."""

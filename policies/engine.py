@@ -19,16 +19,18 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from envs.errors import AdaptationError, PolicyError
+from policies.base import Passes
 from policies.batching import Batcher
-from policies.generation import BatchRow, FirstPass, Generation, Prompt, Request, Score
+from policies.generation import BatchRow, FirstPass, Generation, Prompt, Request, Score, Search
 from policies.head import HeadAdapter, head_hooks
 from policies.learner import HeadLearner
 from policies.methods import WeightsConfig
 from policies.prompts import VisionPrompts, stop_ids_of
 from policies.sampler import Sampler
+from policies.tree_engine import Read, TreeEngine, is_out_of_memory
 from policies.vision_cache import VisionCache
 
-__all__ = ["Engine", "Generation", "Prompt", "Request", "Score"]
+__all__ = ["Engine", "Generation", "Prompt", "Request", "Score", "Search"]
 
 KEEP_SHARE = 0.75
 """Rows of a batch that are finished leave it once no more than this share is still being written."""
@@ -37,7 +39,7 @@ SCORE_ROWS = 128
 """Tokens scored at a time: their logits over a vocabulary of 152,064 take 78 MB."""
 
 
-class Engine(VisionPrompts):
+class Engine(VisionPrompts, TreeEngine):
     """One frozen backbone shared by all sessions.
 
     Args:
@@ -66,7 +68,7 @@ class Engine(VisionPrompts):
         keep_head_resident(model)
         self._input_device = execution_device(model.get_input_embeddings())
         self._lock = threading.Lock()  # one pass at a time: the hooks sit on the shared head
-        self.batcher: Batcher[Request, Generation] = Batcher(self.generate, max_batch=max_batch, window_s=window_s)
+        self.batcher: Batcher[Request | Search, Generation] = Batcher(self._answer, max_batch=max_batch, window_s=window_s)
 
     @property
     def device(self) -> torch.device:
@@ -135,9 +137,14 @@ class Engine(VisionPrompts):
         return positions
 
     # -- generation --------------------------------------------------------------------------------------------------------------
-    def submit(self, request: Request) -> Generation:
+    def submit(self, request: Request | Search) -> Generation:
         """The reply to ``request``, generated together with what other threads ask at the same time."""
         return self.batcher.submit(request)
+
+    def _answer(self, asked: Sequence[Request | Search]) -> list[Generation]:
+        """Draws share their passes; every search has its own, so that what it finds depends on nobody else's."""
+        drawn = iter(self.generate([r for r in asked if isinstance(r, Request)]))
+        return [next(drawn) if isinstance(one, Request) else self.search(one) for one in asked]
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
         """Replies of one batch, in the order of ``requests``; a batch that does not fit into memory is halved.
@@ -145,11 +152,13 @@ class Engine(VisionPrompts):
         Raises:
             PolicyError: not even one row fits into memory, or the logits are not numbers.
         """
+        if not requests:
+            return []
         try:
             with self._lock:
                 return self._generate(requests)
         except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if len(requests) == 1:
                 raise PolicyError(
@@ -176,6 +185,7 @@ class Engine(VisionPrompts):
         sampler = Sampler([r.sampling for r in requests], [r.seed for r in requests], prompts)
         rows = [BatchRow(r.sampling.max_new_tokens, self.stop_ids) for r in requests]
         step_inputs, positions, next_position = pass_.inputs, pass_.positions, pass_.next_position
+        first, read = True, dict[int, Read]()  # prompts that may be gone back to
         live = list(range(len(rows)))  # the rows that are still in the batch
         hidden: list[list[Tensor]] = [[] for _ in rows]
         with head_hooks(self.model.lm_head, [r.adapter for r in requests], capture=any(r.capture for r in requests)) as tap:
@@ -198,9 +208,15 @@ class Engine(VisionPrompts):
                     for i, h in zip(live, tap.hidden.pop(), strict=True):
                         if requests[i].capture and not rows[i].finish:
                             hidden[i].append(h)
-                if pass_.after is not None:
-                    pass_.after()
-                    pass_.after = None
+                if first:
+                    read = {
+                        i: Read.row(cache, i, mask, pass_, logits[i], hidden[i])
+                        for i, r in enumerate(requests)
+                        if r.exclusion is not None
+                    }
+                    if pass_.after is not None:
+                        pass_.after()
+                    first = False
                 for i, token, logprob in zip(live, tokens.tolist(), chosen.tolist(), strict=True):
                     rows[i].add(token, logprob)
                 going = [at for at, i in enumerate(live) if not rows[i].finish]
@@ -219,7 +235,8 @@ class Engine(VisionPrompts):
                 next_position = next_position + 1
                 mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
         sizes = pass_.prompt_tokens
-        return [self._generation(row, hidden[i] if requests[i].capture else None, sizes[i]) for i, row in enumerate(rows)]
+        made = [self._generation(row, hidden[i] if requests[i].capture else None, sizes[i]) for i, row in enumerate(rows)]
+        return [self._redrawn(requests[i], one, read[i]) if i in read else one for i, one in enumerate(made)]
 
     def _first_pass(self, requests: Sequence[Request]) -> FirstPass:
         """What the model is called with to read the prompts."""
@@ -246,6 +263,7 @@ class Engine(VisionPrompts):
             logprobs=torch.tensor(row.logprobs),
             finish=row.finish,
             prompt_tokens=prompt_tokens,
+            passes=Passes(len(row.tokens), 1),
         )
 
     # -- teacher forcing -----------------------------------------------------------------------------------------------------------
@@ -259,7 +277,7 @@ class Engine(VisionPrompts):
             with self._lock:
                 return self._score(prompt, tokens.to(self._input_device), adapter)
         except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise AdaptationError(f"Out of memory on {self.device} while scoring a reply.", "Use adapt.score_under=raw.") from error
 
@@ -319,7 +337,3 @@ def keep_head_resident(model: Any) -> None:
             "This checkpoint's head (lm_head) is quantised: adapters and log-probabilities need its weights.",
             "Use a checkpoint whose quantisation leaves lm_head out.",
         )
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from policies.base import SamplingConfig
+from policies.base import NO_PASSES, Passes, SamplingConfig
+from policies.exclusion import Exclusion
 from policies.head import HeadAdapter
 
 
@@ -33,11 +34,33 @@ class Request:
         seed: Of this row's random stream.
         adapter: What this session adds to the head; None is the frozen model.
         capture: Keep H.
+        exclusion: What the reply must not be, if anything; it is drawn as if that did not exist (:mod:`policies.exclusion`).
     """
 
     prompt: Prompt
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     seed: int = 0
+    adapter: HeadAdapter | None = None
+    capture: bool = False
+    exclusion: Exclusion | None = None
+
+
+@dataclass(frozen=True)
+class Search:
+    """The most probable reply that counts, instead of one that is drawn (:mod:`policies.beam`).
+
+    Attributes:
+        prompt: From :meth:`Engine.prompt`.
+        counts: Whether a reply's text counts; called in whichever thread runs the model, so it depends on its text alone.
+        beams: Prefixes of one length that are followed.
+        max_new_tokens: Longest reply.
+        adapter, capture: As of a :class:`Request`.
+    """
+
+    prompt: Prompt
+    counts: Callable[[str], bool]
+    beams: int = 10
+    max_new_tokens: int = 1500
     adapter: HeadAdapter | None = None
     capture: bool = False
 
@@ -53,6 +76,9 @@ class Generation:
         logprobs: log π(y_i) [T] float32 on the CPU, under the adapted model at temperature 1 and without penalties.
         finish: ``stop`` or ``length``.
         prompt_tokens: Length of the prompt, images included.
+        passes: Rows of the model's calls that it took, see :class:`policies.base.Passes`.
+        redrawn, redrawn_unparsable: Replies drawn before it and not taken, and those of them that are no action.
+        drawn_tokens: Tokens of all of them and its own; None if there are no others.
     """
 
     text: str
@@ -61,6 +87,10 @@ class Generation:
     logprobs: Tensor
     finish: str
     prompt_tokens: int
+    passes: Passes = NO_PASSES
+    redrawn: int = 0
+    redrawn_unparsable: int = 0
+    drawn_tokens: int | None = None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ class HeadTap:
 
     Attributes:
         adapters: One per row of the next batch.
-        hidden: One [b, d] tensor per call, the last position of every row.
+        hidden: One [b, d] tensor per call, the last position of every row; or [b, n, d], all of them.
     """
 
     adapters: list[HeadAdapter | None]
@@ -77,12 +77,15 @@ def add_deltas(weight: Tensor, x: Tensor, logits: Tensor, groups: Sequence[tuple
 
 
 @contextlib.contextmanager
-def head_hooks(lm_head: nn.Linear, adapters: Sequence[HeadAdapter | None], *, capture: bool) -> Iterator[HeadTap]:
+def head_hooks(
+    lm_head: nn.Linear, adapters: Sequence[HeadAdapter | None], *, capture: bool, every: bool = False
+) -> Iterator[HeadTap]:
     """Adapt and observe the head while the block runs.
 
     Row i of every batch the head is called with gets the logits of ``adapters[i]`` (None: the frozen head), at every
     position, so that generation ([b, 1, d]) and teacher forcing ([b, T, d]) see the same policy.  With ``capture`` the
-    tap collects what the head received at the last position of each call: while generating, exactly the rows of H.
+    tap collects what the head received at the last position of each call: while generating, exactly the rows of H; with ``every``, at
+    all positions ([b, n, d]).
     The hooks sit on the shared head: one block at a time, and no other caller of the model meanwhile.
 
     Raises:
@@ -95,7 +98,7 @@ def head_hooks(lm_head: nn.Linear, adapters: Sequence[HeadAdapter | None], *, ca
         if x.shape[0] != (given := len(tap.adapters)):
             raise PolicyError(f"The head got a batch of {x.shape[0]} rows, but {given} adapters were given, one per row.")
         if capture:
-            last = x[:, -1, :] if x.ndim == 3 else x
+            last = x[:, -1, :] if x.ndim == 3 and not every else x
             tap.hidden.append(last.detach().clone())  # a clone: the view would keep the whole pass's activations alive
 
     def after(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:

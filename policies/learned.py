@@ -18,9 +18,10 @@ from torch import Tensor
 
 from envs.errors import AdaptationError, PolicyError, UsageError
 from policies.backbone import Backbone
-from policies.base import Update
+from policies.base import Passes, Update
 from policies.generation import Generation, Prompt
 from policies.learner import HeadLearner
+from policies.marks import frame_tokens
 from policies.prior.session import StartingSession
 
 
@@ -61,23 +62,30 @@ class LearnedSession(StartingSession):
     def _note(self, learner: HeadLearner, hidden: Tensor, tokens: Tensor, step: int) -> None:
         ends = len(tokens) > 1 and int(tokens[-1]) in self.engine.stop_ids
         n = len(tokens) - ends
-        frame = torch.arange(len(tokens)) >= n
-        learner.record(hidden[:n], tokens[:n], 2 * step, frame=frame[:n])
-        learner.record(hidden[n:], tokens[n:], 2 * step + 1, frame=frame[n:])  # the end of the turn: protected
+        frame = frame_tokens(self.engine.pieces(tokens)) if learner.wants_frame else None
+        if frame is not None:
+            frame[n:] = True
+        learner.record(hidden[:n], tokens[:n], 2 * step, frame=None if frame is None else frame[:n])
+        learner.record(
+            hidden[n:], tokens[n:], 2 * step + 1, frame=None if frame is None else frame[n:]
+        )  # the end of the turn: protected
 
     @staticmethod
     def _of_pieces(rewards: Sequence[float]) -> list[float]:
         """Rewards of what :meth:`_note` recorded: each step's, and 0 for its end."""
         return [value for reward in rewards for value in (reward, 0.0)]
 
-    def adapt(self, rewards: Sequence[float], *, refined: str | None = None) -> Update | None:
+    def adapt(self, rewards: Sequence[float], *, refined: str | None = None, guidance: str | None = None) -> Update | None:
         """See :meth:`policies.base.PolicySession.adapt`."""
         self.engine.leave(id(self))
         if self.learner is None:
             return None
         try:
             numbers = None if refined is None else self._error_terms(refined, rewards)
-            update = self._in_steps(self.learner.update(self._of_pieces(rewards)))
+            guided = None if not guidance else self._under(guidance).capture()
+            update = self._in_steps(self.learner.update(self._of_pieces(rewards), guided))
+            scored = len(self._replies) * ((refined is not None) + (guided is not None))
+            update = dataclasses.replace(update, passes=Passes(scored, scored))
         finally:
             self._forget()
         return update if numbers is None else dataclasses.replace(update, numbers={**update.numbers, **numbers})
@@ -88,15 +96,22 @@ class LearnedSession(StartingSession):
         Numbers for the record only: if they are unavailable, the record says why, and the update is still made.
         """
         assert self.learner is not None
-        scratch = copy.copy(self.learner)
         try:
-            raw = scratch.residual(self._of_pieces(rewards))  # the copy's capture is dropped: that of the attempt itself stays
-            for step, tokens in enumerate(self._replies):
-                score = self.engine.score(self._prompt_under(guidance, step), tokens, self.learner.adapter)
-                self._note(scratch, score.hidden, tokens, step)
-            return {"raw": raw, "refined": scratch.residual(self._of_pieces(rewards))}
+            # Of a copy, whose capture is dropped: that of the attempt itself stays.
+            raw = copy.copy(self.learner).residual(self._of_pieces(rewards))
+            return {"raw": raw, "refined": self._under(guidance).residual(self._of_pieces(rewards))}
         except (AdaptationError, PolicyError) as error:
             return {"refined": {"error": error.message}}
+
+    def _under(self, guidance: str) -> HeadLearner:
+        """A copy of the learner with the attempt's replies as they look under ``guidance``: a teacher-forced pass per step."""
+        assert self.learner is not None
+        scratch = copy.copy(self.learner)
+        scratch.discard()  # of the copy: the capture of the attempt itself stays
+        for step, tokens in enumerate(self._replies):
+            score = self.engine.score(self._prompt_under(guidance, step), tokens, self.learner.adapter)
+            self._note(scratch, score.hidden, tokens, step)
+        return scratch
 
     def _in_steps(self, update: Update) -> Update:
         """The update with the texts of its tokens, a reply and its end put together again."""

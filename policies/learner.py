@@ -62,6 +62,10 @@ class Past:
         return cls(kept["hidden"].clone(), kept["tokens"], Replayed(kept["margin"], kept["moved"])) if kept else None
 
 
+Capture = list[tuple[Tensor, Tensor]]
+"""(H [n, d], y [n]) of every reply of an attempt, in order."""
+
+
 class HeadLearner:
     """The adapter of one session before a shared head W [V, d], and what was captured of the attempt in flight.
 
@@ -140,7 +144,7 @@ class HeadLearner:
         while self.captured_bytes - self._on_accelerator() > self.config.host_mb * MB and len(self._pieces) > 1:
             self._dropped += len(self._pieces.pop(0).tokens)
 
-    def capture(self) -> list[tuple[Tensor, Tensor]]:
+    def capture(self) -> Capture:
         """(H [n, d], y [n]) of every reply of the attempt in flight, in order."""
         return [(piece.hidden, piece.tokens) for piece in self._pieces]
 
@@ -188,15 +192,17 @@ class HeadLearner:
 
     # ----------------------------------------------------------------------------------------- between two attempts
 
-    def update(self, rewards: Sequence[float]) -> Update:
+    def update(self, rewards: Sequence[float], guided: Capture | None = None) -> Update:
         """Learn from the captured attempt.  ``rewards``: one r in [-1, 1] per step.  The capture is dropped in every case.
+
+        ``guided``: the same replies as they look under the new guidance, for a method that is :attr:`MethodConfig.guided`.
 
         Raises:
             AdaptationError: nothing was captured, a step has no reward or an impossible one, or NaN/Inf anywhere; θ is unchanged.
         """
         start, peak = time.perf_counter(), peak_memory_mb(self.weight)
         try:
-            head, episode = self._attempt(rewards)
+            head, episode = self._attempt(rewards, guided)
             if not bool((episode.rewards != 0).any()):
                 learned = Learned(None, {"T": head.T, "reason": "every reward is 0"})
             else:
@@ -258,7 +264,7 @@ class HeadLearner:
             )
         return {short: float(numbers.get(name, 0.0)) for short, name in RESIDUAL.items()}
 
-    def _attempt(self, rewards: Sequence[float]) -> tuple[HeadPass, Episode]:
+    def _attempt(self, rewards: Sequence[float], guided: Capture | None = None) -> tuple[HeadPass, Episode]:
         """The capture as H [T, d], y [T] and the rewards of its tokens."""
         if not self._pieces:
             raise AdaptationError("No tokens of this attempt were captured.", "Act before adapting.")
@@ -276,15 +282,16 @@ class HeadLearner:
         frame = _joined([piece.frame for piece in self._pieces])
         r = torch.tensor(list(rewards), dtype=torch.float64)[steps]
         memory, past = self.config.memory_mb, self._past
+        teacher = None if guided is None else self._guided(guided, tokens)
         if len(tokens) > self.config.max_tokens:
             # A T×T system of all of them would not fit: the most decided tokens have least to say (their π̃ − p is near 0).
             margin = HeadPass(self.weight, hidden, tokens, memory_mb=memory).moments(self._adapter).margin
             chosen = margin.argsort(stable=True)[: self.config.max_tokens].sort().values.cpu()
             self._dropped += len(tokens) - len(chosen)
             hidden, tokens, steps, r = hidden[chosen.to(device)], tokens[chosen], steps[chosen], r[chosen]
-            coordinates, frame = (None if mark is None else mark[chosen] for mark in (coordinates, frame))
+            coordinates, frame, teacher = (None if mark is None else mark[chosen] for mark in (coordinates, frame, teacher))
         if past is None:
-            return HeadPass(self.weight, hidden, tokens, memory_mb=memory), Episode(r, steps, coordinates, frame)
+            return HeadPass(self.weight, hidden, tokens, memory_mb=memory), Episode(r, steps, coordinates, frame, guided=teacher)
         n = min(len(past.tokens), self.config.max_tokens - len(tokens))  # the newest ones, which stand first
         margins = Replayed(past.margins.margin[:n], past.margins.moved[:n])
         hidden = torch.cat([hidden, past.hidden[:n].to(device, hidden.dtype)])
@@ -292,9 +299,19 @@ class HeadLearner:
         coordinates, frame = (None if mark is None else torch.cat([mark, none]) for mark in (coordinates, frame))
         episode = Episode(
             torch.cat([r, r.new_zeros(n)]), torch.cat([steps, steps.new_full((n,), int(steps.max()) + 1)]), coordinates,
-            frame, margins if n else None,
+            frame, margins if n else None, teacher,
         )  # fmt: skip
         return HeadPass(self.weight, hidden, torch.cat([tokens, past.tokens[:n]]), memory_mb=memory), episode
+
+    def _guided(self, guided: Capture, tokens: Tensor) -> Tensor:
+        """Log-odds of the attempt's tokens under other guidance and the adapter in force, [T] float64 on the CPU."""
+        same = torch.cat([y.cpu() for _, y in guided]) if guided else tokens[:0]
+        if self._dropped or not torch.equal(same, tokens):
+            raise AdaptationError(
+                "What was scored under the guidance are not the attempt's replies.", "Raise adapt.weights.host_mb."
+            )
+        hidden = torch.cat([h.to(self.weight.device) for h, _ in guided])
+        return HeadPass(self.weight, hidden, tokens, memory_mb=self.config.memory_mb).moments(self._adapter).margin.cpu()
 
     def rollback(self) -> None:
         """Undo the last accepted update.

@@ -81,11 +81,17 @@ class Sampler:
 
     @staticmethod
     def _draw_row(z: Tensor, settings: SamplingConfig, generator: torch.Generator) -> Tensor:
-        z = z / settings.temperature  # [V]
-        if settings.top_p < 1:
-            ordered, index = z.sort(descending=True)
-            p = ordered.softmax(dim=-1)
-            outside = p.cumsum(dim=-1) - p >= settings.top_p  # the most probable token has 0 before it: it always stays
-            z = z.index_fill(0, index[outside], -torch.inf)
+        z = nucleus(z, settings)  # [V]
         noise = torch.empty(z.shape, dtype=torch.float32).exponential_(generator=generator)  # -log of it is Gumbel
         return (z - noise.log().to(z.device)).argmax()
+
+
+def nucleus(z: Tensor, settings: SamplingConfig) -> Tensor:
+    """The logits that are drawn from: ``z`` [V] at a temperature above 0, -inf outside the nucleus."""
+    z = z / settings.temperature
+    if settings.top_p < 1:
+        ordered, index = z.sort(descending=True)
+        p = ordered.softmax(dim=-1)
+        outside = p.cumsum(dim=-1) - p >= settings.top_p  # the most probable token has 0 before it: it always stays
+        z = z.index_fill(0, index[outside], -torch.inf)
+    return z

@@ -32,6 +32,7 @@ class Step:
         token_ids: The reply's own tokens, if they are known.
         redrawn: Replies drawn before this one and not taken (``no_repeat``).
         redrawn_unparsable: Those among them that were not actions.
+        forward_passes, prefills: What the reply cost in rows of the model's calls; 0 where that is not known.
     """
 
     index: int
@@ -46,6 +47,8 @@ class Step:
     tokens: int = 0
     redrawn: int = 0
     redrawn_unparsable: int = 0
+    forward_passes: int = 0
+    prefills: int = 0
     token_ids: tuple[int, ...] = ()
 
 

@@ -91,6 +91,8 @@ class AttemptWriter:
             tokens=step.tokens,
             redrawn=step.redrawn,
             redrawn_unparsable=step.redrawn_unparsable,
+            forward_passes=step.forward_passes,
+            prefills=step.prefills,
             logprob=None if decision is None else decision.logprob,
             seconds=step.seconds,
             **{name: list(values) for name, values in known.items() if values},
@@ -158,5 +160,7 @@ def _step(folder: Path, event: dict[str, Any]) -> Step:
         tokens=event["tokens"],
         redrawn=event.get("redrawn", 0),
         redrawn_unparsable=event.get("redrawn_unparsable", 0),
+        forward_passes=event.get("forward_passes", 0),
+        prefills=event.get("prefills", 0),
         token_ids=tuple(int(token) for token in event.get("token_ids", ())),
     )

@@ -145,6 +145,9 @@ class Row(RowPart):
         invalid: Steps that the environment refused; ``unparsable``: those of them whose reply is not an action.
         redrawn: Replies drawn again (``sampling.no_repeat``); ``redrawn_unparsable``: those of them that are not actions.
         tokens: Generated, in all replies.
+        forward_passes: Rows of the model's calls, of replies (those drawn again included) and of the update: a prompt, a token of a
+            reply, a beam's token, a recorded reply scored again is one each.  What an engine of the words did is in ``words``.
+        prefills: Those among them that read a prompt.
         seconds: Where the time went.
         memory: Peak memory of the run's process so far, in MB, by name.
         words: What was learned in words; None if nothing was to be learned.
@@ -175,6 +178,8 @@ class Row(RowPart):
     redrawn: int = 0
     redrawn_unparsable: int = 0
     tokens: int = 0
+    forward_passes: int = 0
+    prefills: int = 0
     seconds: Seconds = Seconds()
     memory: dict[str, float] = {}
     words: WordsColumns | None = None

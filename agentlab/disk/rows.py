@@ -53,12 +53,19 @@ def graded(task: TaskSpec, played: Played, broken: Sequence[Breakage], *, succes
         redrawn=sum(s.redrawn for s in trace.steps),
         redrawn_unparsable=sum(s.redrawn_unparsable for s in trace.steps),
         tokens=sum(s.tokens for s in trace.steps),
+        forward_passes=sum(s.forward_passes for s in trace.steps) + _of_update(played.update, "forward_passes"),
+        prefills=sum(s.prefills for s in trace.steps) + _of_update(played.update, "prefills"),
         seconds=Seconds(**{part: round(value, 4) for part, value in seconds.items()}),
         words=played.words,
         update=played.update,
         adapter=played.adapter,
         actions_hash=digest(json.dumps([[act.to_json(a) for a in s.actions] for s in trace.steps])),
     )
+
+
+def _of_update(update: UpdateColumns | None, name: str) -> int:
+    """A count among an update's own numbers; 0 if it has none."""
+    return int(update.numbers.get(name) or 0) if update is not None else 0
 
 
 def broken(task: TaskSpec, attempt: int, guidance: str, broken: Sequence[Breakage], seconds: float) -> Row:

@@ -12,10 +12,10 @@ import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from agentlab.disk.store import flatten
 from agentlab.experience.config import ExperienceConfig
@@ -28,7 +28,7 @@ from envs.redaction import redacted
 from envs.suites import benchmark_names, default_attempts, default_limit, default_options, default_workers
 from policies.adaptation import config_classes, config_of, method_named
 from policies.base import SamplingConfig
-from policies.methods import NoneConfig, WeightsConfig
+from policies.methods import MethodConfig, NoneConfig, WeightsConfig
 from policies.registry import writes_text
 from policies.sampling import PRESETS as SAMPLING
 from retrospect.config import WordsConfig
@@ -69,6 +69,14 @@ class AdaptConfig(ConfigSection):
     @classmethod
     def _of_its_method(cls, value: Any) -> Any:
         return config_of(value) if isinstance(value, Mapping) else value
+
+    @model_validator(mode="after")
+    def _guided_by_words(self) -> Self:
+        if isinstance(self.weights, MethodConfig) and self.weights.guided and self.words.method == "none":
+            raise ValueError(
+                "weights.target=guided learns from guidance: a method of the words must write some (adapt.words.method)"
+            )
+        return self
 
     def axes(self, attempt: int) -> tuple[bool, bool]:
         """Whether (words, weights) learn from attempt ``attempt``."""
@@ -296,6 +304,7 @@ def complete_key(key: str) -> str:
     head, _, tail = key.rpartition(".")
     fits = [k for k in known if k.endswith(f".{key}")] or [k for k in known if k.endswith(f".{tail}") and k.startswith(head)]
     fits = [k for k in fits if k.count(".") == min(f.count(".") for f in fits)]  # the outermost section is meant
+    fits = [k for k in fits if not k.startswith("experience.")] or fits  # `beta` is that of the run's own updates
     if len(fits) > 1:
         raise UsageError(f"Setting {key!r} is ambiguous.", f"Say which: {', '.join(fits)}.")
     return fits[0] if fits else key

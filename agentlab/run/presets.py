@@ -1,7 +1,7 @@
 """The presets of ``--adapt``: each names a pair (words, weights) and the settings that go with it.
 
-``none``, ``best-of-k`` and ``no-repeat`` are frozen: nothing is learned between attempts.  They are the honest opponents.  Any other
-pair is called by its two methods: ``--adapt reflexion+rosa``, ``--adapt none+my.module:method``.
+``none``, ``best-of-k``, ``no-repeat`` and ``next-best`` are frozen: nothing is learned between attempts.  They are the honest
+opponents.  Any other pair is called by its two methods: ``--adapt reflexion+rosa``, ``--adapt none+my.module:method``.
 """
 
 from __future__ import annotations
@@ -44,16 +44,27 @@ def _sampled(temperature: float) -> dict[str, Any]:
 
 PRESETS: dict[str, Preset] = {
     "none": Preset("frozen prompt and weights, retries (the papers' baseline)", _pair()),
+    "conversation": Preset(
+        "frozen, greedy: every attempt goes on with the conversation, what the user said to the last one included (the papers' baseline)",
+        {**_pair(), "history": "conversation"},
+    ),
     "best-of-k": Preset("frozen, every attempt sampled afresh", _pair(sampling={"temperature": 0.7})),
     "no-repeat": Preset(
         "frozen, sampled, but never again an action already tried on the same screen",
         _pair(sampling={"temperature": 0.7, "no_repeat": True}),
     ),
+    "next-best": Preset(
+        "frozen, nothing drawn: at every attempt the most probable reply that was not tried yet",
+        _pair(sampling={"next_best": True, "first_greedy": True}),
+    ),
     "textgrad": Preset("words: a textual gradient revises the guidance", _pair("textgrad", sampling=_sampled(0.7))),
     "reflexion": Preset("words: a memory of the last three attempts", _pair("reflexion")),
     "rosa": Preset("weights: ROSA on the LM head, this project's default setting", _pair(OFF, "rosa", _sampled(0.7), beta=2.0)),
     "rosa-paper": Preset("weights: ROSA with the paper's own settings", _pair(OFF, "rosa", **PAPER)),
-    "rl": Preset("weights: one policy-gradient step (the paper's RL baseline)", _pair(OFF, "rl")),
+    "rl": Preset(
+        "weights: one policy-gradient step (the paper's RL baseline), no longer than a KL of 0.1 per token",
+        _pair(OFF, "rl", max_kl=0.1),
+    ),
     "slot": Preset("weights: likelihood steps on one vector before the head, no reward (control)", _pair(OFF, "slot")),
     "rosa2": Preset("words, then weights, after every failure (ROSA2)", _pair("textgrad", "rosa", _sampled(1.0), beta=1.0)),
     "switch": Preset(

@@ -34,6 +34,8 @@ from agentlab.run.worker import EnvSlot
 from envs.base import Observation, TaskEnv, TaskSpec
 from envs.errors import AdaptationError, InfrastructureError, StoreError
 from policies.base import Decision, PastAttempt, Policy, PolicySession
+from policies.methods import MethodConfig
+from policies.tried import blamed
 from retrospect.reflect import Retrospector
 from retrospect.trace import Step, Trace
 
@@ -172,6 +174,7 @@ class Session:
         credit: Sequence[float] = (-1.0,) * len(played.trace.steps)  # r_i = r_t
         if self.words is not None and (words or weights):  # the weights may want the credit only
             credit = self._learn_words(self.words, played, writer, learn=words)
+        theta.blame(credit)
         if played.guidance:
             writer.text("guidance.txt", played.guidance)
         if weights:
@@ -192,10 +195,15 @@ class Session:
         """θ_{t+1} = θ_t + Δθ  (Alg. 1, line 17)."""
         started = time.perf_counter()
         try:
-            update = theta.adapt(credit, refined=played.guidance if self.config.adapt.score_under == "refined" else None)
+            weights = self.config.adapt.weights
+            guided = {"guidance": played.guidance} if isinstance(weights, MethodConfig) and weights.guided else {}
+            refined = played.guidance if self.config.adapt.score_under == "refined" else None
+            update = theta.adapt(credit, refined=refined, **guided)
             if update is None:
                 return
             known = {"method": update.method, "accepted": update.accepted, "seconds": update.seconds}
+            if update.passes.forward:
+                known |= {"forward_passes": update.passes.forward, "prefills": update.passes.prefill}
             played.update = UpdateColumns(**(update.numbers | known))
             if update.replies:
                 writer.json("tokens.json", {"replies": [dataclasses.asdict(reply) for reply in update.replies]})
@@ -258,10 +266,11 @@ class Session:
             StoreError: a file that records this is missing or damaged.
         """
         h: History = ()
-        if self.config.sampling.no_repeat or self.config.history != "fresh":
+        if self.config.sampling.remembers or self.config.history != "fresh":
             for row in made:
                 trace = load_trace(self.store.attempt_folder(row.attempt))
-                theta.recall([(step.observation, step.actions) for step in trace.steps])
+                theta.recall(blamed([(step.observation, step.actions) for step in trace.steps], self._credit_of(row)))
+                theta.recall_replies([(step.observation, step.text) for step in trace.steps])
                 h = self._history_after(h, trace)
         # Attempts that the weights did not learn from (`switch`) left no file: the newest adapter is the one in force.
         adapted = [row.attempt for row in made if row.adapter]
@@ -272,6 +281,14 @@ class Session:
         if self.words is not None:
             self._restore_words(made)
         return self._guidance_after(made[-1]), h
+
+    def _credit_of(self, row: Row) -> Sequence[float]:
+        """The credit that a finished attempt was given, one number per step; nothing where all steps were blamed alike."""
+        if row.words is None:
+            return ()
+        reflection = read_json(self.store.attempt_folder(row.attempt) / "words.json").get("reflection")
+        credit = reflection.get("credit") if isinstance(reflection, dict) else None
+        return credit if isinstance(credit, list) and all(isinstance(r, int | float) for r in credit) else ()
 
     def _open(self) -> PolicySession:
         weights = self.config.adapt.weights
@@ -315,6 +332,8 @@ def step_of(index: int, before: Observation, decision: Decision, info: Mapping[s
         tokens=decision.tokens,
         redrawn=decision.redrawn,
         redrawn_unparsable=decision.redrawn_unparsable,
+        forward_passes=decision.passes.forward,
+        prefills=decision.passes.prefill,
         token_ids=decision.token_ids,
     )
 

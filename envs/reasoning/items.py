@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from envs.answer_forms import LETTERS
 from envs.errors import UsageError
 
 Kind = Literal["math", "number", "word", "list", "bool", "choice", "code"]
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MAX_FILE_BYTES = 512 * 2**20
 """A file of questions beyond this is refused and not read into memory."""
 

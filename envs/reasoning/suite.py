@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from envs.base import TaskSpec, TaskSuite
 from envs.draws import draw
@@ -19,7 +20,9 @@ GYM_PARTS = {"gym": tuple(gym.FAMILIES), "numbers": gym.NUMERIC}
 
 
 def _spec(name: str, seed: int, item: Item, source: str) -> TaskSpec:
-    options = {"source": source, "kind": item.kind, "examples": [list(shot) for shot in item.shots]}
+    options: dict[str, Any] = {"source": source, "kind": item.kind, "examples": [list(shot) for shot in item.shots]}
+    if item.choices:
+        options["choices"] = list(item.choices)
     return TaskSpec(ENV_ID, name, seed, max_steps=1, domain=item.family or source, options=options)
 
 

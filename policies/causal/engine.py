@@ -17,6 +17,7 @@ from policies.causal.prefix import PrefixCache, left_padded
 from policies.engine import Engine
 from policies.generation import FirstPass, Prompt, Request
 from policies.prompts import TextPrompts
+from policies.tree import keeps_everything
 
 
 class TextEngine(Engine, TextPrompts):
@@ -34,7 +35,7 @@ class TextEngine(Engine, TextPrompts):
         self, model: Any, tokenizer: Any, *, max_batch: int = 16, window_s: float = 0.02, prefix_cache_mb: float = 1024.0
     ) -> None:
         self._share(model, tokenizer, max_batch, window_s)
-        self.prefixes = PrefixCache(prefix_cache_mb if _keeps_everything(model.config) else 0)
+        self.prefixes = PrefixCache(prefix_cache_mb if keeps_everything(model.config) else 0)
         self._prefix_budget = prefix_cache_mb
 
     @property
@@ -61,7 +62,7 @@ class TextEngine(Engine, TextPrompts):
 
     def _first_pass(self, requests: Sequence[Request]) -> FirstPass:
         prompts = [self._ids(r.prompt) for r in requests]  # of each row [n]
-        keep = _keeps_everything(self.model.config)
+        keep = keeps_everything(self.model.config)
         parts = [self.prefixes.match(ids) if keep else (None, 0) for ids in prompts]
         P, S = max(n for _, n in parts), max(len(ids) - n for ids, (_, n) in zip(prompts, parts, strict=True))
         b = len(prompts)
@@ -104,14 +105,10 @@ class TextEngine(Engine, TextPrompts):
     def _step_positions(self, next_position: Tensor) -> Tensor:
         return next_position[:, None]  # [b, 1]
 
+    def _tree_positions(self, positions: Tensor) -> Tensor:
+        return positions
+
     def _hidden_of(self, prompt: Prompt, tokens: Tensor) -> Tensor:
         ids = torch.cat([self._ids(prompt).to(tokens.device), tokens])  # [n + T]
         hidden: Tensor = self.model.model(input_ids=ids[None], use_cache=False).last_hidden_state[0]
         return hidden[-len(tokens) - 1 : -1]
-
-
-def _keeps_everything(config: Any) -> bool:
-    """Whether every layer attends to all earlier tokens: only then keys and values can be cut and joined at will."""
-    kinds = set(getattr(config, "layer_types", None) or {"full_attention"})
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    return kinds == {"full_attention"} and (window is None or bool(getattr(config, "layer_types", None)))

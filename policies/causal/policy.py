@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -11,18 +12,21 @@ import torch
 from torch import Tensor
 
 from envs.actions import Action, Answer, Finished, Invalid
-from envs.answers import after_thought, answer_key
+from envs.answer_forms import normal_form
+from envs.answers import after_thought
 from envs.base import Modality, Observation, TaskSpec
 from envs.errors import UsageError
 from policies.backbone import ReadingBackbone
-from policies.base import MAX_REDRAWS, Decision, PastAttempt, SamplingConfig
+from policies.base import MAX_REDRAWS, NO_PASSES, Decision, PastAttempt, SamplingConfig
 from policies.causal.settings import CausalSettings
-from policies.generation import Generation, Prompt, Request
+from policies.exclusion import Exclusion
+from policies.generation import Generation, Prompt, Request, Search
 from policies.learned import LearnedSession
 from policies.learner import HeadLearner
 from policies.prior.policy import StartingPolicy
 from policies.prompts import ChatMessage
 from policies.sampling import seed_of
+from policies.tried import blamed
 
 REDRAW_TEMPERATURE = 1.0
 
@@ -111,7 +115,9 @@ class CausalSession(LearnedSession):
         self.past: tuple[PastAttempt, ...] = ()
         self.history: list[tuple[str, str]] = []  # (what the environment said, reply) of this attempt
         self._said: set[str] = set()
-        self._said_now: set[str] = set()
+        self._said_now: list[str] = []  # one per reply of this attempt
+        self._texts: list[str] = []  # every reply of earlier attempts
+        self._texts_now: list[str] = []
         self._own_examples: tuple[tuple[str, str], ...] = ()  # solved by earlier sessions, after those that the task brings
 
     # -- the conversation --------------------------------------------------------------------------------------------------------
@@ -123,8 +129,9 @@ class CausalSession(LearnedSession):
 
     def begin(self, instruction: str, *, guidance: str = "", attempt: int = 1) -> None:
         if attempt > self.attempt:
-            self._said |= self._said_now
-        self._said_now = set()
+            self._said |= set(self._said_now)
+            self._texts += self._texts_now
+        self._said_now, self._texts_now = [], []
         self.instruction, self.guidance, self.attempt = instruction, guidance, attempt
         self.past = self.past if attempt > 1 else ()
         self.history = []
@@ -132,7 +139,13 @@ class CausalSession(LearnedSession):
         self.engine.enter(id(self))
 
     def recall(self, steps: Sequence[tuple[Observation, tuple[Action, ...]]]) -> None:
-        self._said |= {_key(actions) for _, actions in steps}
+        self._said |= {self._key(actions) for _, actions in steps}
+
+    def recall_replies(self, steps: Sequence[tuple[Observation, str]]) -> None:
+        self._texts += [text for _, text in steps]
+
+    def blame(self, credit: Sequence[float]) -> None:
+        self._said_now = blamed(self._said_now, credit)
 
     def messages(self, observation: str, *, guidance: str | None = None, step: int | None = None) -> list[ChatMessage]:
         """The conversation of the next reply, or of reply ``step`` of this attempt; under other guidance if given."""
@@ -184,49 +197,99 @@ class CausalSession(LearnedSession):
         started = time.perf_counter()
         said, step = observation.get("text", ""), len(self.history)
         prompt = self._prompt(self.messages(said))
-        drawn: list[tuple[Generation, tuple[Action, ...]]] = []
         first = self.sampling.first_greedy and self.attempt == 1
-        for index in range(1 if first or not self.sampling.no_repeat else MAX_REDRAWS + 1):
-            warm = 0.0 if first else self.sampling.temperature or (REDRAW_TEMPERATURE if index else 0.0)
-            reply = self._draw(prompt, warm, seed_of(self.seed, self.task.id, self.attempt, step, index))
-            actions = self._read(reply)
-            drawn.append((reply, actions))
-            if not isinstance(actions[0], Invalid) and _key(actions) not in self._said | self._said_now:
-                break
+        if self.sampling.next_best and not first:
+            best = self._next_best(prompt)
+            drawn = [(best, self._read(best))]
+        else:
+            drawn = self._draw_new(prompt, step, first)
         reply, actions = next((d for d in reversed(drawn) if not isinstance(d[1][0], Invalid)), drawn[-1])
-        self._said_now.add(_key(actions))
+        self._said_now.append(self._key(actions))
+        self._texts_now.append(reply.text)
         self._record(reply)
         self.history.append((said, reply.text))
         unparsable = sum(isinstance(a[0], Invalid) for _, a in drawn) - isinstance(actions[0], Invalid)
         decision = self._decision(reply, actions, time.perf_counter() - started)
         return dataclasses.replace(
-            decision, tokens=sum(len(r.tokens) for r, _ in drawn), redrawn=len(drawn) - 1, redrawn_unparsable=unparsable
+            decision,
+            tokens=sum(r.drawn_tokens or len(r.tokens) for r, _ in drawn),
+            redrawn=len(drawn) - 1 + reply.redrawn,
+            redrawn_unparsable=unparsable + reply.redrawn_unparsable,
+            passes=sum((r.passes for r, _ in drawn), NO_PASSES),
         )
+
+    def _draw_new(self, prompt: Prompt, step: int, first: bool) -> list[tuple[Generation, tuple[Action, ...]]]:
+        """Every reply drawn: one, or with ``no_repeat`` until one has an answer that was not given yet."""
+        if self.sampling.no_repeat and not first and self.engine.has_trees and self.settings.thought_tokens is None:
+            seed = seed_of(self.seed, self.task.id, self.attempt, step, 0)
+            reply = self._draw(prompt, self.sampling.temperature, seed, self._exclusion())
+            return [(reply, self._read(reply))]
+        drawn: list[tuple[Generation, tuple[Action, ...]]] = []
+        for index in range(1 if first or not self.sampling.no_repeat else MAX_REDRAWS + 1):
+            warm = 0.0 if first else self.sampling.temperature or (REDRAW_TEMPERATURE if index else 0.0)
+            reply = self._draw(prompt, warm, seed_of(self.seed, self.task.id, self.attempt, step, index))
+            actions = self._read(reply)
+            drawn.append((reply, actions))
+            if not isinstance(actions[0], Invalid) and self._key(actions) not in self._said.union(self._said_now):
+                break
+        return drawn
+
+    def _exclusion(self) -> Exclusion:
+        """The answers that were given, not to be drawn again."""
+        tried = self._said.union(self._said_now)
+        spellings = dict.fromkeys(self._spelling(text) for text in self._texts)
+        return Exclusion(
+            lambda text: bool(text.strip()) and self._key((Answer(text),)) not in tried,
+            _says_something,
+            _answer_at,
+            tuple(spellings),
+        )
+
+    def _spelling(self, text: str) -> tuple[int, ...]:
+        """Tokens of an answer given earlier, without the thought before it."""
+        tokens = self.engine.tokens(text)
+        return tuple(tokens[_answer_at(self.engine.pieces(tokens)) :].tolist())
+
+    def _next_best(self, prompt: Prompt) -> Generation:
+        """The most probable reply with an answer that was not given yet; of a thinking model, after its most probable thought."""
+        thought: Generation | None = None
+        if self._thinks(prompt):
+            drawn = self._draw(prompt, 0.0, 0)
+            end = _thought_tokens(self.engine.pieces(drawn.tokens))
+            if end == 0:
+                return drawn
+            said = "".join(self.engine.pieces(drawn.tokens[:end]))
+            thought, prompt = _beginning(drawn, end, said), Prompt(prompt.text + said, ())
+        tried, limit = self._said.union(self._said_now), self._limit()
+
+        def counts(text: str) -> bool:
+            form = self._form(text)
+            return form is not None and form not in tried
+
+        answer = self.engine.submit(Search(prompt, counts, self.sampling.beams, limit, self.adapter, self.learner is not None))
+        return answer if thought is None else _joined(thought, answer)
+
+    def _thinks(self, prompt: Prompt) -> bool:
+        """Whether a reply to this prompt begins with a thought."""
+        return _is_thinking(prompt.text[-40:]) or self.settings.thinking is True
 
     def _limit(self) -> int:
         return min(self.sampling.max_new_tokens, self.settings.max_new_tokens)
 
-    def _draw(self, prompt: Prompt, temperature: float, seed: int) -> Generation:
+    def _draw(self, prompt: Prompt, temperature: float, seed: int, exclusion: Exclusion | None = None) -> Generation:
         """One reply; a thought over its budget is ended, and the answer asked for."""
         limit, budget = self._limit(), self.settings.thought_tokens
         sampling = dataclasses.replace(self.sampling, temperature=temperature, max_new_tokens=min(limit, budget or limit))
-        reply = self._submit(prompt, sampling, seed)
+        reply = self._submit(prompt, sampling, seed, exclusion)
         if budget is None or reply.finish == "stop" or not _is_thinking(prompt.text[-40:] + reply.text):
             return reply
         ended = f"{reply.text}\n</think>\n\n"
         sampling = dataclasses.replace(sampling, max_new_tokens=self.settings.answer_tokens)
         rest = self._submit(Prompt(prompt.text + ended, ()), sampling, seed_of(seed, "answer"))
-        return Generation(
-            text=ended + rest.text,
-            tokens=torch.cat([reply.tokens, rest.tokens]),
-            hidden=None if reply.hidden is None or rest.hidden is None else torch.cat([reply.hidden, rest.hidden]),
-            logprobs=torch.cat([reply.logprobs, rest.logprobs]),
-            finish=rest.finish,
-            prompt_tokens=reply.prompt_tokens,
-        )
+        return _joined(dataclasses.replace(reply, text=ended), rest)
 
-    def _submit(self, prompt: Prompt, sampling: SamplingConfig, seed: int) -> Generation:
-        return self.engine.submit(Request(prompt, sampling, seed, self.adapter, capture=self.learner is not None))
+    def _submit(self, prompt: Prompt, sampling: SamplingConfig, seed: int, exclusion: Exclusion | None = None) -> Generation:
+        return self.engine.submit(Request(prompt, sampling, seed, self.adapter, self.learner is not None, exclusion))
 
     def _prompt(self, messages: list[ChatMessage]) -> Prompt:
         return self.engine.chat(messages, **self.policy.template())
@@ -240,6 +303,19 @@ class CausalSession(LearnedSession):
         if not reply.text.strip():
             return (Invalid("The reply is empty."),)
         return (Answer(reply.text),)
+
+    def _form(self, text: str) -> str | None:
+        """A reply's answer in the normal form of its question's grader; None if it has none."""
+        options = self.task.options
+        return normal_form(str(options.get("kind", "")), text, options.get("choices", ()))
+
+    def _key(self, actions: tuple[Action, ...]) -> str:
+        """Equal for replies with the same final answer."""
+        last = actions[-1] if actions else None
+        if not isinstance(last, Answer | Finished):
+            return ""
+        form = self._form(last.text)
+        return " ".join(last.text.split()).casefold() if form is None else form
 
     def _decision(self, reply: Generation, actions: tuple[Action, ...], seconds: float) -> Decision:
         rest = after_thought(reply.text)
@@ -296,7 +372,39 @@ def _turn(role: str, text: str) -> ChatMessage:
     return {"role": role, "content": text}
 
 
-def _key(actions: tuple[Action, ...]) -> str:
-    """Equal for replies with the same final answer."""
-    last = actions[-1] if actions else None
-    return answer_key(last.text) if isinstance(last, Answer | Finished) else ""
+def _joined(first: Generation, rest: Generation) -> Generation:
+    """One reply of two parts, the second written after the first."""
+    return dataclasses.replace(
+        rest,
+        text=first.text + rest.text,
+        tokens=torch.cat([first.tokens, rest.tokens]),
+        hidden=None if first.hidden is None or rest.hidden is None else torch.cat([first.hidden, rest.hidden]),
+        logprobs=torch.cat([first.logprobs, rest.logprobs]),
+        prompt_tokens=first.prompt_tokens,
+        passes=first.passes + rest.passes,
+    )
+
+
+def _beginning(reply: Generation, n: int, text: str) -> Generation:
+    """The first ``n`` tokens of a reply, which say ``text``; at the price of all of it."""
+    hidden = None if reply.hidden is None else reply.hidden[:n]
+    return dataclasses.replace(reply, text=text, tokens=reply.tokens[:n], hidden=hidden, logprobs=reply.logprobs[:n])
+
+
+def _says_something(text: str) -> bool:
+    return bool(text.strip())
+
+
+def _answer_at(pieces: Sequence[str]) -> int:
+    """The token with which the answer begins, after a thought if there is one."""
+    return _thought_tokens(pieces)
+
+
+def _thought_tokens(pieces: Sequence[str]) -> int:
+    """How many tokens the thought takes, its end included; 0 if it has not ended."""
+    text = "".join(pieces)
+    end = text.rfind("</think>")
+    if end < 0:
+        return 0
+    ends = itertools.accumulate(map(len, pieces))
+    return next(n for n, at in enumerate(ends, start=1) if at >= end + len("</think>"))

@@ -10,68 +10,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+
+from policies.growing import GrowingLayer
 
 MB = 2**20
-GROWTH = 64
-"""Tokens by which a buffer grows at a time: appended to one by one, every step would copy the whole cache."""
-
-
-class GrowingLayer(DynamicLayer):
-    """A cache layer with room ahead: appending a token copies that token only."""
-
-    def __init__(self, keys: Tensor | None = None, values: Tensor | None = None) -> None:
-        super().__init__()
-        self._used = 0
-        if keys is not None and values is not None:
-            self.lazy_initialization(keys, values)
-            self.update(keys, values)
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        self.dtype, self.device = key_states.dtype, key_states.device
-        self._key_room, self._value_room = key_states[:, :, :0], value_states[:, :, :0]
-        self.keys, self.values = self._key_room, self._value_room
-        self.is_initialized = True
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append [b, k, n, e] and give all there is."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        end = self._used + key_states.shape[2]
-        if end > self._key_room.shape[2]:
-            self._key_room = _roomier(self._key_room, key_states, self._used, end + GROWTH)
-            self._value_room = _roomier(self._value_room, value_states, self._used, end + GROWTH)
-        self._key_room[:, :, self._used : end] = key_states
-        self._value_room[:, :, self._used : end] = value_states
-        self._used = end
-        self.keys, self.values = self._key_room[:, :, :end], self._value_room[:, :, :end]
-        return self.keys, self.values
-
-    def get_seq_length(self) -> int:
-        return self._used
-
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Keep only these rows, in this order."""
-        self.batch_select_indices(beam_idx)
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep only these rows, in this order."""
-        self._key_room = self._key_room.index_select(0, indices)
-        self._value_room = self._value_room.index_select(0, indices)
-        self.keys, self.values = self._key_room[:, :, : self._used], self._value_room[:, :, : self._used]
-
-
-def _roomier(room: Tensor, like: Tensor, used: int, size: int) -> Tensor:
-    b, k, _, e = like.shape
-    larger = like.new_zeros(b, k, size, e)
-    if used:
-        larger[:, :, :used] = room[:, :, :used]
-    return larger
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from envs.actions import Action
 from envs.base import Observation, TaskSpec, picture
 from envs.errors import AdaptationError, PolicyError, UsageError
 from policies.backbone import SeeingBackbone
-from policies.base import SamplingConfig, Update
+from policies.base import Passes, SamplingConfig, Update
+from policies.exclusion import Exclusion
 from policies.families.base import Family
 from policies.families.messages import Message, Platform, message
-from policies.families.session import Draw, ProtocolSession, description
+from policies.families.reply import Reply
+from policies.families.session import Draw, ProtocolSession, description, read_reply
 from policies.families.settings import FamilySettings
-from policies.generation import Generation, Request
+from policies.generation import Generation, Request, Search
 from policies.learner import HeadLearner
+from policies.marks import coordinate_tokens, frame_tokens
 from policies.prior.policy import StartingPolicy
 from policies.prior.session import StartingSession
+from policies.sampling import seed_of
 
 
 class ModelPolicy(StartingPolicy):
@@ -111,9 +115,60 @@ class ModelSession(ProtocolSession, StartingSession):
     def _draw(self, messages: list[Message], sampling: SamplingConfig, seed: int) -> Draw:
         prompt = self.engine.prompt(messages, self.settings.min_pixels, self.settings.max_pixels)
         reply = self.engine.submit(Request(prompt, sampling, seed, self.adapter, capture=self.learner is not None))
-        logprob, size = float(reply.logprobs.sum()), prompt.images[-1].size
+        return self._drawn(reply, prompt.images[-1].size)
+
+    def _draw_untried(
+        self, messages: list[Message], tried: Sequence[tuple[Action, ...]], size: tuple[int, int], step: int
+    ) -> list[tuple[Draw, Reply]]:
+        first = self.sampling.first_greedy and self.attempt == 1
+        if first or not (self.sampling.next_best or (self.sampling.no_repeat and self.engine.has_trees)):
+            return super()._draw_untried(messages, tried, size, step)
+        prompt = self.engine.prompt(messages, self.settings.min_pixels, self.settings.max_pixels)
+        seen, pointer = prompt.images[-1].size, self._pointer
+
+        def read(text: str) -> Reply:
+            return read_reply(self.family, text, size, seen, self.settings, self.platform, pointer)
+
+        def counts(text: str) -> bool:
+            return self._is_new(read(text), tried, size)
+
+        limit = min(self.sampling.max_new_tokens, self.settings.max_new_tokens)
+        adapter, capture = self.adapter, self.learner is not None
+        if self.sampling.next_best:
+            found = self.engine.submit(Search(prompt, counts, self.sampling.beams, limit, adapter, capture))
+        else:
+            sampling = dataclasses.replace(self.sampling, max_new_tokens=limit)
+            exclusion = Exclusion(counts, lambda text: read(text).parsable, self._action_at, self._spellings(bool(tried)))
+            seed = seed_of(self.seed, self.task.id, self.attempt, step, 0)
+            found = self.engine.submit(Request(prompt, sampling, seed, adapter, capture, exclusion))
+        draw = self._drawn(found, seen)
+        return [(draw, self._read(draw, size))]
+
+    def _spellings(self, any_tried: bool) -> tuple[tuple[int, ...], ...]:
+        """Tokens of the action parts of earlier replies, if any action was tried on this screen."""
+        if not any_tried:
+            return ()
+        found: dict[tuple[int, ...], None] = {}
+        for text in dict.fromkeys([*self._texts, *(text for _, text in self.history)]):
+            tokens = self.engine.tokens(text)
+            found.setdefault(tuple(tokens[self._action_at(self.engine.pieces(tokens)) :].tolist()))
+        return tuple(found)
+
+    def _action_at(self, pieces: Sequence[str]) -> int:
+        """The token with which the action part of a reply begins, by the texts of its tokens."""
+        text = "".join(pieces)
+        _, action_text = self.family.split(text)
+        at = text.rfind(action_text) if action_text else 0
+        ends = itertools.accumulate(map(len, pieces))
+        return next((n for n, end in enumerate(ends) if end > at), 0)
+
+    @staticmethod
+    def _drawn(reply: Generation, seen: tuple[int, int]) -> Draw:
+        """A reply to a screenshot that the model saw at the size ``seen``."""
         logprobs = tuple(round(value, 6) for value in reply.logprobs.tolist())
-        return Draw(reply.text, len(reply.tokens), logprob, size, reply, tuple(reply.tokens.tolist()), logprobs)
+        known = tuple(reply.tokens.tolist()), logprobs, reply.passes
+        total = reply.drawn_tokens or len(reply.tokens)
+        return Draw(reply.text, total, float(reply.logprobs.sum()), seen, reply, *known, reply.redrawn, reply.redrawn_unparsable)
 
     def _keep(self, draw: Draw, step: int) -> None:
         reply: Generation = draw.extra
@@ -151,7 +206,7 @@ class ModelSession(ProtocolSession, StartingSession):
             self.history.append((screen, text))
 
     # -- learning ----------------------------------------------------------------------------------------------------------------
-    def adapt(self, rewards: Sequence[float], *, refined: str | None = None) -> Update | None:
+    def adapt(self, rewards: Sequence[float], *, refined: str | None = None, guidance: str | None = None) -> Update | None:
         """See :meth:`policies.base.PolicySession.adapt`.
 
         With ``refined`` guidance, the attempt is also scored under it in a teacher-forced pass per step (ROSA2 Theorem 4.1), and
@@ -162,7 +217,10 @@ class ModelSession(ProtocolSession, StartingSession):
             return None
         try:
             numbers = None if refined is None else self._error_terms(refined, rewards)
-            update = self._with_pieces(self.learner.update(rewards))
+            guided = None if not guidance else self._under(guidance).capture()
+            update = self._with_pieces(self.learner.update(rewards, guided))
+            scored = len(self._replies) * ((refined is not None) + (guided is not None))
+            update = dataclasses.replace(update, passes=Passes(scored, scored))
         finally:
             self._forget()
         return update if numbers is None else dataclasses.replace(update, numbers={**update.numbers, **numbers})
@@ -173,22 +231,24 @@ class ModelSession(ProtocolSession, StartingSession):
         Numbers for the record only: if they are unavailable, the record says why, and the update is still made.
         """
         assert self.learner is not None
-        scratch = copy.copy(self.learner)
         try:
-            raw = scratch.residual(rewards)  # the copy's capture is dropped: that of the attempt itself stays
-            self._rescore(scratch, guidance)
-            return {"raw": raw, "refined": scratch.residual(rewards)}
+            # Of a copy, whose capture is dropped: that of the attempt itself stays.
+            raw = copy.copy(self.learner).residual(rewards)
+            return {"raw": raw, "refined": self._under(guidance).residual(rewards)}
         except (AdaptationError, PolicyError) as error:
             return {"refined": {"error": error.message}}
 
-    def _rescore(self, scratch: HeadLearner, guidance: str) -> None:
-        """Record the attempt's replies once more, as they look under ``guidance``: a teacher-forced pass per step."""
+    def _under(self, guidance: str) -> HeadLearner:
+        """A copy of the learner with the attempt's replies as they look under ``guidance``: a teacher-forced pass per step."""
         assert self.learner is not None
+        scratch = copy.copy(self.learner)
+        scratch.discard()  # of the copy: the capture of the attempt itself stays
         for step, tokens in enumerate(self._replies):
             messages = self.messages(self.history[step][0], guidance=guidance, step=step)
             prompt = self.engine.prompt(messages, self.settings.min_pixels, self.settings.max_pixels)
             score = self.engine.score(prompt, tokens, self.learner.adapter)
             scratch.record(score.hidden, tokens, step, **self._marks(tokens))
+        return scratch
 
     def _with_pieces(self, update: Update) -> Update:
         """The update with the texts of its tokens."""
@@ -236,31 +296,3 @@ class ModelSession(ProtocolSession, StartingSession):
         self.engine.leave(id(self))
         self._forget()
         self.learner = None
-
-
-_PARTS = re.compile(r"^\s*Thought:|(?:^|\n)\s*Action:|</?(?:tool_call|action|think|thinking|thought|answer)>|```\w*")
-_POINT = re.compile(r"[(\[>]\s*-?\d[\d\s,.\-]*[)\]<]|\b[xy]\s{0,4}=\s{0,4}\d+(?:\.\d+)?")
-_ACTION_TAGS = ("<tool_call>", "<action>")
-
-
-def coordinate_tokens(pieces: Sequence[str]) -> Tensor:
-    """True where a token writes digits of a point in the action part of a reply: [T] bool.  ``pieces``: the text of each token."""
-    text = "".join(pieces)
-    action = next((at for mark in _ACTION_TAGS if (at := text.find(mark)) >= 0), -1)
-    if action < 0:
-        fence = text.rfind("```", 0, max(text.rfind("```"), 0))
-        action = fence if fence >= 0 else max(text.rfind("Action"), 0)
-    return _touching(pieces, {i for m in _POINT.finditer(text, action) for i in range(m.start(), m.end()) if text[i].isdigit()})
-
-
-def frame_tokens(pieces: Sequence[str]) -> Tensor:
-    """True where a token writes what separates the parts of a reply (``Thought:``, ``Action:``, tags, code fences): [T] bool."""
-    return _touching(pieces, {i for m in _PARTS.finditer("".join(pieces)) for i in range(m.start(), m.end())})
-
-
-def _touching(pieces: Sequence[str], characters: set[int]) -> Tensor:
-    """True where a token writes one of these characters of the text, [T] bool."""
-    ends = list(itertools.accumulate(map(len, pieces)))
-    return torch.tensor(
-        [any(i in characters for i in range(end - len(piece), end)) for piece, end in zip(pieces, ends, strict=True)]
-    )

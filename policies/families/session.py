@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import hashlib
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from PIL import Image
 
 from envs.actions import Action, Invalid
-from envs.base import Observation, Screenshot, TaskSpec, picture
+from envs.base import Observation, TaskSpec, picture
 from envs.errors import InvalidActionError, UsageError
-from policies.base import MAX_REDRAWS, Decision, PolicySession, SamplingConfig
+from policies.base import MAX_REDRAWS, NO_PASSES, Decision, Passes, PolicySession, SamplingConfig
 from policies.families.base import Family, Turn
 from policies.families.messages import Message, Platform
 from policies.families.registry import families
 from policies.families.reply import MAX_CHARACTERS, Frame, Reply, pointer_after
 from policies.families.settings import FamilySettings, seen_size
 from policies.sampling import seed_of
+from policies.tried import TriedActions, alike, look_at
 
 DEVICES: dict[Platform, str] = {"computer": "computer", "mobile": "phone"}
 REDRAW_TEMPERATURE = 1.0
@@ -36,7 +35,7 @@ class Draw(NamedTuple):
         logprob: Sum of their log-probabilities, if known.
         size: (width, height) of the current screenshot as the model saw it.
         extra: What the subclass wants back in :meth:`ProtocolSession._keep`.
-        token_ids, token_logprobs: As in :class:`policies.base.Decision`.
+        token_ids, token_logprobs, passes, redrawn, redrawn_unparsable: As in :class:`policies.base.Decision`.
     """
 
     text: str
@@ -46,6 +45,9 @@ class Draw(NamedTuple):
     extra: Any = None
     token_ids: tuple[int, ...] = ()
     token_logprobs: tuple[float, ...] = ()
+    passes: Passes = NO_PASSES
+    redrawn: int = 0
+    redrawn_unparsable: int = 0
 
 
 class ProtocolSession(PolicySession):
@@ -75,8 +77,8 @@ class ProtocolSession(PolicySession):
         self.instruction = self.guidance = ""
         self.attempt = 0
         self.history: list[tuple[Image.Image, str]] = []
-        self._tried_before: set[tuple[str, tuple[Action, ...]]] = set()
-        self._tried_now: set[tuple[str, tuple[Action, ...]]] = set()
+        self._tried = TriedActions(sampling.radius)
+        self._texts: list[str] = []  # every reply of earlier attempts
 
     @abc.abstractmethod
     def _draw(self, messages: list[Message], sampling: SamplingConfig, seed: int) -> Draw:
@@ -87,36 +89,52 @@ class ProtocolSession(PolicySession):
 
     def begin(self, instruction: str, *, guidance: str = "", attempt: int = 1) -> None:
         # A void attempt is begun again under its own number, which forgets what it tried.  (Not in `discard`: the machinery may
-        # break before an attempt begins, when `_tried_now` still is the finished attempt's.)
+        # break before an attempt begins, when what was tried last still is the finished attempt's.)
+        self._tried.begin(again=attempt <= self.attempt)
         if attempt > self.attempt:
-            self._tried_before |= self._tried_now
-        self._tried_now = set()
+            self._texts += [text for _, text in self.history]
         self.instruction, self.guidance, self.attempt = instruction, guidance, attempt
         self.history = []
         self._pointer = None
 
     def recall(self, steps: Sequence[tuple[Observation, tuple[Action, ...]]]) -> None:
-        self._tried_before |= {(screen_key(picture(observation)), actions) for observation, actions in steps}
+        self._tried.recall([(look_at(picture(observation)), actions) for observation, actions in steps])
+
+    def recall_replies(self, steps: Sequence[tuple[Observation, str]]) -> None:
+        if steps:
+            self._tried.first(look_at(picture(steps[0][0])))
+        self._texts += [text for _, text in steps]
+
+    def blame(self, credit: Sequence[float]) -> None:
+        self._tried.blame(credit)
 
     def act(self, observation: Observation) -> Decision:
         if self.attempt == 0:
             raise UsageError("act() before begin().", "Call begin(instruction) first.")
         started = time.perf_counter()
         screenshot = picture(observation)
-        screen, key, step = Image.fromarray(screenshot), screen_key(screenshot), len(self.history)
-        drawn = self._draw_untried(self.messages(screen), key, screen.size, step)
+        screen, step = Image.fromarray(screenshot), len(self.history)
+        look = look_at(screenshot) if self.sampling.remembers else None
+        if look is not None and step == 0:
+            self._tried.first(look)
+        drawn = self._draw_untried(self.messages(screen), () if look is None else self._tried.on(look), screen.size, step)
         draw, reply = next((d for d in reversed(drawn) if d[1].parsable), drawn[-1])
-        self._tried_now.add((key, reply.actions))
+        if look is not None:
+            self._tried.add(look, reply.actions)
         self._keep(draw, step)
         self._pointer = pointer_after(reply.actions, self._pointer)
         self.history.append((screen, draw.text))
         tokens = sum(d.tokens for d, _ in drawn)
         unparsable = sum(not r.parsable for _, r in drawn) - (not reply.parsable)
+        unparsable += draw.redrawn_unparsable
         decision = _decision(draw, reply, tokens, time.perf_counter() - started)
-        return dataclasses.replace(decision, redrawn=len(drawn) - 1, redrawn_unparsable=unparsable)
+        passes = sum((d.passes for d, _ in drawn), NO_PASSES)
+        return dataclasses.replace(decision, redrawn=len(drawn) - 1 + draw.redrawn, redrawn_unparsable=unparsable, passes=passes)
 
-    def _draw_untried(self, messages: list[Message], key: str, size: tuple[int, int], step: int) -> list[tuple[Draw, Reply]]:
-        """Every reply drawn for a step: one, or with ``no_repeat`` until one is an action not tried on this screen, if any is."""
+    def _draw_untried(
+        self, messages: list[Message], tried: Sequence[tuple[Action, ...]], size: tuple[int, int], step: int
+    ) -> list[tuple[Draw, Reply]]:
+        """Every reply drawn for a step: one, or with ``no_repeat`` until one is none of the ``tried`` actions, if any is."""
         first = self.sampling.first_greedy and self.attempt == 1
         temperature = 0.0 if first else self.sampling.temperature
         limit = min(self.sampling.max_new_tokens, self.settings.max_new_tokens)
@@ -128,9 +146,14 @@ class ProtocolSession(PolicySession):
             reply = self._read(draw, size)
             drawn.append((draw, reply))
             # A reply that is not an action does nothing: it leaves the screen as it is, which need not be tried.
-            if reply.parsable and (key, reply.actions) not in self._tried_before | self._tried_now:
+            if self._is_new(reply, tried, size):
                 break
         return drawn
+
+    def _is_new(self, reply: Reply, tried: Sequence[tuple[Action, ...]], size: tuple[int, int]) -> bool:
+        """Whether a reply to a screen of this size is an action, and none of those that were tried."""
+        radius = self.sampling.radius * min(size)
+        return reply.parsable and not any(alike(reply.actions, other, radius) for other in tried)
 
     def propose(self) -> list[Decision]:
         limit = min(self.sampling.max_new_tokens, self.settings.max_new_tokens)
@@ -204,8 +227,3 @@ def _decision(draw: Draw, reply: Reply, tokens: int, seconds: float) -> Decision
 def platform_of(task: TaskSpec) -> Platform:
     """``mobile`` for AndroidWorld, ``computer`` for everything else."""
     return "mobile" if "android" in task.env_id.lower() else "computer"
-
-
-def screen_key(screenshot: Screenshot) -> str:
-    """Equal for equal screens."""
-    return hashlib.sha1(np.ascontiguousarray(screenshot).data, usedforsecurity=False).hexdigest()

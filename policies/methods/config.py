@@ -66,6 +66,11 @@ class MethodConfig(WeightsConfig):
         return False
 
     @property
+    def guided(self) -> bool:
+        """Whether the rule learns from what the model itself would have said under the new guidance."""
+        return False
+
+    @property
     def protects(self) -> bool:
         """Whether the rule has to be told which tokens end or frame a reply."""
         return False

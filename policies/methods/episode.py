@@ -20,6 +20,7 @@ class Episode:
         steps: The step (reply) a token belongs to, [T] int64.
         coordinates: True where the token is part of a coordinate, [T] bool; None if the policy did not say.
         frame: True where the token ends or frames its reply, [T] bool; None if the policy did not say.
+        guided: Log-odds of the tokens under the new guidance, by the model itself, [T − n] float64; None if they were not asked for.
         replayed: Tokens of earlier attempts, the last n of the T; their rewards are 0, their marks False.
     """
 
@@ -28,6 +29,7 @@ class Episode:
     coordinates: Tensor | None = None
     frame: Tensor | None = None
     replayed: Replayed | None = None
+    guided: Tensor | None = None
 
     @property
     def older(self) -> int:

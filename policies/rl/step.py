@@ -4,7 +4,8 @@ At π_θ = π_ref the gradient of the KL term of Eq. 1 is zero, and with one sam
 
     Δθ = lr · Σ_i r_i ∂log p_i/∂θ = lr · Σ_i r_i (1 − p_i) Ĵ_i
 
-closed-form on the head, from H, y and r alone, like ROSA's own step.  Nothing is checked or halved: that is the baseline.
+closed-form on the head, from H, y and r alone, like ROSA's own step.  Nothing is checked: that is the baseline.  With ``max_kl`` the step
+is shortened until the policy has moved no further than that.
 """
 
 from __future__ import annotations
@@ -43,7 +44,12 @@ def policy_gradient_step(head: HeadPass, adapter: HeadAdapter | None, episode: E
     a = config.lr * r * (-before.margin).sigmoid()  # [T] lr·r_i (1 − p_i)
     delta = base.pull(head, before, a, free)
     check_finite(delta)
-    new = base.moved(delta).truncated(config.max_rank)
-    done, _ = effect(head, before, base, new, moving, norm2(delta))
-    numbers |= {"rank": new.rank, **asdict(done), "step_seconds": round(time.perf_counter() - start, 6)}
+    scale = 1.0
+    while True:
+        new = base.moved(delta, scale).truncated(config.max_rank)
+        done, _ = effect(head, before, base, new, moving, scale**2 * norm2(delta))
+        if config.max_kl is None or done.kl_mean <= config.max_kl:
+            break
+        scale *= min(0.5, 0.9 * (config.max_kl / done.kl_mean) ** 0.5)  # near θ, KL is quadratic in the step
+    numbers |= {"rank": new.rank, "scale": scale, **asdict(done), "step_seconds": round(time.perf_counter() - start, 6)}
     return Learned(new, numbers)

@@ -17,10 +17,11 @@ class RosaConfig(AdapterConfig, TokensConfig, MethodConfig):
 
     # --- the target (Eq. 3)
     beta: float = Field(default=1.0, gt=0, description="β of Eq. 3: logit π̃ = logit p + r/β, in log-odds; smaller moves further.")
-    target: Literal["token", "reply", "episode"] = Field(
+    target: Literal["token", "reply", "episode", "guided"] = Field(
         default="token",
         description="What Eq. 3 is about. token: every token, r/β each (paper). reply, episode: the whole reply or all replies of the "
-        "attempt, r/β together, which moves a token the less the more open its continuation was (docs/rosa.md).",
+        "attempt, r/β together, which moves a token the less the more open its continuation was. guided: no reward, but by how much the "
+        "model itself finds a token more or less likely under the new guidance, in log-odds, divided by β; a pass per step (docs/rosa.md).",
     )
     protect: bool | None = Field(
         default=None,
@@ -59,6 +60,10 @@ class RosaConfig(AdapterConfig, TokensConfig, MethodConfig):
     @property
     def replays(self) -> bool:
         return self.replay
+
+    @property
+    def guided(self) -> bool:
+        return self.target == "guided"
 
     @property
     def protects(self) -> bool:

@@ -60,7 +60,8 @@ def target_of(episode: Episode, margin: Tensor, config: RosaConfig) -> Target:
     Raises:
         AdaptationError: ``tokens=coordinates``, or tokens that frame a reply are protected, and the policy did not say which they are.
     """
-    chosen, fallback = chosen_tokens(episode, margin, config)  # [T]
+    least = margin if episode.guided is None else torch.minimum(margin, _guided(episode, margin))
+    chosen, fallback = chosen_tokens(episode, least, config)  # [T]; what the guidance makes doubtful is undecided too
     x = torch.where(chosen, _shift(episode, margin, config), 0.0)  # [T] logit π̃_i − logit p_i
     enters = torch.ones_like(chosen) if config.anchor else chosen
     if episode.replayed is not None:
@@ -79,12 +80,27 @@ def _shift(episode: Episode, margin: Tensor, config: RosaConfig) -> Tensor:
         if episode.frame is None:
             raise AdaptationError("This policy does not say which tokens frame a reply.", "Use adapt.weights.protect=false.")
         kept = episode.frame.to(margin.device)
-    if config.target != "token":
+    if config.target == "guided":
+        rewarded = episode.rewards.to(margin.device) != 0
+        x = torch.where(rewarded, (_guided(episode, margin) - margin) / config.beta, 0.0)
+    elif config.target != "token":
         new = len(x) - episode.older
         part = episode.steps[:new].to(margin.device) if config.target == "reply" else torch.zeros_like(x[:new], dtype=torch.long)
         log_p = torch.where(kept, 0.0, -F.softplus(-margin))  # [T] log p_i; what is protected is taken as given
         x = torch.cat([response_shift(x[:new], log_rest(log_p[:new], part)), x[new:]])
     return torch.where(kept & (x < 0), 0.0, x)
+
+
+def _guided(episode: Episode, margin: Tensor) -> Tensor:
+    """Log-odds under the new guidance, [T]; of replayed tokens, those that they have.
+
+    Raises:
+        AdaptationError: nobody said what they are.
+    """
+    if episode.guided is None:
+        raise AdaptationError("There is no guidance to learn from.", "Use target=token, or learn words too (adapt.words.method).")
+    new = len(margin) - episode.older
+    return torch.cat([episode.guided.to(margin), margin[new:]])
 
 
 def log_rest(log_p: Tensor, part: Tensor) -> Tensor:

@@ -21,7 +21,8 @@ from torch import Tensor
 from envs.errors import AdaptationError, InfrastructureError, PolicyError
 from policies.adaptation import OURS
 from policies.adapters.base import HeadAdapter
-from policies.generation import Generation, Prompt, Request, Score
+from policies.base import Passes
+from policies.generation import Generation, Prompt, Request, Score, Search
 from policies.learner import HeadLearner
 from policies.methods import WeightsConfig
 from policies.prompts import TextPrompts, Tokens, VisionPrompts, stop_ids_of
@@ -131,13 +132,23 @@ class ServedEngine(Tokens):
         return InfrastructureError(f"The server {self.client.url} {what}", component=COMPONENT)
 
     # -- replies -----------------------------------------------------------------------------------------------------------------
-    def submit(self, request: Request) -> Generation:
+    @property
+    def has_trees(self) -> bool:
+        """A server draws whole replies; what was tried is drawn again."""
+        return False
+
+    def submit(self, request: Request | Search) -> Generation:
         """The reply to ``request``.  Whoever asks at the same time is batched by the server.
 
         Raises:
             InfrastructureError: the server is gone, or loses the request again and again: the attempt is void.
             PolicyError: it cannot answer.
         """
+        if isinstance(request, Search):
+            raise PolicyError(
+                "The most probable reply that was not tried cannot be asked of a server.",
+                "Use sampling.next_best=false, or a policy that runs in this process.",
+            )
         sampling = request.sampling
         fields = {
             "sampling": {
@@ -168,6 +179,7 @@ class ServedEngine(Tokens):
             logprobs=found["logprobs"].float(),
             finish=str(said.get("finish", "stop")),
             prompt_tokens=int(said.get("prompt_tokens", 0)),
+            passes=Passes(len(tokens), 1),
         )
 
     def score(self, prompt: Prompt, tokens: Tensor, adapter: HeadAdapter | None = None) -> Score:

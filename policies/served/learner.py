@@ -13,7 +13,7 @@ from torch import Tensor
 
 from envs.errors import AdaptationError, InfrastructureError
 from policies.base import Update
-from policies.learner import HeadLearner
+from policies.learner import Capture, HeadLearner
 from policies.methods import WeightsConfig
 from policies.served import updates, wire
 from policies.served.client import COMPONENT, Unknown
@@ -35,12 +35,16 @@ class ServedLearner(HeadLearner):
     def device(self) -> torch.device:
         return self._engine.device
 
-    def update(self, rewards: Sequence[float]) -> Update:
+    def update(self, rewards: Sequence[float], guided: Capture | None = None) -> Update:
         """See :meth:`policies.learner.HeadLearner.update`.
 
         Raises:
             InfrastructureError: the server is gone; the adapter is unchanged.
         """
+        if self.config.guided:
+            raise AdaptationError(
+                "A server does not learn from guidance.", "Use model.update=here, or another adapt.weights.target."
+            )
         started = time.perf_counter()
         dropped = self._dropped
         try:

@@ -100,6 +100,8 @@ def install(say: Callable[[str], None], *, kind: str | None = None, index: str |
         if made_kind() == kind:
             say(f"vLLM {VERSION} ({kind}) is in {home()} already.")
             return python()
+        (home() / "made.json").unlink()
+        shutil.rmtree(home() / "env")  # another build's torch does not go away by itself
     home().mkdir(parents=True, exist_ok=True)
     interpreter = home() / "env" / "bin" / "python"
     if not interpreter.is_file():

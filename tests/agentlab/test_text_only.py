@@ -21,6 +21,7 @@ from agentlab.disk.record import load_trace
 from agentlab.disk.runs import read_rows
 from agentlab.run.config import resolve
 from agentlab.run.runner import Runner
+from agentlab.run.session import derive_seed
 from envs.errors import LabError
 from retrospect.evidence import gather
 
@@ -100,6 +101,25 @@ def test_report_and_compare(runs, tmp_path):
     with Image.open(strip) as picture:
         assert picture.width > 600 and len(picture.convert("L").getcolors(256)) > 20  # there is something written on it
     assert "guess" in agentlab("compare", runs[2], runs[1], "--out", tmp_path / "compare").lower()
+
+
+def test_repeats_are_sessions_of_their_own_and_extend_a_run(tmp_path):
+    folder = tmp_path / "run"
+    agentlab(*RUN, "--adapt", "none", "--out", folder)
+    once = lived(read_rows(folder))
+    said = agentlab(*RUN, "--adapt", "none", "--repeats", "3", "--out", folder)
+    rows = read_rows(folder)
+    assert lived([r for r in rows if r.repeat == 1]) == once, "what was there is not made again"
+    assert {(r.task, r.seed, r.repeat) for r in rows} == {
+        (f"guess_{seed}" + (f".r{repeat}" if repeat > 1 else ""), seed, repeat) for seed in range(4) for repeat in (1, 2, 3)
+    }
+    assert derive_seed(0, "guess_1") != derive_seed(0, "guess_1.r2")
+    assert (
+        "pass@3 and pass^3 of 4 instances" in said and "50.0% and 50.0%" in said
+    )  # this one draws nothing: every repeat is the same
+    assert "## Repeats" in agentlab("report", folder, "--markdown")
+    assert "## Repeats" in agentlab("compare", folder, folder, "--markdown")
+    agentlab(*RUN, "--adapt", "none", "--repeats", "2", "--out", folder, code=4)
 
 
 def test_view_shows_texts(runs, tmp_path):

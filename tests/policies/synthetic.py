@@ -11,7 +11,7 @@ from policies.rosa.config import PAPER
 
 SETTINGS = {
     "rosa": {"method": "rosa"},
-    "rosa-paper": {"method": "rosa", **PAPER},
+    "rosa-paper": {"method": "rosa", **PAPER, "cg_iterations": 10},  # of fifty: enough to learn something
     "rl": {"method": "rl"},
     "slot": {"method": "slot"},
 }

@@ -1,5 +1,6 @@
 """Updates as they were before adapters and methods were taken apart: the numbers in ``golden_updates.json`` are of that code.
 
+The preset ``rosa-paper`` was damped and checked then, which its cases say.
 On one machine a rewrite should give the same bits; between machines the BLAS rounds differently, hence the tolerance here.
 """
 

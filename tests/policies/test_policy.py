@@ -14,10 +14,11 @@ from envs.errors import AdaptationError, PolicyError, UsageError
 from policies.base import SamplingConfig
 from policies.checkpoint import settings_of
 from policies.families.plain import Plain
-from policies.families.policy import ModelPolicy, coordinate_tokens
+from policies.families.policy import ModelPolicy
 from policies.families.registry import families
 from policies.families.session import Draw, ProtocolSession
 from policies.families.settings import FamilySettings
+from policies.marks import coordinate_tokens
 from policies.methods import NoneConfig
 from policies.registry import load_policy
 
@@ -101,7 +102,7 @@ class Dice(ProtocolSession):
     """A session whose replies are clicks on one of four places."""
 
     def _draw(self, messages, sampling, seed):
-        place = seed % 4 if sampling.temperature else 0
+        place = 30 * (seed % 4) if sampling.temperature else 0
         return Draw(f"Action: click(start_box='({place},0)')", 5, None, (160, 220))
 
 

@@ -57,3 +57,16 @@ def test_slot_is_adamw_on_the_likelihood() -> None:
     assert isinstance(new, HiddenShift) and numbers["steps"] == 4
     torch.testing.assert_close(new.delta, delta.detach())
     assert float(HeadPass(W, H, y).moments(new).margin.mean()) > float(HeadPass(W, H, y).moments().margin.mean())
+
+
+def test_a_bounded_step_moves_the_policy_no_further_than_it_may() -> None:
+    W, H, y = peaked(T=20)
+    episode = Episode(torch.full((20,), -1.0, dtype=F64), torch.zeros(20, dtype=torch.long))
+    wild, free = parts(policy_gradient_step(HeadPass(W, H, y), None, episode, weights_of("rl", lr=50.0), seed=0))
+    tame, bounded = parts(policy_gradient_step(HeadPass(W, H, y), None, episode, weights_of("rl", lr=50.0, max_kl=0.1), seed=0))
+    assert free["kl_mean"] > 1 and 0.02 < bounded["kl_mean"] <= 0.1 and bounded["scale"] < 1
+    torch.testing.assert_close((tame.B - wild.B * bounded["scale"]), torch.zeros_like(wild.B))  # the same direction
+    small = weights_of("rl", lr=1e-4)
+    _, one = parts(policy_gradient_step(HeadPass(W, H, y), None, episode, small, seed=0))
+    _, same = parts(policy_gradient_step(HeadPass(W, H, y), None, episode, small.model_copy(update={"max_kl": 0.1}), seed=0))
+    assert one["kl_mean"] == same["kl_mean"] and same["scale"] == 1.0  # a short step is left as it is

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from envs.errors import AdaptationError
 from policies.adapters.base import HeadAdapter
-from policies.families.policy import frame_tokens
 from policies.head_pass import HeadPass
 from policies.learner import HeadLearner
+from policies.marks import frame_tokens
 from policies.methods.episode import Episode
 from policies.rosa.step import rosa_step
 from policies.rosa.target import log_rest, response_shift, target_of
@@ -169,3 +169,30 @@ def test_of_a_ui_reply_the_names_of_its_parts_are_the_frame() -> None:
     assert [p for p, f in zip(pieces, frame_tokens(pieces), strict=True) if f] == ["Thought", ":", "\n", "Action", ":"]
     tagged = ["<tool", "_call>", '{"name"', "}", "</tool_call>", "```", "python", "\nx", "```"]
     assert frame_tokens(tagged).tolist() == [True, True, False, False, True, True, True, False, True]
+
+
+def test_a_guided_target_is_the_guided_policy_and_needs_no_sign_of_the_reward() -> None:
+    """After the update the head says without the guidance what it said with it."""
+    policy, other, y = Small(0), Small(5), (0, 2, 3)
+    other.W = policy.W  # the same model; its context is another one
+    guided = other.attempt(y).moments().margin
+    episode = Episode(torch.full((LENGTH,), -0.5, dtype=F64), torch.zeros(LENGTH, dtype=torch.long), guided=guided)
+    config = weights_of("rosa", target="guided", tokens="all", protect=False, beta=1.0, damping=1e-9, max_halvings=20)
+    margin = policy.attempt(y).moments().margin
+    torch.testing.assert_close(target_of(episode, margin, config).shift, guided - margin)
+    half = config.model_copy(update={"beta": 2.0})
+    torch.testing.assert_close(target_of(episode, margin, half).shift, (guided - margin) / 2)
+    new, numbers = parts(rosa_step(policy.attempt(y), None, episode, config, seed=0))
+    assert new is not None and numbers["residual_after"] < 0.5 * numbers["residual_before"]
+    nothing = Episode(torch.full((LENGTH,), -1.0, dtype=F64), torch.zeros(LENGTH, dtype=torch.long), guided=margin)
+    assert not target_of(nothing, margin, config).moving.any()
+    with pytest.raises(AdaptationError, match="no guidance"):
+        target_of(of_reply(-1.0), margin, config)
+
+
+def test_what_the_guidance_makes_doubtful_is_undecided() -> None:
+    margin = torch.tensor([7.0, 7.0, 0.0], dtype=F64)
+    guided = torch.tensor([-1.0, 7.5, 0.5], dtype=F64)
+    episode = Episode(torch.full((3,), -1.0, dtype=F64), torch.zeros(3, dtype=torch.long), guided=guided)
+    shift = target_of(episode, margin, weights_of("rosa", target="guided", protect=False, beta=1.0)).shift
+    torch.testing.assert_close(shift, torch.tensor([-8.0, 0.0, 0.5], dtype=F64))

@@ -66,9 +66,13 @@ def engine():
     return load_engine(str(bundled_checkpoint()), device="cpu", dtype="float32")
 
 
-def prompt_of(engine, number=0, text="Click the ok button"):
+def prompt_of(engine, number=0, pictures=0):
+    """A prompt of its own for each number: a long text, or pictures."""
+    if not pictures:
+        words = " ".join(f"click the button {number + n} and type {n}" for n in range(8))
+        return engine.prompt([{"role": "user", "content": [{"type": "text", "text": words}]}], 400, 409600)
     pixels = np.random.default_rng(number).integers(0, 256, (210, 160, 3), dtype=np.uint8)
-    content = [{"type": "text", "text": text}, {"type": "image", "image": Image.fromarray(pixels)}]
+    content = [{"type": "text", "text": "Click the ok button"}, *[{"type": "image", "image": Image.fromarray(pixels)}] * pictures]
     return engine.prompt([{"role": "user", "content": content}], 400, 409600)
 
 
@@ -172,9 +176,10 @@ def test_h_is_whole_after_preemption(served, engine):
     assert equal >= 15  # the same draws, but where two candidates differ by less than rounding
 
 
-def test_scoring_is_the_in_process_engines(served, engine):
+@pytest.mark.parametrize("pictures", [0, 1, 2])
+def test_scoring_is_the_in_process_engines(served, engine, pictures):
     wide, d = served.engine.shape[1], engine.head_weight.shape[1]
-    prompt = prompt_of(engine, 8)
+    prompt = prompt_of(engine, 8, pictures)
     reply = engine.tokens("Thought: click the button\nAction: click(start_box='(500,500)')")
     for number in (None, 3, 4):
         own = engine.score(prompt, reply, None if number is None else adapter(engine, number))
@@ -185,7 +190,7 @@ def test_scoring_is_the_in_process_engines(served, engine):
 
 
 def test_a_request_that_is_given_up_leaves_nothing(served, engine):
-    prompt = prompt_of(engine, 9)
+    prompt = prompt_of(engine, 9, 1)
     body = wire.pack(
         {
             "sampling": {"temperature": 5.0, "max_new_tokens": 400},

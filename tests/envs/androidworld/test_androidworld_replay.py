@@ -54,7 +54,7 @@ def test_a_run_is_reproduced_and_a_tampered_tap_is_told_at_its_step(server, run)
     assert code == 0, printed
     one = replayed(run)
     steps = json.loads((run / "results.jsonl").read_text())["steps"]
-    assert (one["reproduced"], one["score_replayed"], one["screens_compared"]) == (True, 1.0, steps + 1)
+    assert (one["reproduced"], one["score_replayed"], one["compared"]) == (True, 1.0, steps + 1)
     assert "env.demonstrations" in printed and f"0,0,{server.size[0]},{round(0.055 * server.size[1])}" in printed
 
     (path,) = run.glob("sessions/*/attempt_01/events.jsonl")

@@ -1,0 +1,79 @@
+"""Which screens are the same, which clicks, and what counts as tried."""
+
+import numpy as np
+import pytest
+
+from envs.actions import Click, Drag, Type
+from policies.tried import TriedActions, alike, look_at
+
+
+def screen(width=320, height=240):
+    return np.random.default_rng(1).integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+def changed(base, x, y, width, height):
+    other = base.copy()
+    other[y : y + height, x : x + width] = 255 - other[y : y + height, x : x + width]
+    return other
+
+
+def test_a_clock_that_moved_between_two_first_screens_does_not_make_another_screen():
+    base = screen()
+    tried = TriedActions(0.02)
+    tried.first(look_at(base))
+    tried.begin(again=False)
+    tried.add(look_at(base), (Click(5, 5),))
+    clock = changed(base, 280, 4, 30, 10)
+    assert tried.on(look_at(clock)) == ()  # not known to be restless yet
+    tried.begin(again=False)
+    tried.first(look_at(clock))
+    later = changed(base, 285, 4, 30, 10)  # another minute
+    assert tried.on(look_at(later)) == ((Click(5, 5),),)
+    ticked = changed(later, 40, 100, 12, 12)  # and a box that was ticked
+    assert tried.on(look_at(ticked)) == ()
+
+
+def test_another_page_at_the_beginning_teaches_nothing():
+    base, tried = screen(), TriedActions(0.02)
+    tried.first(look_at(base))
+    tried.first(look_at(255 - base))
+    tried.add(look_at(base), (Click(5, 5),))
+    assert tried.on(look_at(255 - base)) == () and len(tried.on(look_at(base))) == 1
+
+
+def test_a_text_cursor_is_known_by_its_shape():
+    base, tried = screen(), TriedActions(0.02)
+    tried.add(look_at(base), (Type("a"),))
+    assert len(tried.on(look_at(changed(base, 100, 50, 2, 14)))) == 1
+    assert len(tried.on(look_at(changed(base, 127, 60, 2, 14)))) == 1  # across cells
+    for width, height in ((6, 14), (2, 60), (12, 12)):
+        assert tried.on(look_at(changed(base, 100, 50, width, height))) == ()
+    assert tried.on(look_at(screen(336))) == ()  # another size
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        ((Click(10, 10),), True),
+        ((Click(12, 12),), True),
+        ((Click(10, 14),), False),
+        ((Click(10, 10), Type("a")), False),
+        ((Drag(10, 10, 10, 10),), False),
+    ],
+)
+def test_a_click_within_the_radius_is_the_same_click(other, same):
+    assert alike((Click(10, 10),), other, 3.2) is same
+
+
+def test_only_what_was_blamed_counts_as_tried():
+    base, tried = screen(), TriedActions(0.02)
+    tried.begin(again=False)
+    looks = [look_at(changed(base, 0, 20 * i, 10, 10)) for i in range(3)]
+    for i, look in enumerate(looks):
+        tried.add(look, (Click(i, i),))
+    tried.blame([0.3, -1.0, -0.2])
+    tried.begin(again=False)
+    assert [len(tried.on(look)) for look in looks] == [0, 1, 1]
+    tried.add(looks[0], (Click(9, 9),))
+    tried.begin(again=True)  # it was void
+    assert tried.on(looks[0]) == ()
