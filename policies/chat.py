@@ -66,11 +66,6 @@ def load_chat_policy(model: str, sampling: SamplingConfig, options: Mapping[str,
     except ValidationError as error:
         details = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise UsageError(f"Bad policy option: {details}.", f"Options: {', '.join(ChatOptions.model_fields)}.") from error
-    if sampling.next_best:
-        raise UsageError(
-            "The most probable reply that was not tried cannot be asked of an endpoint.",
-            "Use sampling.next_best=false, or a policy that runs in this process.",
-        )
     settings = settings_of(family, None, {k: v for k, v in options.items() if k not in (*own, *CHOICES)}, ChatOptions.model_fields)
     return ChatPolicy(model, chat, family, settings, sampling, platform)
 

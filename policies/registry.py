@@ -69,6 +69,11 @@ def load_policy(name: str, *, sampling: SamplingConfig | str | None = None, **op
         if options:
             raise UsageError(f"The policy {name!r} takes no options, got {', '.join(options)}.")
         return ReferencePolicy(name)
+    if chosen.next_best and (name.startswith(ELSEWHERE) or options.get("engine") == "vllm"):
+        raise UsageError(
+            "The most probable reply that was not tried cannot be asked of an endpoint.",
+            "Use sampling.next_best=false, or a policy that runs in this process.",
+        )
     if name.startswith("openai:"):
         from policies.chat import load_chat_policy
 

@@ -293,8 +293,11 @@ def _misused(error: Any) -> int:
 
 
 def _stopped(error: Exception) -> int:
+    try:
+        sys.stdout.flush()
+    except OSError:  # nobody reads, or the disk is full: what is left is dropped, or Python complains when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):  # `agentlab … | head`: who read has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
         return PIPE_CLOSED
     known = of_the_machine(error)
     if known is not None:

@@ -304,6 +304,7 @@ def complete_key(key: str) -> str:
     head, _, tail = key.rpartition(".")
     fits = [k for k in known if k.endswith(f".{key}")] or [k for k in known if k.endswith(f".{tail}") and k.startswith(head)]
     fits = [k for k in fits if k.count(".") == min(f.count(".") for f in fits)]  # the outermost section is meant
+    fits = [k for k in fits if not k.startswith("experience.")] or fits  # `beta` is that of the run's own updates
     if len(fits) > 1:
         raise UsageError(f"Setting {key!r} is ambiguous.", f"Say which: {', '.join(fits)}.")
     return fits[0] if fits else key

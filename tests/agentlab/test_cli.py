@@ -1,5 +1,6 @@
 """What a person sees at the command line when something is wrong, and when nothing is."""
 
+import os
 import subprocess
 import sys
 
@@ -131,3 +132,22 @@ def test_help_does_not_load_the_models_machinery(arguments):
         "except SystemExit:\n    pass\nassert 'torch' not in sys.modules, 'torch was imported'"
     )
     subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True, timeout=120)
+
+
+def test_too_little_memory_is_said_at_once():
+    code = f"ulimit -v 300000; exec {sys.executable} -m agentlab benchmarks"
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 3 and done.stdout == "" and "292 MB of memory" in done.stderr and "ulimit -v" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("how", "code"), [("--policy \u8868 2>&1", 2), ("--limit 1 | head -1", 0), ("--limit 1 >/dev/full", 4), ("--limit 1 >&-", 0)]
+)
+def test_any_locale_and_any_standard_output_will_do(tmp_path, how, code):
+    command = f"set -o pipefail; ulimit -n 64; {sys.executable} -m agentlab run miniwob --policy random --dry-run {how}"
+    alike = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path, env=os.environ | alike
+    )
+    assert done.returncode in ((0, 1, 141) if "head" in how else (code,))  # whether the reader had gone already is a matter of luck
+    assert "Traceback" not in done.stderr + done.stdout and "Exception ignored" not in done.stderr

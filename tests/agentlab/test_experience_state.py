@@ -14,6 +14,7 @@ from agentlab.experience.state import State
 from agentlab.experience.stored import from_file, to_bytes
 from agentlab.results.metrics import SessionSummary
 from agentlab.results.stream import by_name, gain, halves, of_run, paired
+from agentlab.run.config import complete_key
 from envs.errors import LabError, StoreError
 from policies.prior.config import PriorConfig
 from policies.prior.step import Rows
@@ -173,3 +174,8 @@ def test_a_stream_is_paired_in_halves_and_by_task():
     given = {f"t{n}": Given(lessons=(("i", "worked", "w", "t"),), theta_1={"digest": "d" if n >= 20 else ""}) for n in range(40)}
     table = of_run(helped, given)
     assert table.rows[2][:3] == ("second half", "20", "100.0%") and table.rows[2][6] == "20" and of_run(helped, {}).rows == []
+
+
+def test_a_short_name_means_the_runs_own_updates():
+    assert complete_key("weights.beta") == complete_key("adapt.beta") == "adapt.weights.beta"
+    assert complete_key("experience.beta") == "experience.weights.beta" and complete_key("scope") == "experience.weights.scope"
