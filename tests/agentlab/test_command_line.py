@@ -22,7 +22,7 @@ from envs.errors import SetupError
 COUNT = int(os.environ.get("AGENTLAB_COMMAND_LINES", "500"))
 PATIENCE = 60
 """Seconds after which a line counts as a hang."""
-REACHING_OUT = {"fetch", "setup", "doctor"}
+REACHING_OUT = {"fetch", "setup", "doctor", "serve"}
 """Verbs that go to the network or to other programs: only their options are read."""
 LONG = "x" * 5000
 TEXTS = [
