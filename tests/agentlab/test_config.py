@@ -128,8 +128,8 @@ def test_every_setting_of_an_axis_that_is_off_is_refused():
 
     tried = 0
     for key in known_keys(RunConfig):
-        _, _, axis = key.rpartition(".")[0].partition(".")
-        if axis not in ("words", "weights") or key.endswith((".method", ".credit")):
+        section, _, axis = key.rpartition(".")[0].partition(".")
+        if section != "adapt" or axis not in ("words", "weights") or key.endswith((".method", ".credit")):
             continue
         for name, preset in PRESETS.items():
             if preset.method(axis) == "none":

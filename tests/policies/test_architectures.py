@@ -90,7 +90,7 @@ def test_greedy_equals_transformers_generate(engine, requests):
 def test_a_repetition_penalty_is_transformers_own(engine, requests):
     harsh = SamplingConfig(max_new_tokens=8, repetition_penalty=1.7)
     for request in (requests[0], requests[2]):
-        encoded = engine._encode([request.prompt])
+        encoded = processed(engine, [request.prompt])
         reference = engine.model.generate(**encoded, max_new_tokens=8, do_sample=False, repetition_penalty=1.7)
         (found,) = engine.generate([dataclasses.replace(request, sampling=harsh)])
         assert found.tokens.tolist() == reference[0, encoded["input_ids"].shape[1] :].tolist()[: len(found.tokens)]
@@ -177,7 +177,7 @@ def test_families_run_whole_attempts_in_a_real_chromium(folder, engine, miniwob,
                 prompt = engine.prompt(session.messages(Image.fromarray(observation["screenshot"])), 1024, 50_000)
                 decision = session.act(observation)
                 if attempt == 1:  # before any update: transformers' own greedy tokens
-                    encoded = engine._encode([prompt])
+                    encoded = processed(engine, [prompt])
                     reference = engine.model.generate(**encoded, max_new_tokens=4, do_sample=False)
                     told = reference[0, encoded["input_ids"].shape[1] :].tolist()
                     assert list(decision.token_ids) == told[: len(decision.token_ids)]
@@ -201,7 +201,7 @@ def test_a_whole_screen_is_seen_at_the_size_that_points_count(folder, engine):
     assert prompt.images[-1].size == (round(1920 / side) * side, round(1080 / side) * side)
     (found,) = engine.generate([Request(prompt, SamplingConfig(max_new_tokens=2))])
     assert found.prompt_tokens > 2000
-    encoded = engine._encode([prompt])
+    encoded = processed(engine, [prompt])
     reference = engine.model.generate(**encoded, max_new_tokens=2, do_sample=False)
     assert found.tokens.tolist() == reference[0, encoded["input_ids"].shape[1] :].tolist()[: len(found.tokens)]
 
