@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from agentlab.cli.terminal import Terminal
 
@@ -25,7 +25,8 @@ def families() -> None:
     """List the model families: what each is for, where it runs, how its points count, and its official sources."""
     from policies.families.registry import families as known
 
-    table = Table("family", "models", "devices", "weights", "points", "sources", show_lines=True)
+    name = Column("family", min_width=max(map(len, known())))  # it is typed: never cut
+    table = Table(name, "models", "devices", "weights", "points", "sources", show_lines=True)
     for family in known().values():
         weights = ", ".join(sorted(family.architectures)) or "served only"
         sources = "\n".join(f"{s.repository} {s.file}" for s in family.sources)
@@ -93,7 +94,7 @@ def recipes(
         for line in lines_of(recipe_named(name)):
             out.print(line, markup=False, highlight=False, soft_wrap=True)
         return
-    table = Table("recipe", "published", "steps", "source")
+    table = Table(Column("recipe", min_width=max(map(len, known()))), "published", "steps", "source")
     for recipe in known().values():
         score = "-" if recipe.score is None else f"{recipe.score:g} %"
         steps = str(recipe.steps or "the tasks' own")

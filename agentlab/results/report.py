@@ -238,8 +238,11 @@ def summary_table(summary: Summary, title: str) -> Table:
 def terminal_table(section: Section, *, show_header: bool = True) -> Table:
     """A section's table for the terminal."""
     table = Table(title=escape(section.title), title_justify="left", show_header=show_header)
+    named = max(
+        (len(row[0]) for row in section.rows), default=0
+    )  # what rows are called by is typed again: not cut on a narrow screen
     for number, column in enumerate(section.header):
-        table.add_column(column, justify="right" if number else "left")
+        table.add_column(column, justify="right" if number else "left", min_width=None if number else min(named, 32))
     for row in section.rows:
         table.add_row(*(escape(cell) for cell in row))
     return table

@@ -317,7 +317,7 @@ def test_names_that_do_not_exist():
 def test_paths_that_are_no_checkpoint(tmp_path, tiny_checkpoint):
     with pytest.raises(PolicyError, match="no checkpoint at"):
         load_policy(str(tmp_path / "absent"))
-    with pytest.raises(PolicyError, match=r"config\.json.*safetensors missing"):
+    with pytest.raises(PolicyError, match="no checkpoint at"):
         load_policy(str(tmp_path))
     for file in tiny_checkpoint.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
