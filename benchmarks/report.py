@@ -56,7 +56,7 @@ def _earlier_sentence(data: Json) -> str:
     price = f", at {seconds['rosa'] / seconds['best-of-k']:.1f} and {seconds['rosa2'] / seconds['best-of-k']:.1f} times the seconds per "
     price += "solved task that plain sampling takes (`rosa`, `rosa2`)"
     where = f"on {data['population']} failing first attempts of MiniWoB++"
-    return f"{where}, points within five attempts against `no-repeat` were {points}{price}"
+    return f"{where}, under the settings and the redraws of before, points within five attempts against `no-repeat` were {points}{price}"
 
 
 def _seconds_per_solved(data: Json) -> dict[str, float]:
@@ -75,7 +75,8 @@ def earlier(data: Json) -> str:
         f"{data['population']} failing ones of {data['task_names']} tasks. It was made by a program that kept no outcomes per instance, "
         "with `no-repeat` redrawing whole replies and without `next-best`, so that it cannot be recomputed or extended: it is shown until "
         "the command above has replaced it. Words: the fixed sentences of the engine `rules`. Percent of failing first attempts, 95 % "
-        "intervals that resample whole tasks; McNemar's p, which took instances of one task for independent, is not shown any more.\n",
+        "intervals that resample whole tasks; McNemar's p, which took instances of one task for independent, is not shown any more.  The command, of commit `15311dc`, which is the last one that has it:\n",
+        _command(data),
         success_table(data, _seconds_per_solved(data)),
         "Extrapolated: all instances (the share corrected times the share that failed), and seconds per solved instance (attempts per "
         "solved instance times the mean seconds per attempt of \"Time and memory\" below, one session at a time).\n",
@@ -206,8 +207,9 @@ def main() -> None:
     parts = [
         "# Measured claims\n",
         conclusion(),
-        "Made by `python benchmarks/report.py` from `benchmarks/results/`; do not edit by hand. The outcome of every method at every "
-        "instance is in `benchmarks/results/*-report.jsonl`, and a test computes the main tables again from there.\n",
+        "Made by `python benchmarks/report.py` from `benchmarks/results/`; do not edit by hand. Where a "
+        "comparison has been made, the outcome of every method at every instance is in `benchmarks/results/*-report.jsonl`, and a test "
+        "computes the main table again from there.\n",
         *(part(study, RESULTS, _image) for study in STUDIES.values()),
     ]
     for name, write in PARTS:

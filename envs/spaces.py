@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import MISSING, fields
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -40,21 +41,14 @@ class ActionSpace(gym.Space[Any]):
         super().__init__(shape=None, dtype=None, seed=seed)
 
     def sample(self, mask: Any = None, probability: Any = None) -> act.Action:
-        return self._sample_one({})
-
-    def _sample_one(self, pointed: dict[type[act.Action], act.Action]) -> act.Action:
-        samples: dict[type[act.Action], act.Action] = {
-            act.Type: act.Type("abc"),
-            act.Hotkey: act.Hotkey(("tab",)),
-            act.KeyDown: act.KeyDown(("shift",)),
-            act.KeyUp: act.KeyUp(("shift",)),
-            act.OpenApp: act.OpenApp("Settings"),
-            act.Answer: act.Answer(""),
-            act.Invalid: act.Invalid("sampled"),
-            **pointed,
-        }
         kind = self.kinds[int(self.np_random.integers(len(self.kinds)))]
-        return samples[kind] if kind in samples else kind()
+        needed = {f.name for f in fields(kind) if f.default is MISSING}
+        return kind(**{name: value for name, value in self._values().items() if name in needed})
+
+    def _values(self) -> dict[str, Any]:
+        """A value for every field without a default that an action of this space may have; keys are those that every guest knows."""
+        keys = ("shift",) if self.np_random.integers(2) else ("tab",)
+        return {"text": "abc", "keys": keys, "name": "Settings", "reason": "sampled"}
 
     def contains(self, x: Any) -> bool:
         return all(self._contains_one(a) for a in x) if isinstance(x, tuple) and x else self._contains_one(x)
@@ -85,14 +79,11 @@ class ScreenActionSpace(ActionSpace):
         self.width, self.height = width, height
         super().__init__(kinds, seed=seed)
 
-    def sample(self, mask: Any = None, probability: Any = None) -> act.Action:
+    def _values(self) -> dict[str, Any]:
         x, end_x = (float(v) for v in self.np_random.integers(0, self.width, 2))
         y, end_y = (float(v) for v in self.np_random.integers(0, self.height, 2))
         direction = act.DIRECTIONS[int(self.np_random.integers(4))]
-        plain = (act.Click, act.DoubleClick, act.RightClick, act.Hover, act.LongPress)
-        return self._sample_one(
-            {act.Drag: act.Drag(x, y, end_x, end_y), act.Scroll: act.Scroll(x, y, direction), **{k: k(x, y) for k in plain}}
-        )
+        return {**super()._values(), "x": x, "y": y, "end_x": end_x, "end_y": end_y, "direction": direction}
 
     def _contains_one(self, action: Any) -> bool:
         if not super()._contains_one(action):

@@ -68,3 +68,10 @@ class ReadingBackbone(Backbone, Protocol):
 
     def chat(self, messages: Sequence[ChatMessage], **template: Any) -> Prompt:
         """A conversation as the model's own chat template writes it."""
+
+
+def gpu_peak(device: torch.device) -> dict[str, float]:
+    """Most memory that this process has had on its GPUs, in MB, of a model that may be spread over several; nothing on a CPU."""
+    if device.type != "cuda":
+        return {}
+    return {"gpu_peak": sum(torch.cuda.max_memory_allocated(n) for n in range(torch.cuda.device_count())) / 2**20}

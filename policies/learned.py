@@ -20,37 +20,33 @@ from envs.errors import AdaptationError, PolicyError, UsageError
 from policies.backbone import Backbone
 from policies.base import Passes, Update
 from policies.generation import Generation, Prompt
-from policies.learner import HeadLearner
-from policies.marks import frame_tokens
+from policies.learner import Capture, HeadLearner
+from policies.marks import coordinate_tokens, frame_tokens
 from policies.prior.session import StartingSession
 
 
 class LearnedSession(StartingSession):
     """One task with a head adapter of its own, if the weights adapt.
 
-    A reply's last token, where it ends the turn, enters the equations with reward 0: were it pushed away like the answer before it, a
-    failed "20" would become "2000000…" instead of another number.
-
-    Args:
+    Attributes:
         engine: The shared backbone.
         learner: The adapter; None if the weights do not adapt.
     """
 
-    _pieces_per_reply = 2  # its end is recorded by itself
+    engine: Backbone
+    _replies: list[Tensor]  # y of every step of the attempt, for scoring it under another prompt
 
-    def __init__(self, engine: Backbone, learner: HeadLearner | None) -> None:
-        self.engine, self.learner = engine, learner
-        self._replies: list[Tensor] = []  # y of every step of the attempt
-
-    def captured(self) -> list[tuple[Tensor, Tensor]]:
-        """(H [n, d], y [n]) of every reply of the attempt in flight, in order."""
-        pieces = self._learner().capture()
-        hidden, sizes = torch.cat([h for h, _ in pieces]), [len(tokens) for tokens in self._replies]
-        return list(zip(hidden.split(sizes), self._replies, strict=True))
+    def _learn_with(self, learner: HeadLearner | None) -> None:
+        """Begin with a learner, and nothing recorded."""
+        self.learner, self._replies = learner, []
 
     @abc.abstractmethod
     def _prompt_under(self, guidance: str, step: int) -> Prompt:
         """The prompt of reply ``step`` (0-based) of this attempt, under other guidance."""
+
+    def captured(self) -> Capture:
+        """(H [n, d], y [n]) of every reply of the attempt in flight, in order."""
+        return [self._whole(pieces) for pieces in self._learner().capture_by_step(self._pieces_per_reply)]
 
     def _record(self, reply: Generation) -> None:
         """The next reply of the attempt."""
@@ -59,24 +55,36 @@ class LearnedSession(StartingSession):
         self._note(self.learner, reply.hidden, reply.tokens, len(self._replies))
         self._replies.append(reply.tokens)
 
+    # -- how a reply is recorded ---------------------------------------------------------------------------------------------------
     def _note(self, learner: HeadLearner, hidden: Tensor, tokens: Tensor, step: int) -> None:
-        ends = len(tokens) > 1 and int(tokens[-1]) in self.engine.stop_ids
-        n = len(tokens) - ends
-        frame = frame_tokens(self.engine.pieces(tokens)) if learner.wants_frame else None
-        if frame is not None:
-            frame[n:] = True
-        learner.record(hidden[:n], tokens[:n], 2 * step, frame=None if frame is None else frame[:n])
-        learner.record(
-            hidden[n:], tokens[n:], 2 * step + 1, frame=None if frame is None else frame[n:]
-        )  # the end of the turn: protected
+        learner.record(hidden, tokens, step, **self._marks(learner, tokens))
 
-    @staticmethod
-    def _of_pieces(rewards: Sequence[float]) -> list[float]:
-        """Rewards of what :meth:`_note` recorded: each step's, and 0 for its end."""
-        return [value for reward in rewards for value in (reward, 0.0)]
+    def _marks(self, learner: HeadLearner, tokens: Tensor) -> dict[str, Tensor]:
+        """What the method of the weights needs to know of a reply's tokens besides H."""
+        marks: dict[str, Tensor] = {}
+        if learner.wants_coordinates:
+            marks["coordinates"] = coordinate_tokens(self.engine.pieces(tokens))
+        if learner.wants_frame:
+            ends = torch.tensor([token in self.engine.stop_ids for token in tokens.tolist()])
+            marks["frame"] = ends | frame_tokens(self.engine.pieces(tokens))
+        return marks
 
+    def _of_pieces(self, rewards: Sequence[float]) -> list[float]:
+        """The reward of everything that :meth:`_note` recorded, by the rewards of the steps."""
+        return list(rewards)
+
+    def _in_steps(self, update: Update) -> Update:
+        """The update with the texts of its tokens, one entry per step."""
+        replies = [dataclasses.replace(r, pieces=tuple(self.engine.pieces(self._replies[r.step]))) for r in update.replies]
+        return dataclasses.replace(update, replies=tuple(replies))
+
+    # -- learning ------------------------------------------------------------------------------------------------------------------
     def adapt(self, rewards: Sequence[float], *, refined: str | None = None, guidance: str | None = None) -> Update | None:
-        """See :meth:`policies.base.PolicySession.adapt`."""
+        """See :meth:`policies.base.PolicySession.adapt`.
+
+        With ``refined`` guidance, the attempt is also scored under it in a teacher-forced pass per step (ROSA2 Theorem 4.1), and
+        the update's numbers get the entries ``raw`` and ``refined``.
+        """
         self.engine.leave(id(self))
         if self.learner is None:
             return None
@@ -95,38 +103,26 @@ class LearnedSession(StartingSession):
 
         Numbers for the record only: if they are unavailable, the record says why, and the update is still made.
         """
-        assert self.learner is not None
+        credit = self._of_pieces(rewards)
         try:
             # Of a copy, whose capture is dropped: that of the attempt itself stays.
-            raw = copy.copy(self.learner).residual(self._of_pieces(rewards))
-            return {"raw": raw, "refined": self._under(guidance).residual(self._of_pieces(rewards))}
+            raw = copy.copy(self._learner()).residual(credit)
+            return {"raw": raw, "refined": self._under(guidance).residual(credit)}
         except (AdaptationError, PolicyError) as error:
             return {"refined": {"error": error.message}}
 
     def _under(self, guidance: str) -> HeadLearner:
         """A copy of the learner with the attempt's replies as they look under ``guidance``: a teacher-forced pass per step."""
-        assert self.learner is not None
-        scratch = copy.copy(self.learner)
+        learner = self._learner()
+        scratch = copy.copy(learner)
         scratch.discard()  # of the copy: the capture of the attempt itself stays
         for step, tokens in enumerate(self._replies):
-            score = self.engine.score(self._prompt_under(guidance, step), tokens, self.learner.adapter)
+            score = self.engine.score(self._prompt_under(guidance, step), tokens, learner.adapter)
             self._note(scratch, score.hidden, tokens, step)
         return scratch
 
-    def _in_steps(self, update: Update) -> Update:
-        """The update with the texts of its tokens, a reply and its end put together again."""
-        parts: dict[int, list[Any]] = {}
-        for reply in update.replies:
-            parts.setdefault(reply.step // 2, []).append(reply)
-        replies = []
-        for step, some in parts.items():
-            before, after = (tuple(v for part in some for v in getattr(part, name)) for name in ("before", "after"))
-            if len(before) == len(self._replies[step]):
-                pieces = tuple(self.engine.pieces(self._replies[step]))
-                replies.append(dataclasses.replace(some[0], step=step, before=before, after=after, pieces=pieces))
-        return dataclasses.replace(update, replies=tuple(replies))
-
     def discard(self) -> None:
+        super().discard()
         self._forget()
         self.engine.leave(id(self))
 
@@ -150,6 +146,7 @@ class LearnedSession(StartingSession):
         return self.learner
 
     def close(self) -> None:
+        super().close()
         self.engine.leave(id(self))
         self._forget()
         self.learner = None

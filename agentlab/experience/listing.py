@@ -44,15 +44,15 @@ def title(directory: Directory, state: State) -> str:
 
 
 def lesson_rows(state: State) -> list[tuple[str, ...]]:
-    """A row per lesson: id, kind, when, text, sessions that taught it, sessions that read it, their mean gain, standing."""
+    """A row per lesson: id, kind, when, sessions that read it, their mean gain, standing.  What it says: ``show``."""
     return [
-        (one.id, one.lesson.kind, one.lesson.when, one.lesson.text, str(one.support), str(one.reads),
-         f"{one.credit / one.reads:+.2f}" if one.reads else "–", standing(state, one))
+        (one.id, one.lesson.kind, one.lesson.when, str(one.reads), f"{one.credit / one.reads:+.2f}" if one.reads else "–",
+         standing(state, one))
         for one in state.lessons.values()
     ]  # fmt: skip
 
 
-LESSON_HEADER = ("lesson", "kind", "of", "says", "taught by", "read by", "gain", "standing")
+LESSON_HEADER = ("lesson", "kind", "of", "read by", "gain", "standing")
 
 
 def group_rows(state: State) -> list[tuple[str, ...]]:

@@ -44,7 +44,7 @@ def _sampled(temperature: float) -> dict[str, Any]:
 
 
 PRESETS: dict[str, Preset] = {
-    "none": Preset("frozen prompt and weights, retries (the papers' baseline)", _pair()),
+    "none": Preset("frozen prompt and weights, greedy retries", _pair()),
     "conversation": Preset(
         "frozen, greedy: every attempt goes on with the conversation, what the user said to the last one included (the papers' baseline)",
         {**_pair(), "history": "conversation"},

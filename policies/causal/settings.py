@@ -34,6 +34,10 @@ class CausalSettings(BaseModel):
     )  # fmt: skip
     answer_tokens: int = Field(default=1024, ge=1, description="For the answer after a thought that was ended.")
 
+    def template(self) -> dict[str, Any]:
+        """Variables of the chat template."""
+        return {} if self.thinking is None else {"enable_thinking": self.thinking}
+
 
 @dataclass(frozen=True)
 class Named:

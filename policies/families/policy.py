@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,20 +13,19 @@ from torch import Tensor
 
 from envs.actions import Action
 from envs.base import Observation, TaskSpec, picture
-from envs.errors import AdaptationError, PolicyError, UsageError
-from policies.backbone import SeeingBackbone
-from policies.base import Passes, SamplingConfig, Update
+from envs.errors import UsageError
+from policies.backbone import SeeingBackbone, gpu_peak
+from policies.base import SamplingConfig
 from policies.exclusion import Exclusion
 from policies.families.base import Family
 from policies.families.messages import Message, Platform, message
 from policies.families.reply import Reply
 from policies.families.session import Draw, ProtocolSession, description, read_reply
 from policies.families.settings import FamilySettings
-from policies.generation import Generation, Request, Search
+from policies.generation import Generation, Prompt, Request, Search
+from policies.learned import LearnedSession
 from policies.learner import HeadLearner
-from policies.marks import coordinate_tokens, frame_tokens
 from policies.prior.policy import StartingPolicy
-from policies.prior.session import StartingSession
 from policies.sampling import seed_of
 
 
@@ -78,18 +75,13 @@ class ModelPolicy(StartingPolicy):
         return description(self.family, self.settings, self.platform)
 
     def memory(self) -> dict[str, float]:
-        if self._engine is None or self._engine.device.type != "cuda":
-            return {}
-        peaks = [
-            torch.cuda.max_memory_allocated(number) for number in range(torch.cuda.device_count())
-        ]  # it may be spread over several
-        return {"gpu_peak": sum(peaks) / 2**20}
+        return {} if self._engine is None else gpu_peak(self._engine.device)
 
     def close(self) -> None:
         self._engine = None
 
 
-class ModelSession(ProtocolSession, StartingSession):
+class ModelSession(LearnedSession, ProtocolSession):
     """One task: its attempts' history, and its head adapter if the weights adapt."""
 
     def __init__(self, policy: ModelPolicy, task: TaskSpec, *, seed: int, learner: HeadLearner | None) -> None:
@@ -102,9 +94,8 @@ class ModelSession(ProtocolSession, StartingSession):
             factor=policy.engine.factor,
             platform=policy.platform,
         )
-        self.engine = policy.engine
-        self.learner = learner
-        self._replies: list[Tensor] = []  # y of every step of the attempt, for scoring it under another prompt
+        self.engine: SeeingBackbone = policy.engine
+        self._learn_with(learner)
 
     # -- acting ------------------------------------------------------------------------------------------------------------------
     def begin(self, instruction: str, *, guidance: str = "", attempt: int = 1) -> None:
@@ -112,8 +103,11 @@ class ModelSession(ProtocolSession, StartingSession):
         self._forget()
         self.engine.enter(id(self))
 
+    def _prompt(self, messages: list[Message]) -> Prompt:
+        return self.engine.prompt(messages, self.settings.min_pixels, self.settings.max_pixels)
+
     def _draw(self, messages: list[Message], sampling: SamplingConfig, seed: int) -> Draw:
-        prompt = self.engine.prompt(messages, self.settings.min_pixels, self.settings.max_pixels)
+        prompt = self._prompt(messages)
         reply = self.engine.submit(Request(prompt, sampling, seed, self.adapter, capture=self.learner is not None))
         return self._drawn(reply, prompt.images[-1].size)
 
@@ -123,7 +117,7 @@ class ModelSession(ProtocolSession, StartingSession):
         first = self.sampling.first_greedy and self.attempt == 1
         if first or not (self.sampling.next_best or (self.sampling.no_repeat and self.engine.has_trees)):
             return super()._draw_untried(messages, tried, size, step)
-        prompt = self.engine.prompt(messages, self.settings.min_pixels, self.settings.max_pixels)
+        prompt = self._prompt(messages)
         seen, pointer = prompt.images[-1].size, self._pointer
 
         def read(text: str) -> Reply:
@@ -171,11 +165,7 @@ class ModelSession(ProtocolSession, StartingSession):
         return Draw(reply.text, total, float(reply.logprobs.sum()), seen, reply, *known, reply.redrawn, reply.redrawn_unparsable)
 
     def _keep(self, draw: Draw, step: int) -> None:
-        reply: Generation = draw.extra
-        if self.learner is None or reply.hidden is None:
-            return
-        self.learner.record(reply.hidden, reply.tokens, step, **self._marks(reply.tokens))
-        self._replies.append(reply.tokens)
+        self._record(draw.extra)
 
     def relive(self, steps: Sequence[tuple[Observation, str]], tokens: Sequence[Sequence[int]] = ()) -> list[float]:
         """See :meth:`policies.base.PolicySession.relive`.  A text that is tokenized again may differ from what was drawn."""
@@ -183,7 +173,7 @@ class ModelSession(ProtocolSession, StartingSession):
         drawn = list(tokens) or [()] * len(steps)
         for number, (observation, text) in enumerate(steps):
             screen = Image.fromarray(picture(observation))
-            prompt = self.engine.prompt(self.messages(screen), self.settings.min_pixels, self.settings.max_pixels)
+            prompt = self._prompt(self.messages(screen))
             y = self.engine.known(drawn[number]) if drawn[number] else self.engine.tokens(text)
             score = self.engine.score(prompt, y, self.adapter)
             found.append(float(score.logprobs.sum()))
@@ -205,94 +195,5 @@ class ModelSession(ProtocolSession, StartingSession):
             self._keep(Draw(text, len(tokens), None, screen.size, reply), number)
             self.history.append((screen, text))
 
-    # -- learning ----------------------------------------------------------------------------------------------------------------
-    def adapt(self, rewards: Sequence[float], *, refined: str | None = None, guidance: str | None = None) -> Update | None:
-        """See :meth:`policies.base.PolicySession.adapt`.
-
-        With ``refined`` guidance, the attempt is also scored under it in a teacher-forced pass per step (ROSA2 Theorem 4.1), and
-        the update's numbers get the entries ``raw`` and ``refined``.
-        """
-        self.engine.leave(id(self))
-        if self.learner is None:
-            return None
-        try:
-            numbers = None if refined is None else self._error_terms(refined, rewards)
-            guided = None if not guidance else self._under(guidance).capture()
-            update = self._with_pieces(self.learner.update(rewards, guided))
-            scored = len(self._replies) * ((refined is not None) + (guided is not None))
-            update = dataclasses.replace(update, passes=Passes(scored, scored))
-        finally:
-            self._forget()
-        return update if numbers is None else dataclasses.replace(update, numbers={**update.numbers, **numbers})
-
-    def _error_terms(self, guidance: str, rewards: Sequence[float]) -> dict[str, Any]:
-        """‖R‖ and ‖Δθ‖² of ROSA2 Theorem 4.1, in the attempt's own context (``raw``) and under ``guidance`` (``refined``).
-
-        Numbers for the record only: if they are unavailable, the record says why, and the update is still made.
-        """
-        assert self.learner is not None
-        try:
-            # Of a copy, whose capture is dropped: that of the attempt itself stays.
-            raw = copy.copy(self.learner).residual(rewards)
-            return {"raw": raw, "refined": self._under(guidance).residual(rewards)}
-        except (AdaptationError, PolicyError) as error:
-            return {"refined": {"error": error.message}}
-
-    def _under(self, guidance: str) -> HeadLearner:
-        """A copy of the learner with the attempt's replies as they look under ``guidance``: a teacher-forced pass per step."""
-        assert self.learner is not None
-        scratch = copy.copy(self.learner)
-        scratch.discard()  # of the copy: the capture of the attempt itself stays
-        for step, tokens in enumerate(self._replies):
-            messages = self.messages(self.history[step][0], guidance=guidance, step=step)
-            prompt = self.engine.prompt(messages, self.settings.min_pixels, self.settings.max_pixels)
-            score = self.engine.score(prompt, tokens, self.learner.adapter)
-            scratch.record(score.hidden, tokens, step, **self._marks(tokens))
-        return scratch
-
-    def _with_pieces(self, update: Update) -> Update:
-        """The update with the texts of its tokens."""
-        replies = [dataclasses.replace(r, pieces=tuple(self.engine.pieces(self._replies[r.step]))) for r in update.replies]
-        return dataclasses.replace(update, replies=tuple(replies))
-
-    def _marks(self, tokens: Tensor) -> dict[str, Tensor]:
-        """What the method of the weights needs to know of a reply's tokens besides H."""
-        marks: dict[str, Tensor] = {}
-        if self.learner is None:
-            return marks
-        if self.learner.wants_coordinates:
-            marks["coordinates"] = coordinate_tokens(self.engine.pieces(tokens))
-        if self.learner.wants_frame:
-            ends = torch.tensor([token in self.engine.stop_ids for token in tokens.tolist()])
-            marks["frame"] = ends | frame_tokens(self.engine.pieces(tokens))
-        return marks
-
-    def discard(self) -> None:
-        super().discard()
-        self._forget()
-        self.engine.leave(id(self))
-
-    def _forget(self) -> None:
-        self._replies = []
-        if self.learner is not None:
-            self.learner.discard()
-
-    def rollback(self) -> None:
-        self._learner().rollback()
-
-    def save_adapter(self, folder: Path) -> bool:
-        return self.learner.save(folder) if self.learner is not None else False
-
-    def load_adapter(self, folder: Path) -> None:
-        self._learner().load(folder)
-
-    def _learner(self) -> HeadLearner:
-        if self.learner is None:
-            raise UsageError("This session adapts no weights.", "Open it with a weight adaptation.")
-        return self.learner
-
-    def close(self) -> None:
-        super().close()
-        self.engine.leave(id(self))
-        self._forget()
-        self.learner = None
+    def _prompt_under(self, guidance: str, step: int) -> Prompt:
+        return self._prompt(self.messages(self.history[step][0], guidance=guidance, step=step))

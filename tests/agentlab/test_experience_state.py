@@ -131,9 +131,6 @@ def test_tokens_go_to_disk_and_back_and_are_taken_from_near_sessions_of_this_mod
 
 
 def agentlab(*arguments: object, code: int = 0) -> str:
-    from agentlab.cli import experience as verbs
-
-    verbs.out.width = 220  # a console reads COLUMNS once, when it is made
     done = CliRunner().invoke(app, [str(a) for a in arguments])
     refused = done.exception if isinstance(done.exception, LabError) else None
     assert (refused.exit_code if refused else done.exit_code) == code, done.output or done.exception

@@ -55,6 +55,15 @@ def test_actions_with_a_place_need_a_screen():
     assert act.Answer("x") in words and act.Click(1, 2) not in words and (act.Answer("x"), act.Invalid("y")) in words
 
 
+@pytest.mark.parametrize("kind", act.VOCABULARY.values())
+def test_every_action_can_be_sampled(kind):
+    space = ScreenActionSpace([kind], 10, 20, seed=3)
+    drawn = [space.sample() for _ in range(20)]
+    assert all(isinstance(one, kind) and one in space for one in drawn)
+    assert space.from_jsonable(space.to_jsonable(drawn)) == drawn
+    assert drawn == [again.sample() for again in [ScreenActionSpace([kind], 10, 20, seed=3)] for _ in range(20)]
+
+
 def test_a_text_is_what_can_be_stored():
     assert bounded("short", 10) == "short"
     assert bounded("lone \ud800", 100) == "lone ?"
