@@ -75,8 +75,8 @@ def earlier(data: Json) -> str:
         f"{data['population']} failing ones of {data['task_names']} tasks. It was made by a program that kept no outcomes per instance, "
         "with `no-repeat` redrawing whole replies and without `next-best`, so that it cannot be recomputed or extended: it is shown until "
         "the command above has replaced it. Words: the fixed sentences of the engine `rules`. Percent of failing first attempts, 95 % "
-        "intervals that resample whole tasks; McNemar's p, which took instances of one task for independent, is not shown any more. The command, "
-        "of commit `15311dc`, which is the last one that has it:\n",
+        "intervals that resample whole tasks; McNemar's p, which took instances of one task for independent, is not shown "
+        "any more. The command, of commit `15311dc`, which is the last one that has it:\n",
         _command(data),
         success_table(data, _seconds_per_solved(data)),
         "Extrapolated: all instances (the share corrected times the share that failed), and seconds per solved instance (attempts per "
