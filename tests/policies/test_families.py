@@ -386,6 +386,7 @@ def test_a_fine_tune_is_asked_as_what_it_was_made_from_unless_that_is_a_general_
     with pytest.raises(UsageError, match="No family"):  # EvoCUA, GUI-Owl-1.5, MAI-UI and UI-Venus-1.5 all come from it
         choose("/runs/my-model", said=["Qwen/Qwen3-VL-8B-Instruct"])
     assert choose("Qwen/Qwen3-VL-8B-Instruct").name == "qwen3-vl"
+    assert [choose(f"microsoft/Fara{name}").name for name in ("1.5-9B", "-1.5-27B", "-7B")] == ["fara-1.5", "fara-1.5", "fara"]
     assert choose("/runs/my-model", asked="qwen3-vl", said=["ByteDance-Seed/UI-TARS-1.5-7B"]).name == "qwen3-vl"
     assert choose("/runs/UI-TARS-1.5-7B", declared="plain").name == "plain"
 
@@ -394,7 +395,6 @@ def test_a_fine_tune_is_asked_as_what_it_was_made_from_unless_that_is_a_general_
     ("name", "reason"),
     [
         ("Hcompany/Holo-3.1-9B", "which tools"), ("Hcompany/Holo1.5-7B", "which tools"), ("holo3-1-35b-a3b", "which tools"),
-        ("microsoft/Fara1.5-9B", "not here yet"),
         ("UI-Venus-Navi-7B", "UI-Venus-1.5"),
         ("ui-tars-2", "not open"), ("Qwen/Qwen2.5-VL-7B-Instruct", "No family"), ("gpt-5", "No family"), ("ui-tars", "No family"),
     ],

@@ -28,7 +28,6 @@ AGENT_15 = Source(
     "6505fefa7137151f44ec",
     "order, history, thousandths, how a number of a scroll counts",
 )
-SCORES_15 = Source("https://www.microsoft.com/en-us/research/articles/fara1-5-computer-use-agent/", "", "2026-11-30", "scores")
 CLICK_PIXELS = 53.0
 """Its number of a scroll is pixels of the page: Chromium on Linux scrolls so many per click of the wheel."""
 DIALECT = tool_calls.Dialect(enter=True, click_pixels=CLICK_PIXELS)
@@ -90,7 +89,7 @@ class Fara15(Fara):
     name = "fara-1.5"
     title = "Fara-1.5"
     architectures = frozenset({"qwen3_5"})
-    sources = (PROMPTS_15, AGENT_15, SCORES_15)
+    sources = (PROMPTS_15, AGENT_15)
     checkpoints = {f"fara-1.5-{size}": f"microsoft/Fara1.5-{size.upper()}" for size in ("4b", "9b", "27b")}
     recognised = re.compile(r"fara-?1[.-]?5.*")
     factor = 32
@@ -99,8 +98,9 @@ class Fara15(Fara):
         coordinates="relative-1000", history_images=3, max_new_tokens=4096, min_pixels=3136, max_pixels=12_845_056
     )
     recipes = tuple(
-        Recipe(f"fara-1.5-{size}", "web", "miniwob", None, 100, SCORES_15, {"temperature": 0.0},
-               note=f"Settings only: its published scores (WebVoyager {voyager}, Online-Mind2Web {mind2web}) are of live websites.")
+        Recipe(f"fara-1.5-{size}", "web", "miniwob", None, 100, AGENT_15, {"temperature": 0.0},
+               note=f"Settings only: the scores that Microsoft Research published (WebVoyager {voyager}, Online-Mind2Web {mind2web}) "
+               "are of live websites.")
         for size, voyager, mind2web in (("4b", 80.8, 57), ("9b", 86.6, 63.4), ("27b", 88.6, 72))
     )  # fmt: skip
     limits = (
