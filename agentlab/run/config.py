@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
 import os
 import re
@@ -374,8 +375,9 @@ def merge(*layers: Mapping[str, Any]) -> Settings:
     return merged
 
 
-def _fields(model: Any) -> dict[str, Any]:
-    """Field names and types of a pydantic model or a dataclass."""
+@functools.cache
+def _fields(model: Any) -> Mapping[str, Any]:
+    """Field names and types of a pydantic model or a dataclass; finding out the types takes most of a resolution's time."""
     if dataclasses.is_dataclass(model):
         hints = typing.get_type_hints(model)
         return {f.name: hints[f.name] for f in dataclasses.fields(model)}
