@@ -103,8 +103,8 @@ def test_a_node_on_which_nothing_works_does_not_draw_all_sessions_to_itself(ray,
     threads, _ = run(tmp_path / "threads", None, workers=4)
     nodes, _ = run(tmp_path / "nodes", **{fault: "node-1"})
     assert lived(nodes) == lived(threads)
-    lost = [breakage for row in nodes for breakage in row.infrastructure]
-    assert lost and all(("node-1" in b.message) if fault == "broken" else (b.component == "table") for b in lost)
+    lost = {breakage.component for row in nodes for breakage in row.infrastructure}
+    assert lost == ({"table"} if fault == "flaky" else set())  # what lacks something is found out before an attempt begins
 
 
 def test_where_no_node_can_make_one_the_run_stops_with_what_they_lack(ray, tmp_path):
