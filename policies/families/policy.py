@@ -68,7 +68,7 @@ class ModelPolicy(StartingPolicy):
         return ModelSession(self, task, seed=seed, learner=learner)
 
     def complete(self, text: str, *, max_new_tokens: int = 1024) -> str:
-        prompt = self.engine.prompt([message("user", text)], self.settings.min_pixels, self.settings.max_pixels)
+        prompt = self._prompt([message("user", text)])
         return self.engine.submit(Request(prompt, SamplingConfig(max_new_tokens=max_new_tokens), seed=0)).text
 
     def describe(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class ModelSession(LearnedSession, ProtocolSession):
         self.engine.enter(id(self))
 
     def _prompt(self, messages: list[Message]) -> Prompt:
-        return self.engine.prompt(messages, self.settings.min_pixels, self.settings.max_pixels)
+        return self.engine.prompt(messages, self.settings.min_pixels, self.settings.max_pixels, **self.family.template)
 
     def _draw(self, messages: list[Message], sampling: SamplingConfig, seed: int) -> Draw:
         prompt = self._prompt(messages)
