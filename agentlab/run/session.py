@@ -30,9 +30,9 @@ from agentlab.disk.rows import Played
 from agentlab.disk.store import SessionStore
 from agentlab.experience.session import SessionExperience
 from agentlab.run.config import RunConfig
-from agentlab.run.worker import EnvSlot
-from envs.base import Observation, TaskEnv, TaskSpec
+from envs.base import Environment, Observation, TaskSpec
 from envs.errors import AdaptationError, InfrastructureError, StoreError
+from envs.slot import Slot
 from policies.base import Decision, PastAttempt, Policy, PolicySession
 from policies.methods import MethodConfig
 from policies.tried import blamed
@@ -57,7 +57,7 @@ class Session:
         config: RunConfig,
         policy: Policy,
         words: Retrospector | None,
-        envs: EnvSlot,
+        envs: Slot,
         store: SessionStore,
         stop: Event,
         memory: Callable[[], dict[str, float]],
@@ -153,7 +153,7 @@ class Session:
         return played
 
     def _begin(
-        self, env: TaskEnv, theta: PolicySession, t: int, x: str, h: History, writer: AttemptWriter
+        self, env: Environment, theta: PolicySession, t: int, x: str, h: History, writer: AttemptWriter
     ) -> tuple[Observation, str, str]:
         """Reset the task and tell the policy: (first observation, instruction, guidance with what earlier sessions taught)."""
         theta.meet(env)
