@@ -165,6 +165,14 @@ class TaskEnv(gym.Env[Any, Any], abc.ABC):
         """
         return ""
 
+    def reference(self) -> str | None:
+        """The right answer of the task being attempted, for a judge's eyes only; None where there is none to hold an answer against."""
+        return None
+
+    def objection(self) -> str:
+        """What a user says to an attempt that a judge has not accepted, whatever the grader thinks of it ("" for nothing)."""
+        return ""
+
     def oracle(self) -> tuple[str, tuple[act.Action, ...]] | None:
         """(thought, actions) of a scripted expert for the current state, or None.  For tests, demonstrations and training only."""
         return None

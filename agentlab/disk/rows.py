@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentlab.disk.names import digest
-from agentlab.disk.row import SPLIT, Breakage, Row, Seconds, UpdateColumns, WordsColumns
+from agentlab.disk.row import SPLIT, Breakage, JudgeColumns, Row, Seconds, UpdateColumns, WordsColumns
 from envs import actions as act
 from envs.base import TaskSpec
 from retrospect.reflect import Reflection
@@ -30,13 +30,19 @@ class Played:
     started: float
     guidance: str
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SPLIT, 0.0))
+    judge: JudgeColumns | None = None
     words: WordsColumns | None = None
     update: UpdateColumns | None = None
     adapter: bool = False
 
 
-def graded(task: TaskSpec, played: Played, broken: Sequence[Breakage], *, success: bool, over: bool) -> Row:
-    """The row of an attempt that the benchmark has scored; ``broken`` are the tries before it."""
+def graded(
+    task: TaskSpec, played: Played, broken: Sequence[Breakage], *, success: bool, over: bool, rewarded: bool | None = None
+) -> Row:
+    """The row of an attempt that the benchmark has scored; ``broken`` are the tries before it.
+
+    ``rewarded``: r_t is +1; by default, where it succeeded.
+    """
     trace, seconds = played.trace, played.seconds
     seconds["rest"] = max(0.0, time.perf_counter() - played.started - sum(seconds.values()))
     return Row(
@@ -44,7 +50,7 @@ def graded(task: TaskSpec, played: Played, broken: Sequence[Breakage], *, succes
         outcome="graded",
         score=trace.score,
         success=success,
-        reward=1 if success else -1,
+        reward=1 if (success if rewarded is None else rewarded) else -1,
         session_over=over,
         steps=len(trace.steps),
         ended_by=trace.ended_by,
@@ -56,6 +62,7 @@ def graded(task: TaskSpec, played: Played, broken: Sequence[Breakage], *, succes
         forward_passes=sum(s.forward_passes for s in trace.steps) + _of_update(played.update, "forward_passes"),
         prefills=sum(s.prefills for s in trace.steps) + _of_update(played.update, "prefills"),
         seconds=Seconds(**{part: round(value, 4) for part, value in seconds.items()}),
+        judge=played.judge,
         words=played.words,
         update=played.update,
         adapter=played.adapter,

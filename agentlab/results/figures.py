@@ -231,6 +231,8 @@ def _text_cell(draw: ImageDraw.ImageDraw, text: str, x: int, y: int, strip: Stri
 def _end_cell(draw: ImageDraw.ImageDraw, attempt: Attempt, x: int, y: int, strip: Strip) -> None:
     reward, score = attempt.result.reward if attempt.result else None, attempt.end.get("score")
     word, colour = {1: ("solved", GOOD), -1: ("failed", BAD)}.get(reward, ("no reward", BROKEN))  # type: ignore[arg-type]
+    if reward == 1 and attempt.result is not None and not attempt.result.success:
+        word, colour = "accepted, and wrong", BROKEN
     middle = y + 26 + strip.height // 2
     label = {1: "+1", -1: "−1"}.get(reward, "–")  # type: ignore[arg-type]
     draw.rounded_rectangle((x, middle - 56, x + 76, middle - 10), radius=8, fill=colour)

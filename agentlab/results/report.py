@@ -18,6 +18,7 @@ from agentlab.disk.names import folder_name
 from agentlab.disk.row import SPLIT, Row
 from agentlab.disk.runs import Run
 from agentlab.results import figures, stream
+from agentlab.results.judged import judge_section
 from agentlab.results.metrics import (
     SessionSummary,
     Summary,
@@ -63,6 +64,7 @@ def make_report(run: Run, strips: int = 0) -> Report:
         groups("Tasks", "task", found, run.attempts, lambda s: s.name),
         _updates(rows),
         _words(rows),
+        judge_section(rows, _threshold(run)),
         _experience(run, found),
         _failures(rows),
         shown,
@@ -212,6 +214,12 @@ def _words(rows: Iterable[Row]) -> Section:
     errors = Counter(w.error for w in words if w.error)
     note = f"{len(words)} reflections." + "".join(f" Failed, {n} times: {error}" for error, n in errors.most_common(5))
     return Section("Words", ("number", "mean", "total"), lines, note)
+
+
+def _threshold(run: Run) -> float:
+    """Score from which the grader finds an attempt right."""
+    value = run.config.get("success_threshold")
+    return float(value) if _is_number(value) else 1.0
 
 
 def _experience(run: Run, found: Sequence[SessionSummary]) -> Section:
