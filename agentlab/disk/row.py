@@ -172,6 +172,8 @@ class Row(RowPart):
             reply, a beam's token, a recorded reply scored again is one each.  What an engine of the words did is in ``words``.
         prefills: Those among them that read a prompt.
         seconds: Where the time went.
+        hidden_seconds: Of the update, those that passed while the task was reset and the next prompt read (``overlap``): they are not in
+            ``seconds``, which adds up to the clock's; ``update.seconds`` is all of it.
         memory: Peak memory of the run's process so far, in MB, by name.
         words: What was learned in words; None if nothing was to be learned.
         update: What was learned in weights; None if nothing was to be learned.
@@ -205,6 +207,7 @@ class Row(RowPart):
     prefills: int = 0
     seconds: Seconds = Seconds()
     memory: dict[str, float] = {}
+    hidden_seconds: float = 0.0
     judge: JudgeColumns | None = None
     words: WordsColumns | None = None
     update: UpdateColumns | None = None

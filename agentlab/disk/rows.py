@@ -12,6 +12,7 @@ from agentlab.disk.names import digest
 from agentlab.disk.row import SPLIT, Breakage, JudgeColumns, Row, Seconds, UpdateColumns, WordsColumns
 from envs import actions as act
 from envs.base import TaskSpec
+from policies.base import NO_PASSES, Passes
 from retrospect.reflect import Reflection
 from retrospect.trace import Trace
 
@@ -24,6 +25,8 @@ class Played:
         started: ``time.perf_counter()`` at its beginning.
         guidance: The words after it, for the next attempt.
         adapter: Whether its folder has an adapter.
+        passes: Of reading its first prompt beforehand.
+        hidden: Seconds of the update that passed while the next attempt was made ready.
     """
 
     trace: Trace
@@ -34,6 +37,8 @@ class Played:
     words: WordsColumns | None = None
     update: UpdateColumns | None = None
     adapter: bool = False
+    passes: Passes = NO_PASSES
+    hidden: float = 0.0
 
 
 def graded(
@@ -59,9 +64,12 @@ def graded(
         redrawn=sum(s.redrawn for s in trace.steps),
         redrawn_unparsable=sum(s.redrawn_unparsable for s in trace.steps),
         tokens=sum(s.tokens for s in trace.steps),
-        forward_passes=sum(s.forward_passes for s in trace.steps) + _of_update(played.update, "forward_passes"),
-        prefills=sum(s.prefills for s in trace.steps) + _of_update(played.update, "prefills"),
+        forward_passes=sum(s.forward_passes for s in trace.steps)
+        + played.passes.forward
+        + _of_update(played.update, "forward_passes"),
+        prefills=sum(s.prefills for s in trace.steps) + played.passes.prefill + _of_update(played.update, "prefills"),
         seconds=Seconds(**{part: round(value, 4) for part, value in seconds.items()}),
+        hidden_seconds=round(played.hidden, 4),
         judge=played.judge,
         words=played.words,
         update=played.update,

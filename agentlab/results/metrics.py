@@ -77,6 +77,7 @@ class Summary:
     feasible_success_at: list[float]
     feasible_first_score: float | None
     repeats: Repeats | None
+    hidden_seconds: float | None = None
     memory: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -158,7 +159,8 @@ def summarize(rows: Sequence[Row], *, attempts: int, planned: int | None = None)
     steps = sum(r.steps for r in graded)
     solved = [s for s in done if s.solved_at is not None]
     counted = [s for s in done if not s.infrastructure]
-    updates = [r.update for r in graded if r.update is not None]
+    learned = [r for r in graded if r.update is not None]
+    updates = [r.update for r in learned if r.update is not None]
     feasible = [s for s in done if s.feasible]
     return Summary(
         sessions=max(planned or 0, len(done)),
@@ -186,6 +188,7 @@ def summarize(rows: Sequence[Row], *, attempts: int, planned: int | None = None)
         feasible_success_at=[success_at(feasible, k) for k in range(1, attempts + 1)],
         feasible_first_score=_mean_score(feasible),
         repeats=repeated(done, attempts),
+        hidden_seconds=statistics.fmean(r.hidden_seconds for r in learned) if learned else None,
         memory=peak_memory(rows),
     )
 

@@ -123,6 +123,8 @@ def summary_lines(summary: Summary) -> list[Line]:
     if summary.updates:
         lines.append(("weight updates accepted", f"{summary.updates_accepted} of {summary.updates}"))
     lines += [(f"seconds per attempt, {part}", f"{summary.seconds_per_attempt[part]:.3f}") for part in SPLIT]
+    if summary.hidden_seconds:
+        lines.append(("seconds per update, hidden", f"{summary.hidden_seconds:.3f} (beside reset and prompt; not in the above)"))
     lines.append(("seconds per session", _number(summary.seconds_per_session)))
     lines += [(f"peak memory, {name.replace('_', ' ')}", f"{mb:,.0f} MB") for name, mb in sorted(summary.memory.items())]
     lines.append(

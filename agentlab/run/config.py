@@ -141,6 +141,11 @@ class RunConfig(ConfigSection):
         description="Adapters left on disk. last: the newest of each session. all: one per update. none: the newest while a session "
         "goes on (resuming needs it), nothing once it is over. Changes no result.",
     )
+    overlap: bool = Field(
+        default=True,
+        description="Solve for the weights while the task is reset and the next prompt's beginning is read (ROSA App. E.3). Changes no "
+        "result.",
+    )
     track: Literal["wandb", "mlflow", "tensorboard"] | None = Field(
         default=None, description="Experiment tracker that is also told how the run goes. Changes no result."
     )

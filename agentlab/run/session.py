@@ -15,6 +15,7 @@ never a reward, never adapted on, never written down as a failure of the agent.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
 import time
@@ -29,12 +30,13 @@ from agentlab.disk.row import Breakage, JudgeColumns, Row, UpdateColumns
 from agentlab.disk.rows import Played
 from agentlab.disk.store import SessionStore
 from agentlab.experience.session import SessionExperience
+from agentlab.run.ahead import Ready, beside
 from agentlab.run.config import RunConfig
 from agentlab.run.judging import Bench, decided
 from agentlab.run.worker import EnvSlot
 from envs.base import Observation, TaskEnv, TaskSpec
 from envs.errors import AdaptationError, InfrastructureError, StoreError
-from policies.base import Decision, PastAttempt, Policy, PolicySession
+from policies.base import NO_PASSES, Decision, PastAttempt, Policy, PolicySession
 from policies.methods import MethodConfig
 from policies.tried import blamed
 from retrospect.judge import Judge
@@ -69,6 +71,7 @@ class Session:
         self.task, self.config, self.policy, self.words = task, config, policy, words
         self.envs, self.store, self.stop, self.memory, self.experience = envs, store, stop, memory, experience
         self.bench = Bench.of(config, judge)
+        self._ready: Ready | InfrastructureError | None = None  # of the coming attempt, made beside the last update
         self.seed = derive_seed(config.seed, task.id)
 
     def run(self, on_row: Callable[[Row], None]) -> None:
@@ -108,10 +111,11 @@ class Session:
                 solved = played.trace.score >= self.config.success_threshold
                 rewarded = decided(played.judge, solved, alone=self.config.judged)  # r_t = +1 or −1, once, at the end
                 if not rewarded and t < self.config.attempts:  # r_t = +1 or t = T_max: stop
-                    self._learn(theta, played, writer)
+                    self._learn(theta, played, writer, self._history_after(h, played.trace))
                 break
             except InfrastructureError as error:  # in learning too: what computes an update may be a server
                 theta.discard()
+                self._ready = None
                 if self.stop.wait(0.2):  # Ctrl-C reaches the browser too: that is not a failure of the machinery
                     raise Interrupted from error
                 broken.append(Breakage(component=error.component, message=error.message))
@@ -134,8 +138,9 @@ class Session:
         acting = False
         try:
             env = self.envs.get(self.task)
-            observation, instruction, shown = self._begin(env, theta, t, x, h, writer)
-            reset_seconds = time.perf_counter() - started
+            ready, instruction, shown = self._begin(env, theta, t, x, h, writer)
+            observation = ready.observation
+            starting = time.perf_counter() - started
             seen = writer.observation(observation)
             over = False
             while not over:
@@ -163,8 +168,10 @@ class Session:
         if judgement is not None:
             writer.json("judge.json", judgement.model_dump(mode="json"))
             played.seconds["words"] = judgement.seconds
-        played.seconds["acting"] = sum(s.seconds["acting"] for s in steps)
-        played.seconds["environment"] = reset_seconds + sum(s.seconds["environment"] for s in steps)
+        played.passes = ready.passes
+        played.seconds["acting"] = ready.reading_seconds + sum(s.seconds["acting"] for s in steps)
+        early = ready.reset_seconds if ready.early else -ready.reading_seconds
+        played.seconds["environment"] = starting + early + sum(s.seconds["environment"] for s in steps)
         return played
 
     def _judged(
@@ -176,10 +183,15 @@ class Session:
 
     def _begin(
         self, env: TaskEnv, theta: PolicySession, t: int, x: str, h: History, writer: AttemptWriter
-    ) -> tuple[Observation, str, str]:
-        """Reset the task and tell the policy: (first observation, instruction, guidance with what earlier sessions taught)."""
+    ) -> tuple[Ready, str, str]:
+        """Reset the task and tell the policy: (the reset, instruction, guidance with what earlier sessions taught)."""
         theta.meet(env)
-        observation, info = env.reset(options={"task": self.task})
+        ready, self._ready = self._ready, None
+        if isinstance(ready, InfrastructureError):
+            raise ready
+        if ready is None:
+            ready = self._make_ready(theta, t, x, h)
+        info = ready.info
         if self.config.history == "conversation":
             theta.converse(h)
         examples: Sequence[tuple[str, str]] = ()
@@ -188,10 +200,26 @@ class Session:
             x, examples = x if h else "\n\n".join(filter(None, [given.lessons, x])), given.examples
         theta.begin(info["instruction"], guidance=x, attempt=t)
         writer.begin(self.task, t, info["instruction"], x, env.seconds, examples)
-        return observation, info["instruction"], x
+        return ready, info["instruction"], x
 
-    def _learn(self, theta: PolicySession, played: Played, writer: AttemptWriter) -> None:
-        """What is learned from a failed attempt; an axis that is off, or cannot learn, leaves x or θ as it is."""
+    def _make_ready(self, theta: PolicySession, t: int, x: str, h: History, *, early: bool = False) -> Ready:
+        """Reset the task for attempt ``t``; after an update also read what its first prompt begins with.  Nothing of θ is used."""
+        env = self.envs.get(self.task)
+        started = time.perf_counter()
+        observation, info = env.reset(options={"task": self.task})
+        reset_seconds = time.perf_counter() - started
+        passes = NO_PASSES
+        if t > 1 and self.config.adapt.axes(t - 1)[1] and self.experience is None:
+            past = h if self.config.history == "conversation" else ()
+            passes = theta.prepare(observation, info["instruction"], guidance=x, attempt=t, history=past)
+        reading_seconds = time.perf_counter() - started - reset_seconds
+        return Ready(observation, info, reset_seconds, reading_seconds, passes, early)
+
+    def _learn(self, theta: PolicySession, played: Played, writer: AttemptWriter, h: History) -> None:
+        """What is learned from a failed attempt; an axis that is off, or cannot learn, leaves x or θ as it is.
+
+        ``h`` is the conversation after it.
+        """
         words, weights = self.config.adapt.axes(played.trace.attempt)
         said = None if self.bench is None else self.bench.credit(played.judge, len(played.trace.steps))
         credit: Sequence[float] = (-1.0,) * len(played.trace.steps) if said is None else said  # r_i = r_t
@@ -202,7 +230,7 @@ class Session:
         if played.guidance:
             writer.text("guidance.txt", played.guidance)
         if weights:
-            self._learn_weights(theta, played, credit, writer)
+            self._learn_weights(theta, played, credit, writer, h)
 
     def _learn_words(
         self, words: Retrospector, played: Played, writer: AttemptWriter, *, learn: bool, credit: tuple[float, ...] | None
@@ -220,14 +248,22 @@ class Session:
         writer.json("words.json", {"reflection": reflection.to_json(), "state": words.state()})
         return reflection.credit
 
-    def _learn_weights(self, theta: PolicySession, played: Played, credit: Sequence[float], writer: AttemptWriter) -> None:
-        """θ_{t+1} = θ_t + Δθ  (Alg. 1, line 17)."""
+    def _learn_weights(
+        self, theta: PolicySession, played: Played, credit: Sequence[float], writer: AttemptWriter, h: History
+    ) -> None:
+        """θ_{t+1} = θ_t + Δθ  (Alg. 1, line 17), beside the reset for the next attempt (:mod:`agentlab.run.ahead`)."""
         started = time.perf_counter()
         try:
             weights = self.config.adapt.weights
             guided = {"guidance": played.guidance} if isinstance(weights, MethodConfig) and weights.guided else {}
             refined = played.guidance if self.config.adapt.score_under == "refined" else None
-            update = theta.adapt(credit, refined=refined, **guided)
+            solve = functools.partial(theta.adapt, credit, refined=refined, **guided)
+            t = played.trace.attempt + 1
+            prepare = functools.partial(self._make_ready, theta, t, played.guidance, h, early=True) if self.config.overlap else None
+            solved = beside(solve, None if self.stop.is_set() else prepare)
+            update, self._ready, played.hidden = solved.made, solved.ready, solved.hidden
+            early = solved.ready.seconds if isinstance(solved.ready, Ready) else 0.0
+            started += early  # of the next attempt
             if update is None:
                 return
             known = {"method": update.method, "accepted": update.accepted, "seconds": update.seconds}

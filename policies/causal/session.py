@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from envs.answers import after_thought
 from envs.base import Observation, TaskSpec
 from envs.errors import UsageError
 from policies.backbone import ReadingBackbone
-from policies.base import MAX_REDRAWS, NO_PASSES, Decision, PastAttempt, SamplingConfig, Update
+from policies.base import MAX_REDRAWS, NO_PASSES, Decision, Passes, PastAttempt, SamplingConfig, Update
 from policies.causal.replies import beginning, is_thinking, joined, says_something, thought_tokens, turn
 from policies.causal.settings import CausalSettings
 from policies.exclusion import Exclusion
@@ -95,6 +96,20 @@ class CausalSession(LearnedSession):
         self.history = []
         self._forget()
         self.engine.enter(id(self))
+
+    def prepare(
+        self,
+        observation: Observation,
+        instruction: str,
+        *,
+        guidance: str = "",
+        attempt: int = 1,
+        history: Sequence[PastAttempt] = (),
+    ) -> Passes:
+        coming = copy.copy(self)
+        coming.instruction, coming.guidance, coming.attempt = instruction, guidance, attempt
+        coming.past, coming.history = tuple(history), []
+        return self.engine.read(coming._prompt(coming.messages(observation.get("text", ""))))
 
     def recall(self, steps: Sequence[tuple[Observation, tuple[Action, ...]]]) -> None:
         self._said |= {self._key(actions) for _, actions in steps}
