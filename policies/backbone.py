@@ -67,6 +67,14 @@ class SeeingBackbone(Backbone, Protocol):
 class ReadingBackbone(Backbone, Protocol):
     """One that reads text only."""
 
+    @property
+    def thinks(self) -> bool:
+        """Whether the chat template knows of thoughts."""
+
+    @property
+    def thought_switch(self) -> bool:
+        """Whether it can switch them off."""
+
     def chat(self, messages: Sequence[ChatMessage], **template: Any) -> Prompt:
         """A conversation as the model's own chat template writes it."""
 

@@ -24,6 +24,7 @@ from agentlab.results.metrics import (
     Summary,
     correction_uplift,
     ended_sessions,
+    solved_by_seconds,
     success_at,
     success_bands,
     summarize,
@@ -58,6 +59,7 @@ def make_report(run: Run, strips: int = 0) -> Report:
     sections = [
         Section("Summary", ("metric", "value"), summary_lines(summarize(rows, attempts=run.attempts))),
         _success(found, run.attempts),
+        _over_seconds(found),
         _repeats(found, run.attempts),
         _time(rows, run.attempts),
         groups("Domains", "domain", found, run.attempts, lambda s: s.domain or "–"),
@@ -76,6 +78,7 @@ def make_report(run: Run, strips: int = 0) -> Report:
         seconds = seconds_by_attempt(rows, run.attempts)
         drawn = {
             "success.png": partial(figures.success_curve, {run.title: bands}, title="Solved within k attempts"),
+            "seconds.png": partial(figures.success_over_seconds, {run.title: found}, title="Solved within s seconds"),
             "newly_solved.png": partial(figures.newly_solved_bars, newly, title="Sessions solved at each attempt"),
             "time.png": partial(figures.time_split_bar, seconds, title="Where time goes"),
         }
@@ -116,6 +119,8 @@ def summary_lines(summary: Summary) -> list[Line]:
         lines += summary.repeats.lines()
     lines.append(("newly solved per attempt", " ".join(str(n) for n in summary.newly_solved)))
     lines.append(("correction uplift", _share(summary.correction_uplift) + f" of {summary.failed_first} failed at attempt 1"))
+    if summary.points_gained is not None and len(summary.success_at) > 1:
+        lines.append(("gained over attempt 1", f"{100 * summary.points_gained:+.1f} points"))
     lines.append(("average attempts", _number(summary.average_attempts)))
     lines.append(("attempts per solved task", _number(summary.attempts_per_solved)))
     lines.append(("exact repeats among retries", _share(summary.exact_repeats)))
@@ -142,6 +147,16 @@ def _success(found: Sequence[SessionSummary], attempts: int) -> Section:
     note = "Shares are over all sessions that have ended; intervals are 95 % bootstrap intervals that resample task names."
     header = ("k", "success@k", "95 % interval", "newly solved")
     return Section("Success", header, rows if found else [], note, ("success.png", "newly_solved.png"))
+
+
+def _over_seconds(found: Sequence[SessionSummary]) -> Section:
+    """Accuracy over time (ROSA Figure 6)."""
+    longest = max((s.seconds for s in found), default=0.0)
+    at = [longest / 2**n for n in reversed(range(6))]
+    shares = solved_by_seconds(found, at)
+    lines = [(f"{t:.2f}", f"{share:.1%}") for t, share in zip(at, shares, strict=False)] if longest else []
+    note = "Seconds of a session, learning included; the last row is the longest session."
+    return Section("Success over seconds", ("seconds", "solved within"), lines, note, ("seconds.png",))
 
 
 def _repeats(found: Sequence[SessionSummary], attempts: int) -> Section:

@@ -18,7 +18,7 @@ from envs.base import Observation, TaskSpec
 from envs.errors import UsageError
 from policies.backbone import ReadingBackbone
 from policies.base import MAX_REDRAWS, NO_PASSES, Decision, Passes, PastAttempt, SamplingConfig, Update
-from policies.causal.replies import beginning, is_thinking, joined, says_something, thought_tokens, turn
+from policies.causal.replies import END_OF_THOUGHT, beginning, ended, joined, says_something, thinks_on, thought_tokens, turn
 from policies.causal.settings import CausalSettings
 from policies.exclusion import Exclusion
 from policies.generation import Generation, Prompt, Request, Search
@@ -72,7 +72,9 @@ class CausalSession(LearnedSession):
         self.instruction = self.guidance = ""
         self.attempt = 0
         self.past: tuple[PastAttempt, ...] = ()
+        self._given: list[tuple[int, int]] = []  # of every reply of this attempt, see Generation.given
         self.history: list[tuple[str, str]] = []  # (what the environment said, reply) of this attempt
+        self._begun = False  # the prompt begins the reply's thought
         self._said: set[str] = set()
         self._said_now: list[str] = []  # one per reply of this attempt
         self._texts: list[str] = []  # every reply of earlier attempts
@@ -170,6 +172,7 @@ class CausalSession(LearnedSession):
         started = time.perf_counter()
         said, step = observation.get("text", ""), len(self.history)
         prompt = self._prompt(self.messages(said))
+        self._begun = thinks_on(prompt, "")
         first = self.sampling.first_greedy and self.attempt == 1
         if self.sampling.next_best and not first:
             best = self._next_best(prompt)
@@ -228,9 +231,9 @@ class CausalSession(LearnedSession):
         thought: Generation | None = None
         if self._thinks(prompt):
             drawn = self._draw(prompt, 0.0, 0)
-            end = thought_tokens(self.engine.pieces(drawn.tokens))
-            if end == 0:
+            if thinks_on(prompt, drawn.text):
                 return drawn
+            end = thought_tokens(self.engine.pieces(drawn.tokens))
             said = "".join(self.engine.pieces(drawn.tokens[:end]))
             thought, prompt = beginning(drawn, end, said), Prompt(prompt.text + said, ())
         tried, limit = self._said.union(self._said_now), self._limit()
@@ -244,7 +247,7 @@ class CausalSession(LearnedSession):
 
     def _thinks(self, prompt: Prompt) -> bool:
         """Whether a reply to this prompt begins with a thought."""
-        return is_thinking(prompt.text[-40:]) or self.settings.thinking is True
+        return thinks_on(prompt, "") or (self.settings.thinking is not False and self.engine.thinks)
 
     def _limit(self) -> int:
         return min(self.sampling.max_new_tokens, self.settings.max_new_tokens)
@@ -254,12 +257,34 @@ class CausalSession(LearnedSession):
         limit, budget = self._limit(), self.settings.thought_tokens
         sampling = dataclasses.replace(self.sampling, temperature=temperature, max_new_tokens=min(limit, budget or limit))
         reply = self._submit(prompt, sampling, seed, exclusion)
-        if budget is None or reply.finish == "stop" or not is_thinking(prompt.text[-40:] + reply.text):
+        if budget is None or reply.finish == "stop":
             return reply
-        ended = f"{reply.text}\n</think>\n\n"
-        sampling = dataclasses.replace(sampling, max_new_tokens=self.settings.answer_tokens)
-        rest = self._submit(Prompt(prompt.text + ended, ()), sampling, seed_of(seed, "answer"))
-        return joined(dataclasses.replace(reply, text=ended), rest)
+        if thinks_on(prompt, reply.text):
+            reply, left = self._end_thought(prompt, reply), self.settings.answer_tokens
+        else:  # the thought is over: the rest of its budget was not for the answer
+            left = limit - len(reply.tokens)
+        if left <= 0:
+            return reply
+        sampling = dataclasses.replace(sampling, max_new_tokens=left)
+        return joined(reply, self._submit(Prompt(prompt.text + reply.text, ()), sampling, seed_of(seed, "answer")))
+
+    def _end_thought(self, prompt: Prompt, thought: Generation) -> Generation:
+        """The thought with its end, which is put there."""
+        tokens = self._end_tokens()
+        if self.learner is None:
+            return ended(thought, tokens, None)
+        score = self.engine.score(Prompt(prompt.text + thought.text, ()), tokens, self.adapter)
+        return dataclasses.replace(ended(thought, tokens, score.hidden), passes=thought.passes + Passes(1, 1))
+
+    def _end_tokens(self) -> Tensor:
+        return self.engine.tokens(END_OF_THOUGHT)[:-1]  # without the end of the turn
+
+    def _given_in(self, tokens: Tensor) -> tuple[int, int]:
+        """Where a recorded reply has the end of a thought that ran out of its budget."""
+        start = self.settings.thought_tokens
+        end = self._end_tokens() if start is not None else tokens[:0]
+        there = start is not None and len(end) > 0 and torch.equal(tokens[start : start + len(end)].cpu(), end)
+        return (start, start + len(end)) if start is not None and there else (0, 0)
 
     def _submit(self, prompt: Prompt, sampling: SamplingConfig, seed: int, exclusion: Exclusion | None = None) -> Generation:
         return self.engine.submit(Request(prompt, sampling, seed, self.adapter, self.learner is not None, exclusion))
@@ -273,6 +298,8 @@ class CausalSession(LearnedSession):
     def _read(self, reply: Generation) -> tuple[Action, ...]:
         if reply.finish == "length":
             return (Invalid(f"The reply had not ended after {len(reply.tokens)} tokens."),)
+        if self._begun and after_thought(f"<think>{reply.text}") is None:
+            return (Invalid("The thought had not ended."),)
         if not reply.text.strip():
             return (Invalid("The reply is empty."),)
         return (Answer(reply.text),)
@@ -305,13 +332,25 @@ class CausalSession(LearnedSession):
             token_logprobs=tuple(round(value, 6) for value in reply.logprobs.tolist()),
         )
 
-    # -- what is recorded of a reply: its end by itself --------------------------------------------------------------------------
+    # -- what is recorded of a reply: what answers by itself, its end and what nobody chose with reward 0 ------------------------
+    def _record(self, reply: Generation) -> None:
+        self._given.append(reply.given)
+        super()._record(reply)
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._given = []
+
     def _note(self, learner: HeadLearner, hidden: Tensor, tokens: Tensor, step: int) -> None:
         n = len(tokens) - (len(tokens) > 1 and int(tokens[-1]) in self.engine.stop_ids)
+        a, b = self._given[step]
         marks = self._marks(learner, tokens)
-        for part, (start, end) in enumerate(((0, n), (n, len(tokens)))):
+        if "frame" in marks:
+            marks["frame"][a:b] = True  # they count as given
+        for part, (start, end) in ((0, (0, a)), (1, (a, b)), (0, (b, n)), (1, (n, len(tokens)))):
             some = {name: mark[start:end] for name, mark in marks.items()}
-            learner.record(hidden[start:end], tokens[start:end], 2 * step + part, **some)
+            if end > start:
+                learner.record(hidden[start:end], tokens[start:end], 2 * step + part, **some)
 
     def _of_pieces(self, rewards: Sequence[float]) -> list[float]:
         return [value for reward in rewards for value in (reward, 0.0)]
@@ -335,8 +374,9 @@ class CausalSession(LearnedSession):
             said = observation.get("text", "")
             y: Tensor = self.engine.known(drawn[number]) if drawn[number] else self.engine.tokens(text)
             score = self.engine.score(self._prompt(self.messages(said)), y, self.adapter)
-            found.append(float(score.logprobs.sum()))
-            self._record(Generation(text, y, score.hidden, score.logprobs, "stop", 0))
+            a, b = self._given_in(y)
+            found.append(float(score.logprobs.sum() - score.logprobs[a:b].sum()))
+            self._record(Generation(text, y, score.hidden, score.logprobs, "stop", 0, given=(a, b)))
             self.history.append((said, text))
         return found
 
@@ -346,13 +386,15 @@ class CausalSession(LearnedSession):
         ``steps``: (observation, reply) per step; ``capture``: (H [n, d], y [n]) per step, as :meth:`captured` gave them.
         """
         for (observation, text), (hidden, tokens) in zip(steps, capture, strict=True):
-            self._record(Generation(text, tokens, hidden, torch.zeros(0), "stop", 0))
+            self._record(Generation(text, tokens, hidden, torch.zeros(0), "stop", 0, given=self._given_in(tokens)))
             self.history.append((observation.get("text", ""), text))
 
     def propose(self) -> list[Decision]:
         found = []
         for step in range(len(self.history)):
             started = time.perf_counter()
-            reply = self._draw(self._prompt_under(self.guidance, step), 0.0, 0)
+            prompt = self._prompt_under(self.guidance, step)
+            self._begun = thinks_on(prompt, "")
+            reply = self._draw(prompt, 0.0, 0)
             found.append(self._decision(reply, self._read(reply), time.perf_counter() - started))
         return found
