@@ -159,6 +159,7 @@ def costs(lines: Sequence[Line]) -> str:
             part: statistics.fmean(getattr(row.seconds, part) for row in learned) if learned else 0.0
             for part in ("words", "weights")
         }
+        parts["weights"] += s.hidden_seconds or 0.0  # all of an update, whatever it passed beside
         adapters = [float(row.update.numbers.get("adapter_mb") or 0.0) for row in learned if row.update is not None]
         rows.append(
             (f"`{line.label}`", str(len(line.graded)), *(number(s.seconds_per_attempt[p], 3) for p in s.seconds_per_attempt),

@@ -67,7 +67,10 @@ def ended(thought: Generation, tokens: Tensor, hidden: Tensor | None) -> Generat
 def beginning(reply: Generation, n: int, text: str) -> Generation:
     """The first ``n`` tokens of a reply, which say ``text``; at the price of all of it."""
     hidden = None if reply.hidden is None else reply.hidden[:n]
-    return dataclasses.replace(reply, text=text, tokens=reply.tokens[:n], hidden=hidden, logprobs=reply.logprobs[:n])
+    a, b = reply.given
+    return dataclasses.replace(
+        reply, text=text, tokens=reply.tokens[:n], hidden=hidden, logprobs=reply.logprobs[:n], given=(min(a, n), min(b, n))
+    )
 
 
 def says_something(text: str) -> bool:

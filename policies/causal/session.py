@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,12 +16,12 @@ from envs.answers import after_thought
 from envs.base import Observation, TaskSpec
 from envs.errors import UsageError
 from policies.backbone import ReadingBackbone
-from policies.base import MAX_REDRAWS, NO_PASSES, Decision, Passes, PastAttempt, SamplingConfig, Update
-from policies.causal.replies import END_OF_THOUGHT, beginning, ended, joined, says_something, thinks_on, thought_tokens, turn
+from policies.base import MAX_REDRAWS, NO_PASSES, Decision, Passes, PastAttempt, SamplingConfig
+from policies.causal.replies import beginning, joined, says_something, thinks_on, thought_tokens, turn
 from policies.causal.settings import CausalSettings
+from policies.causal.thinking import ThinkingSession
 from policies.exclusion import Exclusion
-from policies.generation import Generation, Prompt, Request, Search
-from policies.learned import LearnedSession
+from policies.generation import Generation, Prompt, Search
 from policies.learner import HeadLearner
 from policies.prompts import ChatMessage
 from policies.sampling import seed_of
@@ -42,19 +41,12 @@ FORMATS = {
 """How an answer is to be given, by the task's kind."""
 
 
-class CausalSession(LearnedSession):
+class CausalSession(ThinkingSession):
     """One task: the conversation, and a head adapter if the weights adapt.
 
     In a conversation (``history=conversation``) the next user turn is x*: the guidance where words were learned, else what the user
     said to the failed attempt, else nothing.  Fresh, the question stands alone with the guidance after it.
-
-    A reply's last token, where it ends the turn, enters the equations with reward 0: were it pushed away like the answer before it, a
-    failed "20" would become "2000000…" instead of another number.
     """
-
-    engine: ReadingBackbone
-
-    _pieces_per_reply = 2  # its end is recorded by itself
 
     def __init__(
         self,
@@ -66,13 +58,13 @@ class CausalSession(LearnedSession):
         seed: int,
         learner: HeadLearner | None,
     ) -> None:
+        super().__init__()
         self.engine = engine
         self._learn_with(learner)
         self.task, self.seed, self.settings, self.sampling = task, seed, settings, sampling
         self.instruction = self.guidance = ""
         self.attempt = 0
         self.past: tuple[PastAttempt, ...] = ()
-        self._given: list[tuple[int, int]] = []  # of every reply of this attempt, see Generation.given
         self.history: list[tuple[str, str]] = []  # (what the environment said, reply) of this attempt
         self._begun = False  # the prompt begins the reply's thought
         self._said: set[str] = set()
@@ -245,50 +237,6 @@ class CausalSession(LearnedSession):
         answer = self.engine.submit(Search(prompt, counts, self.sampling.beams, limit, self.adapter, self.learner is not None))
         return answer if thought is None else joined(thought, answer)
 
-    def _thinks(self, prompt: Prompt) -> bool:
-        """Whether a reply to this prompt begins with a thought."""
-        return thinks_on(prompt, "") or (self.settings.thinking is not False and self.engine.thinks)
-
-    def _limit(self) -> int:
-        return min(self.sampling.max_new_tokens, self.settings.max_new_tokens)
-
-    def _draw(self, prompt: Prompt, temperature: float, seed: int, exclusion: Exclusion | None = None) -> Generation:
-        """One reply; a thought over its budget is ended, and the answer asked for."""
-        limit, budget = self._limit(), self.settings.thought_tokens
-        sampling = dataclasses.replace(self.sampling, temperature=temperature, max_new_tokens=min(limit, budget or limit))
-        reply = self._submit(prompt, sampling, seed, exclusion)
-        if budget is None or reply.finish == "stop":
-            return reply
-        if thinks_on(prompt, reply.text):
-            reply, left = self._end_thought(prompt, reply), self.settings.answer_tokens
-        else:  # the thought is over: the rest of its budget was not for the answer
-            left = limit - len(reply.tokens)
-        if left <= 0:
-            return reply
-        sampling = dataclasses.replace(sampling, max_new_tokens=left)
-        return joined(reply, self._submit(Prompt(prompt.text + reply.text, ()), sampling, seed_of(seed, "answer")))
-
-    def _end_thought(self, prompt: Prompt, thought: Generation) -> Generation:
-        """The thought with its end, which is put there."""
-        tokens = self._end_tokens()
-        if self.learner is None:
-            return ended(thought, tokens, None)
-        score = self.engine.score(Prompt(prompt.text + thought.text, ()), tokens, self.adapter)
-        return dataclasses.replace(ended(thought, tokens, score.hidden), passes=thought.passes + Passes(1, 1))
-
-    def _end_tokens(self) -> Tensor:
-        return self.engine.tokens(END_OF_THOUGHT)[:-1]  # without the end of the turn
-
-    def _given_in(self, tokens: Tensor) -> tuple[int, int]:
-        """Where a recorded reply has the end of a thought that ran out of its budget."""
-        start = self.settings.thought_tokens
-        end = self._end_tokens() if start is not None else tokens[:0]
-        there = start is not None and len(end) > 0 and torch.equal(tokens[start : start + len(end)].cpu(), end)
-        return (start, start + len(end)) if start is not None and there else (0, 0)
-
-    def _submit(self, prompt: Prompt, sampling: SamplingConfig, seed: int, exclusion: Exclusion | None = None) -> Generation:
-        return self.engine.submit(Request(prompt, sampling, seed, self.adapter, self.learner is not None, exclusion))
-
     def _prompt(self, messages: list[ChatMessage]) -> Prompt:
         return self.engine.chat(messages, **self.settings.template())
 
@@ -331,40 +279,6 @@ class CausalSession(LearnedSession):
             token_ids=tuple(reply.tokens.tolist()),
             token_logprobs=tuple(round(value, 6) for value in reply.logprobs.tolist()),
         )
-
-    # -- what is recorded of a reply: what answers by itself, its end and what nobody chose with reward 0 ------------------------
-    def _record(self, reply: Generation) -> None:
-        self._given.append(reply.given)
-        super()._record(reply)
-
-    def _forget(self) -> None:
-        super()._forget()
-        self._given = []
-
-    def _note(self, learner: HeadLearner, hidden: Tensor, tokens: Tensor, step: int) -> None:
-        n = len(tokens) - (len(tokens) > 1 and int(tokens[-1]) in self.engine.stop_ids)
-        a, b = self._given[step]
-        marks = self._marks(learner, tokens)
-        if "frame" in marks:
-            marks["frame"][a:b] = True  # they count as given
-        for part, (start, end) in ((0, (0, a)), (1, (a, b)), (0, (b, n)), (1, (n, len(tokens)))):
-            some = {name: mark[start:end] for name, mark in marks.items()}
-            if end > start:
-                learner.record(hidden[start:end], tokens[start:end], 2 * step + part, **some)
-
-    def _of_pieces(self, rewards: Sequence[float]) -> list[float]:
-        return [value for reward in rewards for value in (reward, 0.0)]
-
-    def _in_steps(self, update: Update) -> Update:
-        parts: dict[int, list[Any]] = {}
-        for reply in update.replies:
-            parts.setdefault(reply.step // 2, []).append(reply)
-        replies = []
-        for step, some in parts.items():
-            before, after = (tuple(v for part in some for v in getattr(part, name)) for name in ("before", "after"))
-            if len(before) == len(self._replies[step]):
-                replies.append(dataclasses.replace(some[0], step=step, before=before, after=after))
-        return super()._in_steps(dataclasses.replace(update, replies=tuple(replies)))
 
     # -- recorded attempts -------------------------------------------------------------------------------------------------------
     def relive(self, steps: Sequence[tuple[Observation, str]], tokens: Sequence[Sequence[int]] = ()) -> list[float]:

@@ -64,7 +64,7 @@ def test_the_same_numbers_bit_for_bit(tmp_path, preset):
     def run(name: str, overlap: bool):
         flags = {"suite": f"reasoning:{questions}", "policy": str(model), "adapt": {"preset": preset}, "attempts": 4, "workers": 1,
                  "history": "conversation", "out": tmp_path / name, "overlap": overlap, "keep_adapters": "all",
-                 "sampling": {"max_new_tokens": 12}, "model": {"device": "cpu", "instruct": False}}  # fmt: skip
+                 "sampling": {"max_new_tokens": 12, "no_repeat": False}, "model": {"device": "cpu", "instruct": False}}  # fmt: skip
         rows = Runner(resolve(flags)).run()
         return rows, digests(tmp_path / name)
 
