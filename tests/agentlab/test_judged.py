@@ -9,6 +9,7 @@ from threading import Event
 import pytest
 
 from agentlab.disk.store import RunStore
+from agentlab.results.judged import judge_section
 from agentlab.run.config import resolve
 from agentlab.run.runner import open_judge, open_words
 from agentlab.run.session import Interrupted, Session
@@ -112,6 +113,11 @@ def test_stopping_and_learning_follow_the_judge_alone_and_the_grader_keeps_score
     ]  # fmt: skip
     assert [(r.judge.score, r.judge.accepted) for r in rows] == [(-0.5, False), (-0.5, False), (1.0, True)]
     assert policy.rewards == [[-1.0], [-1.0]]  # sparse: what the judge did not accept has failed
+    section = judge_section(rows, 1.0)
+    assert [line[:4] for line in section.rows] == [
+        ("right by the grader", "1", "0", "-0.50"), ("wrong by the grader", "2", "1", "+0.25"), ("all", "3", "1", "+0.00"),
+    ]  # fmt: skip
+    assert section.note == "The judge and the grader agree on 1 of 3 attempts."
     said = "That is wrong. Give a different answer. What is 6*7?"
     assert policy.told == [said, said]
     assert "<reference>\n42\n</reference>" in text_of(server.requests[0])
