@@ -60,7 +60,7 @@ class BestFirst:
         self, tree: TokenTree, *, width: int, limit: int, stops: frozenset[int], counts: Callable[[list[int]], bool]
     ) -> None:
         self._tree, self._width, self._limit, self._counts = tree, width, limit, counts
-        self._stops = torch.tensor(sorted(stops), device=tree.root.device)
+        self._stops = torch.tensor(sorted(stops), device=tree.root.logits.device)
         self._chosen: dict[int, list[float]] = {ROOT: []}  # log-probabilities of the tokens up to each node
         self._waiting: list[tuple[float, int, int, int, float]] = []  # -total, a number that breaks ties, parent, token, logprob
         self._skipped: list[tuple[float, int, int, int, float]] = []  # of lengths that had their width
@@ -70,7 +70,7 @@ class BestFirst:
         """The most probable reply that counts."""
         self.anything: Found | None = None
         """The most probable one of all."""
-        self._spread(ROOT, tree.root)
+        self._spread(ROOT, tree.root.logits)
 
     def run(self) -> Found | None:
         """The most probable reply that counts; None if there is none in the widest beam."""

@@ -210,7 +210,7 @@ class Engine(VisionPrompts, TreeEngine):
                             hidden[i].append(h)
                 if first:
                     read = {
-                        i: Read.row(cache, i, mask, pass_, logits[i], hidden[i])
+                        i: Read.row(cache, i, mask, pass_, logits[i], hidden[i], r.adapter)
                         for i, r in enumerate(requests)
                         if r.exclusion is not None
                     }
@@ -236,7 +236,7 @@ class Engine(VisionPrompts, TreeEngine):
                 mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
         sizes = pass_.prompt_tokens
         made = [self._generation(row, hidden[i] if requests[i].capture else None, sizes[i]) for i, row in enumerate(rows)]
-        return [self._redrawn(requests[i], one, read[i]) if i in read else one for i, one in enumerate(made)]
+        return self._counting(requests, made, read)
 
     def _first_pass(self, requests: Sequence[Request]) -> FirstPass:
         """What the model is called with to read the prompts."""

@@ -10,7 +10,8 @@ R is a tree of tokens.  With p the probability of a token after its node and kep
     kept(node) = 1 − Σ_{v in R's tree} p_v (1 − kept(v))          kept = 0 where a reply of R ends
 
 and a token is drawn with probability p_v kept(v) / kept(node).  A node's logits are kept with it, so that
-drawing again costs only the tokens after R is left.
+drawing again costs only the tokens after R is left.  What asks for nodes is written as a generator
+(:data:`policies.tree.Work`), so that replies to several prompts are drawn again in the same passes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from policies.base import SamplingConfig
 from policies.sampler import nucleus
-from policies.tree import ROOT, TokenTree
+from policies.tree import ROOT, Growth, TokenTree, Work
 
 MAX_DRAWS = 64
 """Draws for one reply at most; what is left then is so improbable that it is not worth looking for."""
@@ -96,14 +97,14 @@ class Excluding:
         self._warm = sampling if sampling.temperature else replace(sampling, temperature=1.0, top_p=1.0)
         self._prompt = torch.tensor(list(prompt), dtype=torch.long)
         self._nodes: dict[int, _Node] = {}
-        self._add(ROOT, tree.root)
+        self._add(ROOT, tree.root.logits)
 
     @property
     def kept(self) -> float:
         """The share of the policy that is not in R."""
         return self._nodes[ROOT].kept
 
-    def exclude(self, replies: Sequence[Sequence[int]]) -> None:
+    def exclude(self, replies: Sequence[Sequence[int]]) -> Work[None]:
         """Put replies into R; their ends included.  One pass for all that is new of them."""
         parents: list[int] = []
         tokens: list[int] = []
@@ -121,12 +122,12 @@ class Excluding:
                     tokens.append(token)
                 at = child
             ends[at, reply[-1]] = None
-        self._know(parents, tokens)
+        yield from self._know(parents, tokens)
         for at, token in ends:
             self._follow(at, token, None)
         self._renew({at for at, _ in ends})
 
-    def draw(self, limit: int) -> Drawn:
+    def draw(self, limit: int) -> Work[Drawn]:
         """One reply from π(· | not R), of at most ``limit`` tokens."""
         node, tokens = ROOT, []
         while True:
@@ -135,7 +136,7 @@ class Excluding:
             if token in self._stops or len(tokens) == limit:
                 return Drawn(tokens, token in self._stops, node)
             child = self._child(node, token)
-            node = self._know([node], [token])[0] if child is None else child
+            node = (yield from self._know([node], [token]))[0] if child is None else child
 
     def known(self, reply: Sequence[int]) -> Drawn:
         """A reply of R."""
@@ -159,11 +160,11 @@ class Excluding:
         """The node that ``token`` leads to, if it was computed."""
         return self._nodes[node].known.get(token, (0.0, None))[1] if node in self._nodes else None
 
-    def _know(self, parents: Sequence[int], tokens: Sequence[int]) -> list[int]:
+    def _know(self, parents: Sequence[int], tokens: Sequence[int]) -> Work[list[int]]:
         """Compute new nodes, in one call."""
         if not parents:
             return []
-        numbers, logits = self._tree.grow(parents, tokens)
+        numbers, logits = yield Growth(parents, tokens)
         for parent, token, number, row in zip(parents, tokens, numbers, logits, strict=True):
             self._add(number, row)
             self._follow(parent, token, number)
@@ -230,7 +231,7 @@ class Redrawn:
 def redraw(
     excluding: Excluding, exclusion: Exclusion, first: Sequence[int], *, limit: int, decode: Callable[[Sequence[int]], str],
     pieces: Callable[[Sequence[int]], Sequence[str]],
-) -> Redrawn:  # fmt: skip
+) -> Work[Redrawn]:  # fmt: skip
     """A reply that counts, after one that was drawn and does not.  If there is none: the last one that is an action, else the last one.
 
     Args:
@@ -250,10 +251,10 @@ def redraw(
         unparsable += not parsable
         thought = tokens[: exclusion.action_at(pieces(tokens))]
         below = [[*thought, *spelling] for spelling in exclusion.spellings if len(thought) + len(spelling) <= limit]
-        excluding.exclude([tokens, *(reply for reply in below if not exclusion.counts(decode(reply)))])
+        yield from excluding.exclude([tokens, *(reply for reply in below if not exclusion.counts(decode(reply)))])
         if len(made) == MAX_DRAWS or excluding.kept < LEAST_KEPT:
             break
-        drawn = excluding.draw(limit)
+        drawn = yield from excluding.draw(limit)
         tokens, ended, text = drawn.tokens, drawn.ended, decode(drawn.tokens)
         total += len(tokens)
         made.append((drawn, text, ended and exclusion.parse(text)))

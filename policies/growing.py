@@ -1,12 +1,14 @@
-"""Keys and values with room ahead, and those of one row of a batch.
+"""Keys and values with room ahead, those of one row of a batch, and those of several prompts in one sequence.
 
 b rows · k key-value heads · n tokens · e size of a head
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
@@ -76,3 +78,16 @@ def row_of(cache: Any, row: int, mask: Tensor) -> DynamicCache:
         keys, values = (part[row : row + 1].index_select(2, index) for part in (layer.keys, layer.values))
         own.layers.append(GrowingLayer(keys, values))
     return own
+
+
+def packed(caches: Sequence[Any]) -> Any:
+    """The keys and values of caches of one row each, one after the other in one row; several are used up: their layers are taken."""
+    if len(caches) == 1:
+        return caches[0]
+    whole = DynamicCache()
+    for parts in zip(*(cache.layers for cache in caches), strict=True):
+        keys, values = (torch.cat([getattr(part, name) for part in parts], dim=2) for name in ("keys", "values"))
+        whole.layers.append(GrowingLayer(keys, values))
+        for part in parts:
+            part.keys = part.values = part._key_room = part._value_room = None
+    return whole

@@ -21,7 +21,7 @@ class HeadTap:
 
     Attributes:
         adapters: One per row of the next batch.
-        hidden: One [b, d] tensor per call, the last position of every row; or [b, n, d], all of them.
+        hidden: One [b, d] tensor per call, the last position of every row; [m, d] of a packed call, all its positions.
     """
 
     adapters: list[HeadAdapter | None]
@@ -32,7 +32,11 @@ class HeadTap:
 
     def keep(self, rows: Sequence[int]) -> None:
         """Keep only these rows in the next batches, in this order."""
-        self.adapters = [self.adapters[i] for i in rows]
+        self.use([self.adapters[i] for i in rows])
+
+    def use(self, adapters: Sequence[HeadAdapter | None]) -> None:
+        """The rows of the next batch; the positions, if calls are packed."""
+        self.adapters = list(adapters)
         self.groups = row_groups(self.adapters)
 
 
@@ -78,14 +82,14 @@ def add_deltas(weight: Tensor, x: Tensor, logits: Tensor, groups: Sequence[tuple
 
 @contextlib.contextmanager
 def head_hooks(
-    lm_head: nn.Linear, adapters: Sequence[HeadAdapter | None], *, capture: bool, every: bool = False
+    lm_head: nn.Linear, adapters: Sequence[HeadAdapter | None], *, capture: bool, packed: bool = False
 ) -> Iterator[HeadTap]:
     """Adapt and observe the head while the block runs.
 
     Row i of every batch the head is called with gets the logits of ``adapters[i]`` (None: the frozen head), at every
     position, so that generation ([b, 1, d]) and teacher forcing ([b, T, d]) see the same policy.  With ``capture`` the
-    tap collects what the head received at the last position of each call: while generating, exactly the rows of H; with ``every``, at
-    all positions ([b, n, d]).
+    tap collects what the head received at the last position of each call: while generating, exactly the rows of H.  ``packed``: calls
+    are of one row [1, m, d] whose positions are of different sessions; what is said of rows holds for its positions.
     The hooks sit on the shared head: one block at a time, and no other caller of the model meanwhile.
 
     Raises:
@@ -94,18 +98,19 @@ def head_hooks(
     tap = HeadTap(list(adapters))
 
     def before(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        x = args[0]
+        x = args[0][0] if packed else args[0]
         if x.shape[0] != (given := len(tap.adapters)):
             raise PolicyError(f"The head got a batch of {x.shape[0]} rows, but {given} adapters were given, one per row.")
         if capture:
-            last = x[:, -1, :] if x.ndim == 3 and not every else x
+            last = x[:, -1, :] if x.ndim == 3 else x
             tap.hidden.append(last.detach().clone())  # a clone: the view would keep the whole pass's activations alive
 
     def after(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
         half = output.dtype in HALF
         logits = wide_logits(lm_head.weight, args[0]) if half else output
         if tap.groups:
-            return add_deltas(lm_head.weight, args[0], logits, tap.groups)
+            x, flat = (args[0][0], logits[0]) if packed else (args[0], logits)
+            return add_deltas(lm_head.weight, x, flat, tap.groups).reshape(logits.shape)
         return logits if half else None
 
     with contextlib.ExitStack() as stack:

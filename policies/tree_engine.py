@@ -16,36 +16,32 @@ from torch import Tensor
 from envs.errors import PolicyError
 from policies.base import Passes, SamplingConfig
 from policies.beam import BestFirst
-from policies.exclusion import Excluding, redraw
+from policies.exclusion import Excluding, Redrawn, redraw
 from policies.generation import FirstPass, Generation, Request, Search
-from policies.growing import row_of
-from policies.head import HeadAdapter, head_hooks
+from policies.growing import packed, row_of
+from policies.head import head_hooks
 from policies.sampling import seed_of
-from policies.tree import TokenTree, has_trees
+from policies.tree import Forest, Root, TokenTree, Work, has_trees
+
+PACKED = 65536
+"""Tokens of prompts that are gone back to together, at most: what attends to them looks at all their columns."""
 
 
 @dataclass(frozen=True)
 class Read:
-    """A prompt that was read in a batch, to be gone back to.
-
-    Attributes:
-        cache: Its own keys and values.
-        logits: After its last token, [V] float32.
-        hidden: What the head received there, [d]; None if nothing is captured.
-        prompt_tokens, position: Its length, and the position of what follows.
-    """
+    """A prompt that was read, to be gone back to: its own keys and values, and what is known after its last token."""
 
     cache: Any
-    logits: Tensor
-    hidden: Tensor | None
-    prompt_tokens: int
-    position: int
+    root: Root
 
     @classmethod
-    def row(cls, cache: Any, row: int, mask: Tensor, first: FirstPass, logits: Tensor, hidden: Sequence[Tensor]) -> Read:
+    def row(
+        cls, cache: Any, row: int, mask: Tensor, first: FirstPass, logits: Tensor, hidden: Sequence[Tensor], adapter: Any
+    ) -> Read:
         """Row ``row`` of a batch whose prompts have just been read."""
         captured = hidden[0] if hidden else None
-        return cls(row_of(cache, row, mask), logits.clone(), captured, first.prompt_tokens[row], int(first.next_position[row]))
+        root = Root(logits.clone(), first.prompt_tokens[row], int(first.next_position[row]), captured, adapter)
+        return cls(row_of(cache, row, mask), root)
 
 
 class TreeEngine(abc.ABC):
@@ -107,83 +103,107 @@ class TreeEngine(abc.ABC):
         return dataclasses.replace(drawn, passes=drawn.passes + found.passes)
 
     def _search(self, search: Search) -> Generation:
-        with self._tree(self._first_pass([Request(search.prompt)]), search.adapter, capture=search.capture) as tree:
+        with self._forest([self._read_alone(search)], capture=search.capture) as forest:
+            tree = forest.trees[0]
             best = BestFirst(
                 tree, width=search.beams, limit=search.max_new_tokens, stops=self.stop_ids,
                 counts=lambda tokens: search.counts(self._decode(tokens, skip_special_tokens=True)),
             )  # fmt: skip
             found = best.run() or best.anything
-            passes = Passes(tree.passes + 1, 1)
+            passes, size = Passes(tree.passes + 1, 1), tree.root.prompt_tokens
             if found is None:
-                return Generation("", torch.zeros(0, dtype=torch.long), None, torch.zeros(0), "length", tree.prompt_tokens, passes)
+                return Generation("", torch.zeros(0, dtype=torch.long), None, torch.zeros(0), "length", size, passes)
             return Generation(
                 text=self._decode(found.tokens, skip_special_tokens=True),
                 tokens=torch.tensor(found.tokens),
                 hidden=tree.hidden(found.node) if search.capture else None,  # [T, d]
                 logprobs=torch.tensor(found.logprobs),
                 finish="stop",
-                prompt_tokens=tree.prompt_tokens,
+                prompt_tokens=size,
                 passes=passes,
             )
 
+    def _read_alone(self, search: Search) -> Read:
+        """Read the prompt of a search."""
+        first = self._first_pass([Request(search.prompt)])
+        with head_hooks(self.model.lm_head, [search.adapter], capture=search.capture) as tap:
+            logits = self.model(
+                **first.inputs, position_ids=first.positions, attention_mask=None, **{self._cache_argument: first.cache},
+                use_cache=True, logits_to_keep=1,
+            ).logits[0, -1].float()  # fmt: skip
+        if first.after is not None:
+            first.after()
+        hidden = tap.hidden[0][0] if tap.hidden else None
+        return Read(first.cache, Root(logits, first.prompt_tokens[0], int(first.next_position[0]), hidden, search.adapter))
+
     @torch.no_grad()
-    def _redrawn(self, request: Request, reply: Generation, read: Read) -> Generation:
-        """``reply`` if it counts; else one that is drawn as if what does not count did not exist, the prompt not read again."""
-        exclusion = request.exclusion
-        assert exclusion is not None
-        if reply.finish == "stop" and exclusion.counts(reply.text):
-            return reply
-        with self._tree(read, request.adapter, capture=request.capture) as tree:
-            generator = torch.Generator().manual_seed(seed_of(request.seed, "again"))
-            prompt = self._ids_of(request.prompt.text) if request.sampling.repetition_penalty != 1 else ()
-            excluding = Excluding(tree, request.sampling, self.stop_ids, generator, prompt)
-            found = redraw(
-                excluding, exclusion, reply.tokens.tolist(), limit=request.sampling.max_new_tokens,
-                decode=lambda tokens: self._decode(list(tokens), skip_special_tokens=True),
-                pieces=lambda tokens: [self._decode([token]) for token in tokens],
-            )  # fmt: skip
-            return Generation(
-                text=found.text,
-                tokens=torch.tensor(found.drawn.tokens),
-                hidden=tree.hidden(found.drawn.node) if request.capture else None,  # [T, d]
-                logprobs=excluding.logprobs(found.drawn),
-                finish="stop" if found.drawn.ended else "length",
-                prompt_tokens=reply.prompt_tokens,
-                passes=Passes(reply.passes.forward + tree.passes, 1),
-                redrawn=found.others,
-                redrawn_unparsable=found.unparsable,
-                drawn_tokens=found.tokens,
-            )
+    def _counting(self, requests: Sequence[Request], made: Sequence[Generation], read: dict[int, Read]) -> list[Generation]:
+        """``made``, where what does not count is drawn again as if it did not exist: the prompts in ``read`` are not read again."""
+        found = list(made)
+        for row, one in enumerate(made):
+            exclusion = requests[row].exclusion
+            if exclusion is not None and one.finish == "stop" and exclusion.counts(one.text):
+                del read[row]
+        while read:
+            some: dict[int, Read] = {}
+            for row in sorted(read):
+                if some and sum(r.root.prompt_tokens for r in (*some.values(), read[row])) > PACKED:
+                    break
+                some[row] = read[row]
+            with self._forest(list(some.values()), capture=any(requests[row].capture for row in some)) as forest:
+                draws = [self._excluding(requests[row], tree) for row, tree in zip(some, forest.trees, strict=True)]
+                works = [self._redraw(requests[row], found[row], draw) for row, draw in zip(some, draws, strict=True)]
+                for row, tree, draw, taken in zip(some, forest.trees, draws, forest.run(works), strict=True):
+                    found[row] = self._redrawn(requests[row], found[row], tree, draw, taken)
+            for row in some:
+                del read[row]
+        return found
+
+    def _excluding(self, request: Request, tree: TokenTree) -> Excluding:
+        generator = torch.Generator().manual_seed(seed_of(request.seed, "again"))
+        prompt = self._ids_of(request.prompt.text) if request.sampling.repetition_penalty != 1 else ()
+        return Excluding(tree, request.sampling, self.stop_ids, generator, prompt)
+
+    def _redraw(self, request: Request, reply: Generation, excluding: Excluding) -> Work[Redrawn]:
+        assert request.exclusion is not None
+        return redraw(
+            excluding, request.exclusion, reply.tokens.tolist(), limit=request.sampling.max_new_tokens,
+            decode=lambda tokens: self._decode(list(tokens), skip_special_tokens=True),
+            pieces=lambda tokens: [self._decode([token]) for token in tokens],
+        )  # fmt: skip
+
+    def _redrawn(self, request: Request, reply: Generation, tree: TokenTree, excluding: Excluding, found: Redrawn) -> Generation:
+        return Generation(
+            text=found.text,
+            tokens=torch.tensor(found.drawn.tokens),
+            hidden=tree.hidden(found.drawn.node) if request.capture else None,  # [T, d]
+            logprobs=excluding.logprobs(found.drawn),
+            finish="stop" if found.drawn.ended else "length",
+            prompt_tokens=reply.prompt_tokens,
+            passes=Passes(reply.passes.forward + tree.passes, 1),
+            redrawn=found.others,
+            redrawn_unparsable=found.unparsable,
+            drawn_tokens=found.tokens,
+        )
 
     @contextlib.contextmanager
-    def _tree(self, read: FirstPass | Read, adapter: HeadAdapter | None, *, capture: bool) -> Iterator[TokenTree]:
-        """What follows a prompt, to be grown node by node while the block runs; it is read now if it was not."""
+    def _forest(self, reads: Sequence[Read], *, capture: bool) -> Iterator[Forest]:
+        """What follows prompts that were read, to be grown node by node while the block runs; their caches are used up."""
+        cache = packed([read.cache for read in reads])
 
-        def call(ids: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
+        def call(ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
             logits: Tensor = self.model(
                 input_ids=ids.to(self._input_device),
                 position_ids=self._tree_positions(positions.to(self._input_device)),
-                attention_mask=mask,
-                **{self._cache_argument: read.cache},
+                attention_mask=mask.to(self._input_device),
+                **{self._cache_argument: cache},
                 use_cache=True,
                 logits_to_keep=ids.shape[1],
             ).logits
             return logits
 
-        with head_hooks(self.model.lm_head, [adapter], capture=capture, every=True) as tap:
-            if isinstance(read, FirstPass):
-                logits = self.model(
-                    **read.inputs, position_ids=read.positions, attention_mask=None, **{self._cache_argument: read.cache},
-                    use_cache=True, logits_to_keep=1,
-                ).logits[0, -1].float()  # fmt: skip
-                if read.after is not None:
-                    read.after()
-                size, position = read.prompt_tokens[0], int(read.next_position[0])
-            else:
-                logits, size, position = read.logits, read.prompt_tokens, read.position
-                if capture and read.hidden is not None:
-                    tap.hidden.append(read.hidden[None, None])
-            yield TokenTree(call, tap, logits, prompt_tokens=size, position=position, mask_dtype=self.model.dtype)
+        with head_hooks(self.model.lm_head, [], capture=capture, packed=True) as tap:
+            yield Forest(call, tap, [read.root for read in reads], self.model.dtype)
 
     def _tree_positions(self, positions: Tensor) -> Tensor:
         """Rotary positions of new tokens, [1, m] -> [3, 1, m]."""

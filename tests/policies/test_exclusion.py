@@ -13,7 +13,7 @@ from scipy.stats import chisquare
 from policies.base import SamplingConfig
 from policies.exclusion import Excluding, Exclusion, redraw
 from policies.head import HeadTap
-from policies.tree import TokenTree
+from policies.tree import Forest, Root, TokenTree
 
 V, STOP, LIMIT = 5, 4, 4
 THOUGHTS = (0, 1, 2, 3)
@@ -27,19 +27,31 @@ def row(path: tuple[int, ...]) -> torch.Tensor:
     return torch.randn(V, generator=generator) * 1.5
 
 
-def tree() -> TokenTree:
+def forest(*prompts: int) -> tuple[Forest, list[int]]:
+    """Trees below prompts of these lengths, and the sizes of the calls that were made."""
     ids: list[int] = []
+    sizes: list[int] = []
 
     def call(new, positions, mask):
         ids.extend(new[0].tolist())
+        sizes.append(new.shape[1])
+        assert mask.shape == (1, 1, new.shape[1], sum(prompts) + len(ids))
         out = []
         for i in range(new.shape[1]):
-            path = tuple(ids[j] for j in (mask[0, 0, i, 2:] == 0).nonzero()[:, 0].tolist())  # two tokens of a prompt
-            assert positions[0, i] == 1 + len(path)  # the tree's mask and positions agree
+            seen = (mask[0, 0, i] == 0).nonzero()[:, 0].tolist()
+            start = min(seen)
+            length = prompts[[sum(prompts[:n]) for n in range(len(prompts))].index(start)]
+            assert seen[:length] == list(range(start, start + length))  # its own prompt, and nobody else's
+            path = tuple(ids[j - sum(prompts)] for j in seen[length:])
+            assert positions[0, i] == length - 1 + len(path)  # the tree's mask and positions agree
             out.append(row(path))
         return torch.stack(out)[None]
 
-    return TokenTree(call, HeadTap([None]), row(()), prompt_tokens=2, position=2, mask_dtype=torch.float32)
+    return Forest(call, HeadTap([]), [Root(row(()), n, n) for n in prompts], torch.float32), sizes
+
+
+def tree() -> TokenTree:
+    return forest(2)[0].trees[0]
 
 
 def text(tokens) -> str:
@@ -78,17 +90,21 @@ def spelled(action: str) -> tuple[int, ...]:
     return (*map(int, action), STOP)
 
 
+def again_of(excluding: Excluding, exclusion: Exclusion, first):
+    """What is done to draw again after ``first``."""
+    return redraw(excluding, exclusion, first, limit=LIMIT, decode=text, pieces=lambda tokens: [str(t) for t in tokens])
+
+
 def one(seed: int, *, temperature: float = 1.0, spellings=tuple(map(spelled, TRIED[:6]))):  # noqa: B008 - a constant
     """A reply as the engine makes it: drawn, and if it does not count, drawn again.  Returns it, and what it took."""
     sampling = SamplingConfig(temperature=temperature)
-    plain = Excluding(tree(), sampling, frozenset({STOP}), torch.Generator().manual_seed(2 * seed))
-    first = plain.draw(LIMIT)
+    below = tree()
+    first = below.alone(Excluding(below, sampling, frozenset({STOP}), torch.Generator().manual_seed(2 * seed)).draw(LIMIT))
     if first.ended and counts(text(first.tokens)):
         return text(first.tokens), 0, 0
     below = tree()
     again = Excluding(below, sampling, frozenset({STOP}), torch.Generator().manual_seed(2 * seed + 1))
-    exclusion = Exclusion(counts, parse, lambda pieces: 1, spellings)
-    found = redraw(again, exclusion, first.tokens, limit=LIMIT, decode=text, pieces=lambda tokens: [str(t) for t in tokens])
+    found = below.alone(again_of(again, Exclusion(counts, parse, lambda pieces: 1, spellings), first.tokens))
     assert found.drawn.tokens == below.path(found.drawn.node) + found.drawn.tokens[-1:]
     return found.text, found.others, below.passes
 
@@ -114,20 +130,22 @@ def test_replies_are_distributed_as_the_policy_conditioned_on_what_was_not_tried
 def test_what_is_kept_is_the_mass_that_was_not_excluded():
     every = every_reply()
     sampling = SamplingConfig(temperature=1.0)
-    excluding = Excluding(tree(), sampling, frozenset({STOP}), torch.Generator())
+    below = tree()
+    excluding = Excluding(below, sampling, frozenset({STOP}), torch.Generator())
     gone = ["02", "0", "023", "12"]
-    excluding.exclude([[*map(int, reply), STOP] for reply in gone])
+    below.alone(excluding.exclude([[*map(int, reply), STOP] for reply in gone]))
     assert excluding.kept == pytest.approx(1 - sum(every[reply] for reply in gone), abs=1e-6)
-    excluding.exclude([[*map(int, reply), STOP] for reply in every if "…" not in reply])
-    excluding.exclude([[*map(int, reply[:-1])] for reply in every if "…" in reply])
+    below.alone(excluding.exclude([[*map(int, reply), STOP] for reply in every if "…" not in reply]))
+    below.alone(excluding.exclude([[*map(int, reply[:-1])] for reply in every if "…" in reply]))
     assert excluding.kept < 1e-9  # nothing is left, and no negative mass either
 
 
 def test_greedy_takes_the_most_probable_token_of_the_conditional_policy():
     every = every_reply()
     gone = sorted((r for r in every if "…" not in r), key=every.get, reverse=True)[:6]
-    excluding = Excluding(tree(), SamplingConfig(), frozenset({STOP}), torch.Generator())
-    excluding.exclude([[*map(int, reply), STOP] for reply in gone])
+    below = tree()
+    excluding = Excluding(below, SamplingConfig(), frozenset({STOP}), torch.Generator())
+    below.alone(excluding.exclude([[*map(int, reply), STOP] for reply in gone]))
     left = {reply: p for reply, p in every.items() if reply not in gone}
     reply = ""
     while True:
@@ -137,8 +155,8 @@ def test_greedy_takes_the_most_probable_token_of_the_conditional_policy():
         if best == "" or len(reply) == LIMIT - 1:
             break
         reply += best
-    assert text(excluding.draw(LIMIT).tokens) == reply
-    assert text(excluding.draw(LIMIT).tokens) == reply  # no randomness
+    assert text(below.alone(excluding.draw(LIMIT)).tokens) == reply
+    assert text(below.alone(excluding.draw(LIMIT)).tokens) == reply  # no randomness
 
 
 def test_knowing_how_the_tried_actions_are_spelled_saves_draws_and_nothing_is_drawn_without_end():
@@ -147,15 +165,36 @@ def test_knowing_how_the_tried_actions_are_spelled_saves_draws_and_nothing_is_dr
     nothing = Exclusion(lambda reply: False, parse, lambda pieces: 1)
     below = tree()
     again = Excluding(below, SamplingConfig(temperature=1.0), frozenset({STOP}), torch.Generator().manual_seed(1))
-    found = redraw(again, nothing, [0, 2, STOP], limit=LIMIT, decode=text, pieces=lambda tokens: [str(t) for t in tokens])
+    found = below.alone(again_of(again, nothing, [0, 2, STOP]))
     assert parse(found.text) and found.others <= 64
     assert math.isfinite(float(again.logprobs(found.drawn).sum()))
 
 
 def test_a_nucleus_and_a_penalty_shape_what_is_drawn_from():
     sampling = SamplingConfig(temperature=0.8, top_p=0.7, frequency_penalty=1.0)
-    excluding = Excluding(tree(), sampling, frozenset({STOP}), torch.Generator().manual_seed(3))
-    seen = {excluding.draw(LIMIT).tokens[0] for _ in range(60)}
+    below = tree()
+    excluding = Excluding(below, sampling, frozenset({STOP}), torch.Generator().manual_seed(3))
+    seen = {below.alone(excluding.draw(LIMIT)).tokens[0] for _ in range(60)}
     p, order = (row(()) / 0.8).softmax(-1).sort(descending=True)
     inside = {int(t) for t, before in zip(order, itertools.accumulate(p.tolist(), initial=0.0), strict=False) if before < 0.7}
     assert seen == inside
+
+
+def test_replies_to_several_prompts_are_drawn_again_in_the_same_calls_as_if_each_were_alone():
+    exclusion = Exclusion(counts, parse, lambda pieces: 1, tuple(map(spelled, TRIED)))
+    firsts = [[0, 2, STOP], [1, 3, STOP], [3, 0, STOP], [2, 0, 2, STOP]]
+
+    def work(below: TokenTree, n: int):
+        excluding = Excluding(below, SamplingConfig(temperature=1.0), frozenset({STOP}), torch.Generator().manual_seed(n))
+        return again_of(excluding, exclusion, firsts[n])
+
+    alone, calls = [], 0
+    for n, length in enumerate((3, 1, 5, 2)):
+        one_of, sizes = forest(length)
+        alone.append(one_of.trees[0].alone(work(one_of.trees[0], n)))
+        calls += len(sizes)
+    together, sizes = forest(3, 1, 5, 2)
+    found = together.run([work(below, n) for n, below in enumerate(together.trees)])
+    assert [(f.text, f.others, f.tokens) for f in found] == [(f.text, f.others, f.tokens) for f in alone]
+    assert len(sizes) < calls and sum(sizes) == sum(below.passes for below in together.trees)
+    assert all(counts(f.text) for f in found)

@@ -35,6 +35,7 @@ from typing import Any
 
 from . import parts
 from .blame import GraderFault, evaluate
+from .profile import without_notes
 from .watch import Watch
 
 DISK_BYTES = 16 << 20
@@ -96,6 +97,7 @@ def environment(request: dict[str, Any]) -> Any:
     env.os_type, env.provider_name, env.action_history = "Ubuntu", "docker", []
     env.cache_dir_base = str(folder)
     env.controller = PythonController(vm_ip=env.vm_ip, server_port=env.server_port)
+    env.controller.get_file = without_notes(env.controller.get_file)
     env.setup_controller = SetupController(
         vm_ip=env.vm_ip, server_port=env.server_port, chromium_port=env.chromium_port, vlc_port=env.vlc_port,
         cache_dir=str(folder), client_password=env.client_password, screen_width=env.screen_width, screen_height=env.screen_height,

@@ -9,7 +9,6 @@ rewarded untouched that :data:`UNTOUCHED` does not name.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -43,18 +42,16 @@ def play(client: httpx.Client, name: str) -> float | str:
 def main() -> int:
     path = Path(sys.argv[1])
     found: dict[str, float | str] = json.loads(path.read_text()) if path.exists() else {}
-    with tempfile.TemporaryDirectory() as folder:
-        phone = Path(folder) / "phone"
-        subprocess.run([servers.python(), "-m", "standin.databases", str(phone)], cwd=servers.HERE, check=True)
-        with (
-            servers.StandinServer("ours", phone) as server,
-            httpx.Client(base_url=server.url, timeout=600, trust_env=False) as client,
-        ):
-            for name in tasks.family("android_world"):
-                if name not in found:
-                    found[name] = play(client, name)
-                    path.write_text(json.dumps(found, indent=1) + "\n")
-                    print(name, found[name], flush=True)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        servers.StandinServer("ours", Path(folder) / "phone") as server,
+        httpx.Client(base_url=server.url, timeout=600, trust_env=False) as client,
+    ):
+        for name in tasks.family("android_world"):
+            if name not in found:
+                found[name] = play(client, name)
+                path.write_text(json.dumps(found, indent=1) + "\n")
+                print(name, found[name], flush=True)
     rewarded = {name: score for name, score in found.items() if isinstance(score, float) and score > 0}
     print(Counter(score if isinstance(score, float) else score.split(":")[0] for score in found.values()), rewarded)
     return int(bool(set(rewarded) - set(UNTOUCHED)))

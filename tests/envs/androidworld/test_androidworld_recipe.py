@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import re
 import subprocess
-import tarfile
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -111,51 +109,3 @@ def test_fetch_builds_from_the_inputs_on_and_a_base_of_ones_own_needs_none(monke
     done.clear()
     setup.fetch(Watcher(), base="android_world:latest", prepare=False)
     assert done == [("require", "android_world:latest"), ("ours", "android_world:latest")]
-
-
-# -- what can be built anywhere ----------------------------------------------------------------------------------------------------
-LIKE_UPSTREAM = {
-    "setup.py": (
-        "import pkg_resources, setuptools\nfrom grpc_tools import protoc\n"
-        "setuptools.setup(name='android_world', packages=['android_world'])\n"
-    ),
-    "pyproject.toml": (
-        '[build-system]\nrequires = ["setuptools>=61.0", "grpcio-tools==1.71.0"]\nbuild-backend = "setuptools.build_meta"\n'
-        '[project]\nname = "android_world"\nversion = "0.1.0"\nrequires-python = ">=3.11"\n'
-        'dependencies = ["absl-py", "android_env==1.2.3", "dm_env", "protobuf==5.29.5", "numpy==1.26.3", "opencv-python", '
-        '"fastapi", "uvicorn"]\n'
-    ),
-    "android_world/__init__.py": "",
-}
-"""A package that is built as upstream's is: it needs pkg_resources, and what of its requirements our guest server imports."""
-
-
-@pytest.mark.docker
-@pytest.mark.timeout(1800)
-def test_the_stage_with_upstreams_package_builds_under_our_constraints(tmp_path):
-    """Upstream's own files where they are (AGENTLAB_ANDROID_SOURCE, an archive of the pinned revision), else a package built alike."""
-    if not os.environ.get("AGENTLAB_DOCKER"):
-        pytest.skip("drives a real Docker Engine: set AGENTLAB_DOCKER=1 to run it")
-    import docker
-
-    archive = tmp_path / recipe.SOURCE
-    source = os.environ.get("AGENTLAB_ANDROID_SOURCE", "")
-    if source:
-        archive.write_bytes(Path(source).read_bytes())
-        recipe.tree_is(recipe.SOURCE_TREE)(archive)
-    else:
-        with tarfile.open(archive, "w:gz") as tar:
-            for name, text in LIKE_UPSTREAM.items():
-                entry = tarfile.TarInfo(f"android_world-x/{name}")
-                entry.size = len(text)
-                tar.addfile(entry, io.BytesIO(text.encode()))
-    tag, lines = "agentlab/test-androidworld-recipe", []
-    recipe.build_base(Watcher(say=lines.append), tmp_path, tag=tag, target="python")
-    client = docker.from_env()
-    try:
-        script = "import android_world, android_env.loader, cv2, fastapi, grpc, numpy; print(numpy.__version__)"
-        assert client.containers.run(tag, ["python3", "-c", script], remove=True).strip() == b"1.26.3"
-        assert b"Android Debug Bridge" in client.containers.run(tag, ["adb", "version"], remove=True)
-    finally:
-        client.images.remove(tag, force=True)
-        client.close()

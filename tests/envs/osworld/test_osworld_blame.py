@@ -3,6 +3,7 @@
 OSWorld's own code in the grader's environment, against a stand-in of the guest.  Needs no Docker.
 """
 
+import json
 import subprocess
 import sys
 import time
@@ -304,6 +305,28 @@ def test_a_result_that_no_evaluator_can_read_scores_0(grader, guest, running):
     grader.prepare(table, guest)
     running.files["/x.xlsx"] = b"no table at all"
     assert grader.score(table, guest, act.Finished()) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("defaults", "score"),
+    [
+        ({"has_migrated_local_network_access": True}, 0.0),
+        ({"has_migrated_local_network_access": True, "cookies": 4}, 1.0),
+        ({"cookies": 4}, 1.0),
+        (None, 0.0),
+    ],
+)
+def test_what_the_browser_notes_by_itself_is_not_the_agents_doing(grader, guest, running, defaults, score):
+    """chrome/99146c54: Chromium's own note satisfied OSWorld's evaluator, and doing nothing scored 1."""
+    forgets = task(
+        func="exact_match", result={"type": "data_delete_automacally"}, expected={"type": "rule", "rules": {"expected": "true"}}
+    )
+    running.execute = lambda command: "Linux\n" if "platform" in command[-1] else "/home/user/Default/Preferences\n"
+    running.files["/home/user/Default/Preferences"] = json.dumps(
+        {"profile": {"default_content_setting_values": defaults} if defaults else {}}
+    ).encode()
+    grader.prepare(forgets, guest)
+    assert grader.score(forgets, guest, act.Finished()) == score
 
 
 def test_an_evaluator_that_fails_before_it_has_seen_the_guest_is_no_score(grader, guest):

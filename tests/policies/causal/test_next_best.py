@@ -175,12 +175,13 @@ def test_an_excluded_reply_has_the_hidden_states_and_probabilities_of_its_adapte
     taken = {reply.text for reply in first}
     exclusion = Exclusion(lambda text: text not in taken and text[-1:] in "02468", bool, lambda pieces: 0)
     sampling = SamplingConfig(temperature=0.9, max_new_tokens=4)
-    asked = [Request(p, sampling, 5 + i, learner.adapter, True, exclusion) for i, p in enumerate(prompts)]
+    adapters = (learner.adapter, None)  # one session has learned, the other has not
+    asked = [Request(p, sampling, 5 + i, adapters[i], True, exclusion) for i, p in enumerate(prompts)]
     together = engine.generate(asked)
     for i, reply in enumerate(together):
         alone = engine.generate([asked[i]])[0]
         assert alone.tokens.tolist() == reply.tokens.tolist() and exclusion.counts(reply.text)
-        score = engine.score(prompts[i], reply.tokens, learner.adapter)
+        score = engine.score(prompts[i], reply.tokens, adapters[i])
         assert torch.allclose(score.logprobs, reply.logprobs, atol=1e-4) and torch.allclose(score.hidden, reply.hidden, atol=1e-4)
     assert sum(reply.redrawn for reply in together) > 0
 

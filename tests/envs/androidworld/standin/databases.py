@@ -1,13 +1,12 @@
 """What the applications of a real phone have made on their first start: their databases and folders, from upstream's own row types.
 
-python -m standin.databases DIRECTORY      (under the Python that has upstream's package)
+Needs upstream's package.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import sqlite3
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,3 @@ def make(files: Path) -> None:
             for one in statements:
                 database.execute(one)
         database.close()
-
-
-if __name__ == "__main__":
-    make(Path(sys.argv[1]) / "files")

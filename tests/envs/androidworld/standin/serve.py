@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from standin import databases
 from standin.world import StandinEmulator, World
 
 
@@ -95,6 +96,7 @@ def main(given: list[str]) -> int:
 
     arguments = arguments_of(given)
     world = World(arguments.directory, arguments.width, arguments.height)
+    databases.make(arguments.directory / "files")
     replace_the_phone(world)
     if arguments.server == "upstream":
         return serve_upstream(world, arguments.port)
