@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from envs.actions import Action
-from envs.base import Modality, Observation, TaskEnv, TaskSpec
+from envs.base import Environment, Modality, Observation, TaskSpec
 from envs.errors import UsageError
 
 
@@ -198,7 +198,7 @@ class SamplingConfig:
 class PolicySession(abc.ABC):
     """The policy on one task: its history, its guidance and its adapter."""
 
-    def meet(self, env: TaskEnv) -> None:
+    def meet(self, env: Environment) -> None:
         """The environment that the coming attempt is made in, before :meth:`begin`.
 
         For reference policies only, which know more than an agent may: an expert asks it what to do (``env.oracle``), a random

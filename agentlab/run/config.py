@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
 import os
 import re
@@ -127,7 +128,13 @@ class RunConfig(ConfigSection):
         default=None,
         ge=1,
         le=1024,
-        description="Sessions in flight at a time; null: min(4, 2 x CPUs), of emulators one per address, or one. Changes no result.",
+        description="Sessions in flight at a time; null: min(4, 2 x CPUs), of emulators one per address, or one; on a cluster as many "
+        "as its nodes have room for. Changes no result.",
+    )
+    cluster: str | None = Field(
+        default=None,
+        description="Make environments on the nodes of a Ray cluster: `ray`, the one that this machine is a node of, or "
+        "`ray://HOST:10001`. Changes no result.",
     )
     out: Path | None = Field(
         default=None, description="Run directory; null: `runs/<suite>-<policy>-<adapt>-s<seed>`. Changes no result."
@@ -399,8 +406,9 @@ def merge(*layers: Mapping[str, Any]) -> Settings:
     return merged
 
 
-def _fields(model: Any) -> dict[str, Any]:
-    """Field names and types of a pydantic model or a dataclass."""
+@functools.cache
+def _fields(model: Any) -> Mapping[str, Any]:
+    """Field names and types of a pydantic model or a dataclass; finding out the types takes most of a resolution's time."""
     if dataclasses.is_dataclass(model):
         hints = typing.get_type_hints(model)
         return {f.name: hints[f.name] for f in dataclasses.fields(model)}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from agentlab.disk.row import JudgeColumns
 from envs import actions as act
 from envs.answers import after_thought
-from envs.base import TaskEnv
+from envs.base import Environment
 from policies.base import Decision
 from retrospect.judge import Judge, Judgement
 
@@ -43,7 +43,7 @@ class Bench:
         return None if judge is None else cls(judge, config.judged, words.credit == "judge", words.judge_accepts)
 
     def hear(
-        self, env: TaskEnv, instruction: str, decision: Decision, info: dict[str, Any], *, learns: bool
+        self, env: Environment, instruction: str, decision: Decision, info: dict[str, Any], *, learns: bool
     ) -> JudgeColumns | None:
         """The judgement on an attempt that has just ended; what the user says to one that is not accepted goes into ``info``.
 

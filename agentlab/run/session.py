@@ -33,9 +33,9 @@ from agentlab.experience.session import SessionExperience
 from agentlab.run.ahead import Ready, beside
 from agentlab.run.config import RunConfig
 from agentlab.run.judging import Bench, decided
-from agentlab.run.worker import EnvSlot
-from envs.base import Observation, TaskEnv, TaskSpec
+from envs.base import Environment, Observation, TaskSpec
 from envs.errors import AdaptationError, InfrastructureError, StoreError
+from envs.slot import Slot
 from policies.base import NO_PASSES, Decision, PastAttempt, Policy, PolicySession
 from policies.methods import MethodConfig
 from policies.tried import blamed
@@ -61,7 +61,7 @@ class Session:
         config: RunConfig,
         policy: Policy,
         words: Retrospector | None,
-        envs: EnvSlot,
+        envs: Slot,
         store: SessionStore,
         stop: Event,
         memory: Callable[[], dict[str, float]],
@@ -175,14 +175,21 @@ class Session:
         return played
 
     def _judged(
-        self, bench: Bench, theta: PolicySession, env: TaskEnv, instruction: str, decision: Decision, info: dict[str, Any], t: int
+        self,
+        bench: Bench,
+        theta: PolicySession,
+        env: Environment,
+        instruction: str,
+        decision: Decision,
+        info: dict[str, Any],
+        t: int,
     ) -> JudgeColumns | None:
         """What the judge says of the attempt that has just ended; the policy is not acting meanwhile."""
         learns = info["score"] < self.config.success_threshold and t < self.config.attempts and self.config.adapt.axes(t)[1]
         return bench.hear(env, instruction, decision, info, learns=learns)
 
     def _begin(
-        self, env: TaskEnv, theta: PolicySession, t: int, x: str, h: History, writer: AttemptWriter
+        self, env: Environment, theta: PolicySession, t: int, x: str, h: History, writer: AttemptWriter
     ) -> tuple[Ready, str, str]:
         """Reset the task and tell the policy: (the reset, instruction, guidance with what earlier sessions taught)."""
         theta.meet(env)

@@ -12,6 +12,7 @@ import shutil
 import signal
 import tempfile
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,11 @@ from agentlab.replay.targets import find_target
 from agentlab.results.compare import compare
 from agentlab.results.pages import markdown
 from agentlab.results.report import make_report
+from agentlab.view.export import export as export_view
 from agentlab.view.library import Library
 from envs.errors import LabError
 
+LONG = "AGENTLAB_CORRUPTIONS" in os.environ or "AGENTLAB_CORRUPTION" in os.environ
 COUNT = int(os.environ.get("AGENTLAB_CORRUPTIONS", "300"))
 ONLY = os.environ.get("AGENTLAB_CORRUPTION")
 """The one seed to try."""
@@ -155,7 +158,19 @@ def resume(run: Path, errors: list[str]) -> None:
         store.close()
 
 
-def look(run: Path, other: Path, out: Path) -> list[str]:
+def further(run: Path, out: Path, seed: int) -> dict[str, Callable[[], object]]:
+    """What writes much: all of it in a long run, one of it after the other elsewhere."""
+    verbs: dict[str, Callable[[], object]] = {
+        **{
+            f"export {form}": functools.partial(export_run, run, form, out / form)
+            for form in ("datasets", "osworld", "androidworld")
+        },
+        "view --export": lambda: export_view([run], out / "view"),
+    }
+    return verbs if LONG else dict([list(verbs.items())[seed % len(verbs)]])
+
+
+def look(run: Path, other: Path, out: Path, seed: int) -> list[str]:
     """Everything that reads; returns the errors meant for a person, and lets any other pass."""
     errors: list[str] = []
     verbs = {
@@ -165,6 +180,7 @@ def look(run: Path, other: Path, out: Path) -> list[str]:
         "replay": lambda: list(find_target(run).attempts()),
         "rescore": lambda: rescore_settings(read_run(run), "rosa", [], policy="ui-tars-nano"),
         **{f"export {form}": functools.partial(export_run, run, form, out / form) for form in ("atif", "sft", "pairs")},
+        **further(run, out, seed),
         "resume": lambda: resume(run, errors),
     }
     for name, verb in verbs.items():
@@ -188,7 +204,7 @@ def check(whole: Path, seed: int, place: Path) -> str:
     before = signal.signal(signal.SIGALRM, hangs)
     signal.alarm(PATIENCE)
     try:
-        errors = look(run, whole, place / "out")
+        errors = look(run, whole, place / "out", seed)
         try:
             found = read_run(run)
         except LabError:

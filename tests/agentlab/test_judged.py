@@ -13,9 +13,9 @@ from agentlab.results.judged import judge_section
 from agentlab.run.config import resolve
 from agentlab.run.runner import open_judge, open_words
 from agentlab.run.session import Interrupted, Session
-from agentlab.run.worker import EnvSlot
 from envs import actions as act
 from envs.errors import UsageError
+from envs.slot import EnvSlot
 from envs.suites import get_suite
 from policies.base import Decision, Policy, PolicySession, Update
 from tests.retrospect.scripted_endpoint import Answer, ScriptedEndpoint, text_of
