@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from typing import ClassVar
 
 from policies.families import tool_calls
 from policies.families.base import Family, Recipe, Source, Turn, filled, text_file
@@ -48,11 +49,11 @@ class Fara(Family):
     defaults = FamilySettings(
         coordinates="absolute-resized", history_images=3, max_new_tokens=4096, min_pixels=3136, max_pixels=12_845_056
     )
-    recipes = (
+    recipes: ClassVar[tuple[Recipe, ...]] = (
         Recipe("fara-7b", "web", "miniwob", None, 100, README, {"temperature": 0.0},
                note="Settings only: its published scores (WebVoyager 73.5, Online-Mind2Web 34.1) are of live websites."),
     )  # fmt: skip
-    limits = (
+    limits: ClassVar[tuple[str, ...]] = (
         "The line with the page's address that its own agent gives with each screenshot is left out: no environment here says it.",
         "visit_url, web_search and history_back are done with the browser's keys (Ctrl+L, Alt+Left).",
     )
