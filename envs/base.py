@@ -122,6 +122,12 @@ class Environment(Protocol):
     def oracle(self) -> tuple[str, tuple[act.Action, ...]] | None:
         """As :meth:`TaskEnv.oracle`."""
 
+    def reference(self) -> str | None:
+        """As :meth:`TaskEnv.reference`."""
+
+    def objection(self) -> str:
+        """As :meth:`TaskEnv.objection`."""
+
     def close(self) -> None:
         """Release it; may be called twice."""
 
@@ -190,6 +196,14 @@ class TaskEnv(gym.Env[Any, Any], abc.ABC):
         never the answer, and nothing that only the grader knows.  It is not part of what the agent sees in this attempt: it is
         recorded, and what is learned from a failed attempt may use it.
         """
+        return ""
+
+    def reference(self) -> str | None:
+        """The right answer of the task being attempted, for a judge's eyes only; None where there is none to hold an answer against."""
+        return None
+
+    def objection(self) -> str:
+        """What a user says to an attempt that a judge has not accepted, whatever the grader thinks of it ("" for nothing)."""
         return ""
 
     def oracle(self) -> tuple[str, tuple[act.Action, ...]] | None:

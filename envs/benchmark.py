@@ -146,6 +146,12 @@ class Benchmark(abc.ABC):
         """Options of the environment if the user does not say otherwise."""
         return {}
 
+    def judged(self, options: Mapping[str, Any]) -> bool:
+        """Whether a judge alone says when a session ends and what is learned, and the grader only keeps score; such a benchmark's
+        environments have a ``reference`` and an ``objection``.
+        """
+        return False
+
     def default_workers(self, options: Mapping[str, Any]) -> int | None:
         """How many sessions to run at a time if the user does not say; None where the machine's cores decide.
 

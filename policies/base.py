@@ -236,6 +236,27 @@ class PolicySession(abc.ABC):
         """The tokens of the attempt just gone through (:meth:`relive`) as :class:`policies.prior.step.Rows`; None if it has none."""
         return None
 
+    def prepare(
+        self,
+        observation: Observation,
+        instruction: str,
+        *,
+        guidance: str = "",
+        attempt: int = 1,
+        history: Sequence[PastAttempt] = (),
+    ) -> Passes:
+        """Read what the first prompt of the coming attempt begins with, before :meth:`begin`, and perhaps beside :meth:`adapt` in another
+        thread: nothing of the session changes, and nothing of its weights is used.
+
+        Args:
+            observation, instruction: Of the task as it was reset.
+            history: As for :meth:`converse`; empty where the attempt begins afresh.
+
+        Returns:
+            What it took; nothing where a policy has nothing to read beforehand.
+        """
+        return NO_PASSES
+
     @abc.abstractmethod
     def begin(self, instruction: str, *, guidance: str = "", attempt: int = 1) -> None:
         """Start an attempt (1-based): forget the previous history, keep the adapter.  ``guidance`` is put after the instruction."""

@@ -100,6 +100,16 @@ class VisionPrompts(Tokens):
 class TextPrompts(Tokens):
     """Prompts of chat models that read text only."""
 
+    @property
+    def thinks(self) -> bool:
+        """Whether the chat template knows of thoughts (Qwen3, the distillations of R1)."""
+        return "<think>" in str(self.tokenizer.chat_template or "")
+
+    @property
+    def thought_switch(self) -> bool:
+        """Whether it can switch them off (Qwen3)."""
+        return "enable_thinking" in str(self.tokenizer.chat_template or "")
+
     def chat(self, messages: Sequence[ChatMessage], **template: Any) -> Prompt:
         """A conversation as the model's own chat template writes it, up to where its reply begins.
 

@@ -88,6 +88,14 @@ class Host:
         """What the environment's expert would do now."""
         return self._env().oracle()
 
+    def reference(self) -> Any:
+        """The right answer, for a judge."""
+        return self._env().reference()
+
+    def objection(self) -> Any:
+        """What a user says to an attempt that a judge has not accepted."""
+        return self._env().objection()
+
     def close(self) -> None:
         """Release everything; may be called twice."""
         slot, self._slot = self._slot, None

@@ -60,6 +60,13 @@ class RemoteEnv:
         said: tuple[str, tuple[Action, ...]] | None = self._call("oracle")
         return said
 
+    def reference(self) -> str | None:
+        found: str | None = self._call("reference")
+        return found
+
+    def objection(self) -> str:
+        return str(self._call("objection"))
+
     def close(self) -> None:
         """What it holds is released with its slot."""
 

@@ -35,6 +35,7 @@ from policies.base import Policy
 from policies.registry import check_policy, load_policy, needs, writes_text
 from retrospect.config import WordsConfig
 from retrospect.engines import WordsEngine, make_engine
+from retrospect.judge import Judge
 from retrospect.methods import method_named
 from retrospect.reflect import Retrospector, preload
 
@@ -232,6 +233,7 @@ class Runner:
                     stop=self.stop,
                     memory=memory.peak,
                     experience=experience,
+                    judge=open_judge(self.config, policy),
                 )
                 session.run(self.on_row)
                 envs.idle()
@@ -259,6 +261,16 @@ def open_words(config: RunConfig, policy: Policy) -> Retrospector | None:
     if words.method == "none" and words.credit == "sparse":
         return None
     return Retrospector(words, _own_writer(words, policy))
+
+
+def open_judge(config: RunConfig, policy: Policy) -> Judge | None:
+    """The judge of whole replies; None if none is asked for.
+
+    Raises:
+        SetupError, UsageError: the engine is unavailable.
+    """
+    words = config.adapt.words
+    return Judge(words, _own_writer(words, policy)) if config.asks_judge else None
 
 
 def _own_writer(words: WordsConfig, policy: Policy) -> Callable[[str], str] | None:
