@@ -236,7 +236,7 @@ def _words(rows: Iterable[Row]) -> Section:
 def _threshold(run: Run) -> float:
     """Score from which the grader finds an attempt right."""
     value = run.config.get("success_threshold")
-    return float(value) if _is_number(value) else 1.0
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 1.0
 
 
 def _experience(run: Run, found: Sequence[SessionSummary]) -> Section:
