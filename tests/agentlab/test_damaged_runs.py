@@ -40,8 +40,8 @@ ONLY = os.environ.get("AGENTLAB_CORRUPTION")
 """The one seed to try."""
 SHELF = "/dev/shm" if Path("/dev/shm").is_dir() else None
 """Where copies are made: nothing of them is to survive anything."""
-PATIENCE = 60
-"""Seconds after which a corruption counts as a hang."""
+PATIENCE, WAITING = 60, 900
+"""Seconds after which a corruption counts as a hang: of this process's own work, and of waiting for whatever (a busy machine too)."""
 UPDATE = {"method": "rosa", "accepted": True, "seconds": 0.01, "kl_mean": 0.2}
 VALUES = [
     b"null",
@@ -202,7 +202,9 @@ def check(whole: Path, seed: int, place: Path) -> str:
     shutil.copytree(whole, run, copy_function=os.link)
     how = corrupt(run, chance)
     before = signal.signal(signal.SIGALRM, hangs)
-    signal.alarm(PATIENCE)
+    working = signal.signal(signal.SIGPROF, hangs)
+    signal.setitimer(signal.ITIMER_PROF, PATIENCE)
+    signal.alarm(WAITING)
     try:
         errors = look(run, whole, place / "out", seed)
         try:
@@ -215,7 +217,9 @@ def check(whole: Path, seed: int, place: Path) -> str:
         return f"seed {seed}, {how}:\n{traceback.format_exc(limit=-4)}{type(error).__name__}"
     finally:
         signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGPROF, working)
 
 
 @settings(
