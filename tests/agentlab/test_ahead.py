@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from agentlab.results.metrics import summarize
 from agentlab.results.report import summary_lines
@@ -94,7 +95,10 @@ def digests(run: Path) -> dict[str, str]:
     found = {}
     for path in sorted(run.glob("sessions/*/attempt_*/**/*")):
         name = str(path.relative_to(run))
-        if path.suffix == ".safetensors" or path.name == "tokens.json":
+        if path.suffix == ".safetensors":  # its header has the metadata in any order
+            bits = b"".join(key.encode() + tensor.numpy().tobytes() for key, tensor in sorted(load_file(path).items()))
+            found[name] = hashlib.sha256(bits).hexdigest()
+        elif path.name == "tokens.json":
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
         elif path.name == "events.jsonl":
             events = [json.loads(line) for line in path.read_text().splitlines()]
