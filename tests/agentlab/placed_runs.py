@@ -10,7 +10,7 @@ from agentlab.cli.app import app
 from envs.errors import LabError
 
 OWN = str(Path(__file__).parents[1] / "own")
-NOT_COMPARED = {"seconds", "memory", "infrastructure"}
+NOT_COMPARED = {"seconds", "hidden_seconds", "memory", "infrastructure"}
 
 sys.path.insert(0, OWN)
 
