@@ -59,7 +59,7 @@ def main() -> None:
     for method in args.methods.split(","):
         folder = work / f"s{args.seed}-{method}"
         run = ["run", "miniwob", "--policy", args.policy, "--adapt", method, "--limit", args.limit, "--attempts", args.attempts]
-        run += ["--seed", args.seed, "--workers", 1, "--out", folder]
+        run += ["--seed", args.seed, "--workers", 1, "--out", folder, "--set", "overlap=false"]  # all of an update is seen
         done = subprocess.run([sys.executable, "-m", "agentlab", *map(str, run)], stdout=subprocess.DEVNULL, check=False)
         if done.returncode:
             raise SystemExit(done.returncode)

@@ -30,9 +30,9 @@ from agentlab.disk.store import CHANGES_NO_RESULT, GROWS, RunStore, SessionStore
 from agentlab.run.config import RunConfig
 from agentlab.run.runner import load_policy_of, open_words, prepare, stop_on_signals
 from agentlab.run.session import History, Interrupted, Session
-from agentlab.run.worker import EnvSlot
 from envs.base import Observation, TaskSpec
 from envs.errors import LabError, StoreError, UsageError
+from envs.slot import EnvSlot
 from policies.base import Decision, PastAttempt, Policy, PolicySession, SamplingConfig
 from policies.causal.policy import CausalPolicy
 from policies.families.policy import ModelPolicy, ModelSession

@@ -116,7 +116,7 @@ def served(folder: Path) -> Iterator[str]:
 
 
 def measure_server(address: str, folder: Path) -> None:
-    with httpx.Client(base_url=address, timeout=300, trust_env=False) as client:
+    with httpx.Client(base_url=address, timeout=1800, trust_env=False) as client:
 
         def ask(what: str, *paths: str) -> Any:
             cpu, wall = time.process_time(), time.perf_counter()
@@ -152,7 +152,7 @@ def measure_page(address: str, folder: Path, shots: Path | None) -> None:
             if shots is not None:
                 page.screenshot(path=shots / f"{what.replace(' ', '-')}.png")
 
-        page.set_default_timeout(300_000)
+        page.set_default_timeout(1_800_000)
         chosen = page.locator("#sessions li[aria-current=true]")
         act_and_wait("page opened", lambda: page.goto(address), page.locator(".attempt svg").first)
         act_and_wait("key down", lambda: page.keyboard.press("ArrowDown"), chosen.and_(page.locator("[aria-posinset='2']")))

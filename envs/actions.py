@@ -148,7 +148,8 @@ class KeyUp(Action):
 class Scroll(Action):
     """Scroll at (x, y) so that content lying in ``direction`` comes into view (down = show what is below).
 
-    Where the agent drew the finger's way itself, it goes from (x, y) to (end_x, end_y); both are None otherwise.
+    Where the agent drew the finger's way itself, it goes from (x, y) to (end_x, end_y); both are None otherwise.  ``clicks`` of the wheel,
+    where the agent gave a number; a scroll goes as far as the environment's scrolls go otherwise, and on a phone.
     """
 
     kind: ClassVar[str] = "scroll"
@@ -157,6 +158,7 @@ class Scroll(Action):
     direction: Direction
     end_x: float | None = None
     end_y: float | None = None
+    clicks: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +236,15 @@ TERMINAL = (Finished, Fail)
 """Actions that end the episode whatever the screen shows."""
 
 
+MOST_CLICKS = 100
+"""Clicks of the wheel of one scroll: further than any page of a task is long."""
+
+
+def wheel(amount: float) -> int:
+    """Clicks of the wheel for the number that an agent gave, whatever its sign."""
+    return max(1, min(MOST_CLICKS, round(abs(amount))))
+
+
 def to_json(action: Action) -> dict[str, Any]:
     """``{"kind": ..., field: value}``, JSON-serialisable; optional fields only where they are given."""
     fields = {f.name: value for f in dataclasses.fields(action) if (value := getattr(action, f.name)) is not None}
@@ -264,6 +275,10 @@ def _coerce(name: str, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"{name} must be a number, got {value!r}")
         return float(value)
+    if name == "clicks":
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_CLICKS:
+            raise ValueError(f"clicks must be a whole number from 1 to {MOST_CLICKS}, got {value!r}")
+        return value
     if name == "keys":
         if not isinstance(value, list | tuple) or not all(isinstance(k, str) for k in value):
             raise ValueError(f"keys must be a list of key names, got {value!r}")

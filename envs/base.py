@@ -11,7 +11,7 @@ import abc
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypedDict
+from typing import Any, ClassVar, Literal, Protocol, TypedDict
 
 import gymnasium as gym
 import numpy as np
@@ -99,6 +99,39 @@ class TaskSpec:
         return f"{self.name}_{self.seed}" + (f".r{self.repeat}" if self.repeat > 1 else "")
 
 
+class Environment(Protocol):
+    """What the attempt loop and a policy use of an environment: a :class:`TaskEnv`, of this process or elsewhere."""
+
+    action_space: gym.Space[Any]
+    seconds: float
+
+    @property
+    def shows(self) -> frozenset[Modality]:
+        """What the observations are made of."""
+
+    @property
+    def oracle_available(self) -> bool:
+        """Whether :meth:`oracle` has an answer."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
+        """As :meth:`TaskEnv.reset`."""
+
+    def step(self, action: act.Action | tuple[act.Action, ...]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """As :meth:`TaskEnv.step`."""
+
+    def oracle(self) -> tuple[str, tuple[act.Action, ...]] | None:
+        """As :meth:`TaskEnv.oracle`."""
+
+    def reference(self) -> str | None:
+        """As :meth:`TaskEnv.reference`."""
+
+    def objection(self) -> str:
+        """As :meth:`TaskEnv.objection`."""
+
+    def close(self) -> None:
+        """Release it; may be called twice."""
+
+
 class TaskEnv(gym.Env[Any, Any], abc.ABC):
     """Base of all environments.
 
@@ -163,6 +196,14 @@ class TaskEnv(gym.Env[Any, Any], abc.ABC):
         never the answer, and nothing that only the grader knows.  It is not part of what the agent sees in this attempt: it is
         recorded, and what is learned from a failed attempt may use it.
         """
+        return ""
+
+    def reference(self) -> str | None:
+        """The right answer of the task being attempted, for a judge's eyes only; None where there is none to hold an answer against."""
+        return None
+
+    def objection(self) -> str:
+        """What a user says to an attempt that a judge has not accepted, whatever the grader thinks of it ("" for nothing)."""
         return ""
 
     def oracle(self) -> tuple[str, tuple[act.Action, ...]] | None:

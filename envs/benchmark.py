@@ -116,6 +116,8 @@ class Benchmark(abc.ABC):
         environment: The environment's class, or ``module:Class`` so that nothing heavy is imported before it is needed.
         parts: Part -> one line about it.
         takes_files: Whether the user's own tasks can be run as ``NAME:PATH``; ``part`` is the path then.
+        place: What one environment takes one of on the machine that it is made on, e.g. ``desktops``: a resource of a cluster's nodes.
+            "" for one that takes nothing worth counting.
     """
 
     name: ClassVar[str]
@@ -123,6 +125,7 @@ class Benchmark(abc.ABC):
     environment: ClassVar[str | type[Any]]
     parts: ClassVar[Mapping[str, str]] = {}
     takes_files: ClassVar[bool] = False
+    place: ClassVar[str] = ""
 
     @property
     def env_id(self) -> str:
@@ -142,6 +145,12 @@ class Benchmark(abc.ABC):
     def default_options(self, part: str) -> dict[str, Any]:
         """Options of the environment if the user does not say otherwise."""
         return {}
+
+    def judged(self, options: Mapping[str, Any]) -> bool:
+        """Whether a judge alone says when a session ends and what is learned, and the grader only keeps score; such a benchmark's
+        environments have a ``reference`` and an ``objection``.
+        """
+        return False
 
     def default_workers(self, options: Mapping[str, Any]) -> int | None:
         """How many sessions to run at a time if the user does not say; None where the machine's cores decide.
@@ -194,6 +203,23 @@ class Benchmark(abc.ABC):
             SetupError, UsageError: (on entering) it is unavailable.
         """
         return nullcontext(options)
+
+    # -- on the nodes of a cluster ---------------------------------------------------------------------------------------------
+    def places(self) -> int:
+        """How many environments this machine has room for at a time, each of which takes one :attr:`place`.
+
+        Raises:
+            SetupError: none, as it lacks something.
+        """
+        return 0
+
+    def unspreadable(self, options: Mapping[str, Any]) -> str:
+        """Why environments with these options cannot be made on the nodes of a cluster, as a sentence; "" where they can."""
+        return ""
+
+    def traits(self, options: Mapping[str, Any]) -> Mapping[str, str]:
+        """What of this machine a result may depend on, e.g. which browser; nodes that differ in it are reported."""
+        return {}
 
     # -- this machine ----------------------------------------------------------------------------------------------------------
     def checks(self) -> Iterator[Check]:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import base64
 import functools
+import html
 import json
 import os
 import re
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 HIDDEN = "***"
 SHORTEST, SHORTEST_OF_ENVIRONMENT = 4, 8
+DISTINCT = 12
+"""Characters from which on a secret is no part of an ordinary word: it is then taken out wherever it stands, also within one."""
 PLACEHOLDERS = frozenset(
     {"none", "null", "empty", "dummy", "test", "token", "not-needed", "no-key", "sk-no-key-required", "changeme"}
 )
@@ -97,11 +100,23 @@ def _is_named(name: str) -> bool:
 
 @functools.lru_cache(maxsize=16)
 def _pattern(secrets: frozenset[str]) -> re.Pattern[str] | None:
-    """All ways in which a secret stands in a file: as it is, and as JSON writes it."""
-    forms = {
-        form for secret in secrets for form in (secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1])
-    }
+    """All ways in which a secret stands in a file: as it is, as JSON and HTML write it, and as an address does."""
+    forms = {form for secret in secrets for form in _spelled(secret)}
     if not forms:
         return None
     longest_first = sorted(forms, key=lambda form: (-len(form), form))
-    return re.compile(r"(?<![A-Za-z0-9])(?:" + "|".join(map(re.escape, longest_first)) + r")(?![A-Za-z0-9])")
+    return re.compile("|".join(map(_found, longest_first)))
+
+
+def _spelled(secret: str) -> set[str]:
+    plain = {secret, secret.strip()} if len(secret.strip()) >= SHORTEST else {secret}
+    return {
+        *plain,
+        *(json.dumps(form, ensure_ascii=ascii_only)[1:-1] for form in plain for ascii_only in (True, False)),
+        *(html.escape(form, quote=marks) for form in plain for marks in (True, False)),
+        *(quote(form, safe=left) for form in plain for left in ("", "/")),
+    }
+
+
+def _found(form: str) -> str:
+    return re.escape(form) if len(form) >= DISTINCT else rf"(?<![A-Za-z0-9]){re.escape(form)}(?![A-Za-z0-9])"

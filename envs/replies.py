@@ -9,6 +9,7 @@ from envs.redaction import redact, without_secrets
 MOST_BYTES = 16 * 2**20
 """Most bytes of one answer that are read.  The longest replies that models write are a few hundred kilobytes."""
 MOST_TOKENS = 2**31
+MOST_QUOTED = 2**20
 SHOWN = 400
 """Characters of an endpoint's own words in a message of ours."""
 
@@ -47,6 +48,6 @@ def why(error: BaseException) -> str:
     """The error in one line that a terminal can show, with the cause where the client hides it ("Connection error.")."""
     cause = error.__cause__
     said = f"{error}" + (f" ({cause})" if cause is not None and f"{cause}" and f"{cause}" not in f"{error}" else "")
-    line = " ".join("".join(c if c.isprintable() else " " for c in said[: 20 * SHOWN]).split())
-    line = redact(line)
+    said = redact(said[:MOST_QUOTED])[: 20 * SHOWN]  # before it is cut: half of a key is also one
+    line = redact(" ".join("".join(c if c.isprintable() else " " for c in said).split()))
     return line if len(line) <= SHOWN else line[:SHOWN] + " …"

@@ -171,6 +171,11 @@ def default_options(name: str) -> dict[str, Any]:
     return benchmark.default_options(part)
 
 
+def judged(suite: str, options: Mapping[str, Any]) -> bool:
+    """Whether a judge alone says when a session ends and what is learned from it."""
+    return locate(suite)[0].judged(options)
+
+
 def default_workers(suite: str, options: Mapping[str, Any]) -> int | None:
     """How many sessions to run at a time if the user does not say; None where the machine's cores decide."""
     return locate(suite)[0].default_workers(options)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from policies.adapters.base import HeadAdapter
+from policies.base import Passes
 from policies.families.messages import Message
 from policies.generation import Generation, Prompt, Request, Score, Search
 from policies.learner import HeadLearner
@@ -66,8 +67,19 @@ class SeeingBackbone(Backbone, Protocol):
 class ReadingBackbone(Backbone, Protocol):
     """One that reads text only."""
 
+    @property
+    def thinks(self) -> bool:
+        """Whether the chat template knows of thoughts."""
+
+    @property
+    def thought_switch(self) -> bool:
+        """Whether it can switch them off."""
+
     def chat(self, messages: Sequence[ChatMessage], **template: Any) -> Prompt:
         """A conversation as the model's own chat template writes it."""
+
+    def read(self, prompt: Prompt) -> Passes:
+        """Read a prompt whose reply will be asked for soon, where its keys and values can be kept; returns what that took."""
 
 
 def gpu_peak(device: torch.device) -> dict[str, float]:

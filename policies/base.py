@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from envs.actions import Action
-from envs.base import Modality, Observation, TaskEnv, TaskSpec
+from envs.base import Environment, Modality, Observation, TaskSpec
 from envs.errors import UsageError
 
 
@@ -198,7 +198,7 @@ class SamplingConfig:
 class PolicySession(abc.ABC):
     """The policy on one task: its history, its guidance and its adapter."""
 
-    def meet(self, env: TaskEnv) -> None:
+    def meet(self, env: Environment) -> None:
         """The environment that the coming attempt is made in, before :meth:`begin`.
 
         For reference policies only, which know more than an agent may: an expert asks it what to do (``env.oracle``), a random
@@ -235,6 +235,27 @@ class PolicySession(abc.ABC):
     def rows(self, reward: float) -> Any:
         """The tokens of the attempt just gone through (:meth:`relive`) as :class:`policies.prior.step.Rows`; None if it has none."""
         return None
+
+    def prepare(
+        self,
+        observation: Observation,
+        instruction: str,
+        *,
+        guidance: str = "",
+        attempt: int = 1,
+        history: Sequence[PastAttempt] = (),
+    ) -> Passes:
+        """Read what the first prompt of the coming attempt begins with, before :meth:`begin`, and perhaps beside :meth:`adapt` in another
+        thread: nothing of the session changes, and nothing of its weights is used.
+
+        Args:
+            observation, instruction: Of the task as it was reset.
+            history: As for :meth:`converse`; empty where the attempt begins afresh.
+
+        Returns:
+            What it took; nothing where a policy has nothing to read beforehand.
+        """
+        return NO_PASSES
 
     @abc.abstractmethod
     def begin(self, instruction: str, *, guidance: str = "", attempt: int = 1) -> None:

@@ -146,8 +146,12 @@ class ChatSession(ProtocolSession):
             "frequency_penalty": sampling.frequency_penalty,
             "seed": seed % 2**31,
         }
-        if sampling.repetition_penalty != 1:  # not OpenAI's own: vLLM and SGLang know it
-            request["extra_body"] = {"repetition_penalty": sampling.repetition_penalty}
+        # Not OpenAI's own: vLLM and SGLang know them.
+        extra: dict[str, Any] = {"chat_template_kwargs": dict(self.family.template)} if self.family.template else {}
+        if sampling.repetition_penalty != 1:
+            extra["repetition_penalty"] = sampling.repetition_penalty
+        if extra:
+            request["extra_body"] = extra
         text, tokens = self._request(request)
         return Draw(text, tokens, None, images(sized)[-1].size, passes=Passes(max(tokens, 1), 1))
 

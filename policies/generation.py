@@ -79,6 +79,7 @@ class Generation:
         passes: Rows of the model's calls that it took, see :class:`policies.base.Passes`.
         redrawn, redrawn_unparsable: Replies drawn before it and not taken, and those of them that are no action.
         drawn_tokens: Tokens of all of them and its own; None if there are no others.
+        given: Tokens [start, end) that nobody chose: a thought that ran out of its budget was ended by them.
     """
 
     text: str
@@ -91,6 +92,7 @@ class Generation:
     redrawn: int = 0
     redrawn_unparsable: int = 0
     drawn_tokens: int | None = None
+    given: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)

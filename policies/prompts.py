@@ -78,8 +78,11 @@ class VisionPrompts(Tokens):
         self.patch_size = processor.image_processor.patch_size
         self.factor = self.patch_size * processor.image_processor.merge_size
 
-    def prompt(self, messages: Sequence[Message], min_pixels: int, max_pixels: int) -> Prompt:
+    def prompt(self, messages: Sequence[Message], min_pixels: int, max_pixels: int, **template: Any) -> Prompt:
         """Chat template and images of a conversation, each image resized by ``smart_resize`` to the pixel budget.
+
+        Args:
+            template: Variables of the chat template, e.g. ``enable_thinking``.
 
         Raises:
             PolicyError: the text holds the model's own image token.
@@ -88,7 +91,7 @@ class VisionPrompts(Tokens):
 
         sized = [_with_budget(message, min_pixels, max_pixels) for message in messages]
         images, _ = process_vision_info(sized, image_patch_size=self.patch_size)
-        text = self.processor.apply_chat_template(sized, tokenize=False, add_generation_prompt=True)
+        text = self.processor.apply_chat_template(sized, tokenize=False, add_generation_prompt=True, **template)
         if text.count(self.processor.image_token) != len(images or ()):
             raise PolicyError(f"The instruction contains the model's control token {self.processor.image_token}.")
         return Prompt(text, tuple(images or ()))
@@ -96,6 +99,16 @@ class VisionPrompts(Tokens):
 
 class TextPrompts(Tokens):
     """Prompts of chat models that read text only."""
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the chat template knows of thoughts (Qwen3, the distillations of R1)."""
+        return "<think>" in str(self.tokenizer.chat_template or "")
+
+    @property
+    def thought_switch(self) -> bool:
+        """Whether it can switch them off (Qwen3)."""
+        return "enable_thinking" in str(self.tokenizer.chat_template or "")
 
     def chat(self, messages: Sequence[ChatMessage], **template: Any) -> Prompt:
         """A conversation as the model's own chat template writes it, up to where its reply begins.

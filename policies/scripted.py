@@ -11,7 +11,7 @@ import gymnasium as gym
 
 from envs import actions as act
 from envs.actions import Action
-from envs.base import Observation, TaskEnv, TaskSpec, picture
+from envs.base import Environment, Observation, TaskSpec, picture
 from envs.errors import UsageError
 from envs.spaces import ScreenActionSpace
 from policies.base import Decision, Policy, PolicySession
@@ -41,10 +41,10 @@ class ReferenceSession(PolicySession):
 
     def __init__(self, task: TaskSpec, seed: int) -> None:
         self.task, self.seed = task, seed
-        self.env: TaskEnv | None = None
+        self.env: Environment | None = None
         self.attempt = self.step = 0
 
-    def meet(self, env: TaskEnv) -> None:
+    def meet(self, env: Environment) -> None:
         self.env = env
 
     def begin(self, instruction: str, *, guidance: str = "", attempt: int = 1) -> None:

@@ -86,7 +86,10 @@ class Forest:
         """New nodes of trees, in one call."""
         sizes = [len(growth.tokens) for _, growth in asked]
         mask = torch.full((sum(sizes), self._columns + sum(sizes)), torch.finfo(self._dtype).min, dtype=self._dtype)
-        ids, places, adapters, row = [], [], [], 0
+        ids: list[int] = []
+        places: list[int] = []
+        adapters: list[HeadAdapter | None] = []
+        row = 0
         for (tree, growth), m in zip(asked, sizes, strict=True):
             places += tree.add(growth, self._columns + row)
             tree.unmask(mask[row : row + m])

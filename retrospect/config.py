@@ -11,6 +11,8 @@ from retrospect.methods import check_name
 
 OPENAI = "openai:"
 
+NO_JUDGE = "a judge is a model, and engine=rules is not one: use words.engine=self or openai:<model>"
+
 
 class WordsConfig(BaseModel):
     """How a failure is turned into words (and, when asked for, into per-step credit)."""
@@ -31,7 +33,20 @@ class WordsConfig(BaseModel):
     credit: Literal["sparse", "critique", "judge"] = Field(
         default="sparse",
         description="What the weights learn from a failure (`agentlab run --reward`), per step. sparse: -1 each (ROSA's +R). critique: "
-        "from the critique of what visibly happened. judge: scored by a model (ROSA's +M).",
+        "from the critique of what visibly happened. judge: scored by a model (the papers' +M): one number for a whole reply "
+        "where the task has a right answer, else one per step.",
+    )
+    judge_sees: Literal["reference", "problem"] = Field(
+        default="reference",
+        description="What a judge of whole replies is shown besides the reply. reference: the problem and its right answer. problem: that "
+        "alone, as in deployment.",
+    )
+    judge_accepts: float = Field(
+        default=0.5,
+        ge=-1,
+        le=1,
+        description="Score of the judge from which an answer is accepted; it ends the session where the judge alone decides "
+        "(env.feedback=judge).",
     )
     max_chars: int = Field(
         default=1200,
@@ -76,10 +91,7 @@ class WordsConfig(BaseModel):
     @model_validator(mode="after")
     def _a_judge_is_a_model(self) -> WordsConfig:
         if self.credit == "judge" and self.engine == "rules":
-            raise ValueError(
-                "a judge is a model, and engine=rules is not one: use words.engine=self or openai:<model>, or credit=critique "
-                "for the credit that the rules read off the evidence"
-            )
+            raise ValueError(f"{NO_JUDGE}, or credit=critique for the credit that the rules read off the evidence")
         return self
 
     @field_validator("method")

@@ -71,8 +71,10 @@ class Retrospector:
         if config.method != "none" or config.credit != "sparse":
             make_engine(config, self_engine=self_engine)
 
-    def reflect(self, trace: Trace, *, words: bool = True) -> Reflection:
+    def reflect(self, trace: Trace, *, words: bool = True, credit: tuple[float, ...] | None = None) -> Reflection:
         """Look back at a failed attempt and remember it.  Without ``words`` (``switch``) only the credit is worked out.
+
+        ``credit`` is what somebody else has said of each step already; nobody is then asked for it here.
 
         A failing engine never costs the session: the guidance stays as it was and ``error`` says why.
 
@@ -98,7 +100,8 @@ class Retrospector:
         critique = step.critique if scores_steps(method) and self.config.credit == "critique" else None
         if step.remember:
             self._memory = [*self._memory, (trace.attempt, step.remember)][-reflexion.MEMORY :]
-        credit = self._credit(evidence, critique, engine, errors)
+        if credit is None:
+            credit = self._credit(evidence, critique, engine, errors)
         return Reflection(
             guidance=step.guidance,
             previous=trace.guidance,

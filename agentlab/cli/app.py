@@ -16,12 +16,14 @@ from rich.markup import escape
 
 from agentlab.cli import arguments
 from agentlab.cli import benchmarks as benchmarks_cli
+from agentlab.cli import cluster as cluster_cli
 from agentlab.cli import containers as containers_cli
 from agentlab.cli import experience as experience_cli
 from agentlab.cli import export as export_cli
 from agentlab.cli import families as families_cli
 from agentlab.cli import serve as serve_cli
 from agentlab.cli import traces as traces_cli
+from agentlab.cli.doctor import examine, line_of
 from agentlab.cli.failures import of_the_machine
 from agentlab.cli.terminal import Terminal
 from envs.errors import InfrastructureError, LabError, UsageError
@@ -39,6 +41,7 @@ app.add_typer(benchmarks_cli.app)  # without a name: its verbs are ours
 app.add_typer(benchmarks_cli.setup_app, name="setup")
 app.add_typer(benchmarks_cli.fetch_app, name="fetch")
 app.add_typer(containers_cli.app, name="containers")
+app.add_typer(cluster_cli.app, name="cluster")
 app.add_typer(experience_cli.app, name="experience")
 app.add_typer(traces_cli.app)
 app.add_typer(export_cli.app)
@@ -106,6 +109,9 @@ def run(
     workers: Annotated[
         int | None, typer.Option(help="Tasks in flight at a time.", show_default="min(4, 2 x CPUs); one emulator")
     ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="Make environments on the nodes of a Ray cluster: ray, or ray://HOST:10001.")
+    ] = None,
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Run directory.", show_default="runs/<suite>-<policy>-<adapt>-s<seed>")
     ] = None,
@@ -137,6 +143,7 @@ def run(
         "repeats": repeats,
         "tasks": arguments.names(tasks, "--tasks"),
         "workers": workers,
+        "cluster": cluster,
         "out": out_dir,
         "track": track,
         "experience": {"dir": experience},
@@ -182,7 +189,7 @@ def _run(config: RunConfig, retry_infra: bool) -> None:
     prepare(config, say)
     runner = Runner(config, retry_infrastructure=retry_infra, say=say)
     with RunProgress(err, len(runner.tasks), config.attempts) as progress, tracking(config, len(runner.tasks), say) as tracker:
-        runner.on_row = both(progress.row, tracker.row)
+        runner.on_row, progress.about = both(progress.row, tracker.row), runner.about
         try:
             rows = runner.run(both(progress.start, tracker.start))
         except KeyboardInterrupt:
@@ -214,15 +221,19 @@ def settings(
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    node: Annotated[
+        bool, typer.Option("--node", help="How many environments this machine has room for, as a node of a cluster.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --node: only what `ray start --resources` takes.")] = False,
+) -> None:
     """Check this machine: one line per thing, and the command that mends what is missing."""
-    from agentlab.cli.doctor import examine
-
+    if node or as_json:
+        cluster_cli.say_room(as_json)
+        return
     missing = 0
     for finding in examine():
-        mark = "[green]ok[/green]" if finding.ok else "[red]missing[/red]" if finding.needed else "[yellow]absent[/yellow]"
-        mend = f"  →  {escape(finding.mend)}" if finding.mend and not finding.ok else ""
-        out.print(f"{mark}  {escape(finding.what)}: {escape(finding.detail)}{mend}", highlight=False, soft_wrap=True)
+        out.print(line_of(finding), highlight=False, soft_wrap=True)
         missing += finding.needed and not finding.ok
     if missing:
         raise typer.Exit(3)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.markup import escape
+
 from envs.benchmark import Check
 from envs.errors import LabError, SetupError
 from envs.suites import installed_benchmarks
@@ -25,6 +27,13 @@ class Diagnosis:
     detail: str
     mend: str = ""
     needed: bool = True
+
+
+def line_of(finding: Diagnosis) -> str:
+    """A finding as it is printed, with Rich's marks."""
+    mark = "[green]ok[/green]" if finding.ok else "[red]missing[/red]" if finding.needed else "[yellow]absent[/yellow]"
+    mend = f"  →  {escape(finding.mend)}" if finding.mend and not finding.ok else ""
+    return f"{mark}  {escape(finding.what)}: {escape(finding.detail)}{mend}"
 
 
 def examine() -> Iterator[Diagnosis]:

@@ -15,7 +15,7 @@ from agentlab.disk.runs import read_rows
 from agentlab.run.config import RunConfig
 from agentlab.run.needs import WEIGHTS_GB, gpu_memory, policy_lacks
 from agentlab.run.presets import preset_named
-from agentlab.run.runner import check_parts, plan
+from agentlab.run.runner import check_cluster, check_parts, plan
 from envs.base import TaskSpec
 from envs.benchmark import Workload
 from envs.errors import SetupError
@@ -35,12 +35,14 @@ def show(config: RunConfig, console: Console) -> None:
     """Print configuration, first instances, what it takes, what is missing, what is done already and what would be downloaded."""
     check_parts(config)
     check_output(config.folder)
-    missing = [*lacking(config.suite, config.env), *policy_lacks(config)]
+    check_cluster(config)
+    here = lacking(config.suite, config.env) if config.cluster is None else ()
+    missing = [*here, *policy_lacks(config)]
     tasks, count = _planned(config, missing)
     fetched = list(downloads(config))  # what is refused is refused before anything is shown
     console.print(yaml.safe_dump(config.to_json(), sort_keys=False).rstrip(), markup=False, highlight=False)
     console.print(f"\nadapt {config.adapt.preset}: {preset_named(config.adapt.preset).summary}", highlight=False)
-    console.print(f"{count} sessions, up to {config.attempts} attempts each, {config.parallel} at a time", highlight=False)
+    console.print(f"{count} sessions, up to {config.attempts} attempts each, {_at_a_time(config)}", highlight=False)
     for task in tasks[:SHOWN]:
         console.print(f"  {escape(task.id)}  (at most {task.max_steps} steps)", highlight=False)
     if len(tasks) > SHOWN:
@@ -53,6 +55,13 @@ def show(config: RunConfig, console: Console) -> None:
     for line in fetched:
         console.print(f"Would be fetched: {line}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"Run directory: {config.folder} ({_done(config.folder)})", markup=False, highlight=False, soft_wrap=True)
+
+
+def _at_a_time(config: RunConfig) -> str:
+    if config.cluster is None:
+        return f"{config.parallel} at a time"
+    many = config.workers or "as many as there is room for"
+    return f"{many} at a time on the nodes of {config.cluster}; `agentlab cluster doctor` says what they lack"
 
 
 def _planned(config: RunConfig, missing: Sequence[SetupError]) -> tuple[list[TaskSpec], int]:

@@ -6,6 +6,7 @@ screens/000.webp lossless; NNN is the screen before step NNN+1, the last one the
 guidance.txt     the words after this attempt, for the next one; words.json how they were made
 adapter/         the weights after this attempt (PEFT layout, written by the policy), update.json what the update did,
                  tokens.json what it did to the probability of every token
+judge.json       what a judge said of the whole reply, where one was asked
 result.json      the row of results.jsonl; written last
 void_01/         what a try that the machinery broke had recorded
 """

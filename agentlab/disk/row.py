@@ -84,6 +84,28 @@ class WordsColumns(RowPart):
     characters: int
 
 
+class JudgeColumns(RowPart):
+    """What a judge said of the attempt (:mod:`retrospect.judge`); also the content of judge.json.
+
+    Attributes:
+        score: In [-1, 1]; None if it gave none.
+        accepted: The score reached ``adapt.words.judge_accepts``.
+        reply: What it wrote.
+        seconds: Wall-clock.
+        requests, tokens, cost: What its engine consumed; cost in USD.
+        error: Why there is no score ("" if there is one).
+    """
+
+    score: float | None
+    accepted: bool
+    reply: str
+    seconds: float
+    requests: int
+    tokens: int
+    cost: float
+    error: str
+
+
 class UpdateColumns(RowPart):
     """What a weight update did; also the content of update.json.
 
@@ -137,8 +159,9 @@ class Row(RowPart):
         attempt: From 1.
         outcome: ``graded`` by the benchmark, or kept from ending by the machinery (``infrastructure``).
         score: The benchmark's, in [0, 1]; None if it was not graded.
-        success: The score reached the run's threshold.
-        reward: r_t: +1 or −1; None if it was not graded.
+        success: The score reached the run's threshold; where a judge alone decides (``env.feedback=judge``), and it accepted the answer.
+        reward: r_t: +1 or −1, of the judge where it alone decides; None if it was not graded.
+        judge: What a judge said of it; None if none was asked.
         session_over: No further attempt is made at the task.
         steps: Replies acted on.
         ended_by: ``finished``, ``fail``, ``environment``, ``budget`` or ``infrastructure``.
@@ -149,6 +172,8 @@ class Row(RowPart):
             reply, a beam's token, a recorded reply scored again is one each.  What an engine of the words did is in ``words``.
         prefills: Those among them that read a prompt.
         seconds: Where the time went.
+        hidden_seconds: Of the update, those that passed while the task was reset and the next prompt read (``overlap``): they are not in
+            ``seconds``, which adds up to the clock's; ``update.seconds`` is all of it.
         memory: Peak memory of the run's process so far, in MB, by name.
         words: What was learned in words; None if nothing was to be learned.
         update: What was learned in weights; None if nothing was to be learned.
@@ -182,6 +207,8 @@ class Row(RowPart):
     prefills: int = 0
     seconds: Seconds = Seconds()
     memory: dict[str, float] = {}
+    hidden_seconds: float = 0.0
+    judge: JudgeColumns | None = None
     words: WordsColumns | None = None
     update: UpdateColumns | None = None
     adapter: bool = False

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentlab.disk.names import digest
-from agentlab.disk.row import SPLIT, Breakage, Row, Seconds, UpdateColumns, WordsColumns
+from agentlab.disk.row import SPLIT, Breakage, JudgeColumns, Row, Seconds, UpdateColumns, WordsColumns
 from envs import actions as act
 from envs.base import TaskSpec
+from policies.base import NO_PASSES, Passes
 from retrospect.reflect import Reflection
 from retrospect.trace import Trace
 
@@ -24,19 +25,29 @@ class Played:
         started: ``time.perf_counter()`` at its beginning.
         guidance: The words after it, for the next attempt.
         adapter: Whether its folder has an adapter.
+        passes: Of reading its first prompt beforehand.
+        hidden: Seconds of the update that passed while the next attempt was made ready.
     """
 
     trace: Trace
     started: float
     guidance: str
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SPLIT, 0.0))
+    judge: JudgeColumns | None = None
     words: WordsColumns | None = None
     update: UpdateColumns | None = None
     adapter: bool = False
+    passes: Passes = NO_PASSES
+    hidden: float = 0.0
 
 
-def graded(task: TaskSpec, played: Played, broken: Sequence[Breakage], *, success: bool, over: bool) -> Row:
-    """The row of an attempt that the benchmark has scored; ``broken`` are the tries before it."""
+def graded(
+    task: TaskSpec, played: Played, broken: Sequence[Breakage], *, success: bool, over: bool, rewarded: bool | None = None
+) -> Row:
+    """The row of an attempt that the benchmark has scored; ``broken`` are the tries before it.
+
+    ``rewarded``: r_t is +1; by default, where it succeeded.
+    """
     trace, seconds = played.trace, played.seconds
     seconds["rest"] = max(0.0, time.perf_counter() - played.started - sum(seconds.values()))
     return Row(
@@ -44,7 +55,7 @@ def graded(task: TaskSpec, played: Played, broken: Sequence[Breakage], *, succes
         outcome="graded",
         score=trace.score,
         success=success,
-        reward=1 if success else -1,
+        reward=1 if (success if rewarded is None else rewarded) else -1,
         session_over=over,
         steps=len(trace.steps),
         ended_by=trace.ended_by,
@@ -53,9 +64,13 @@ def graded(task: TaskSpec, played: Played, broken: Sequence[Breakage], *, succes
         redrawn=sum(s.redrawn for s in trace.steps),
         redrawn_unparsable=sum(s.redrawn_unparsable for s in trace.steps),
         tokens=sum(s.tokens for s in trace.steps),
-        forward_passes=sum(s.forward_passes for s in trace.steps) + _of_update(played.update, "forward_passes"),
-        prefills=sum(s.prefills for s in trace.steps) + _of_update(played.update, "prefills"),
+        forward_passes=sum(s.forward_passes for s in trace.steps)
+        + played.passes.forward
+        + _of_update(played.update, "forward_passes"),
+        prefills=sum(s.prefills for s in trace.steps) + played.passes.prefill + _of_update(played.update, "prefills"),
         seconds=Seconds(**{part: round(value, 4) for part, value in seconds.items()}),
+        hidden_seconds=round(played.hidden, 4),
+        judge=played.judge,
         words=played.words,
         update=played.update,
         adapter=played.adapter,

@@ -74,8 +74,9 @@ def run_title(config: Mapping[str, Any]) -> str:
     adapt = config.get("adapt")
     method = adapt.get("preset", "?") if isinstance(adapt, dict) else adapt
     words = adapt.get("words") if isinstance(adapt, dict) else None
-    if isinstance(words, dict) and (words.get("method", "none") != "none" or words.get("credit", "sparse") == "judge"):
-        method = f"{method} (words: {words.get('engine', '?')})"
+    if isinstance(words, dict):
+        does = ["words"] * (words.get("method", "none") != "none") + ["judge"] * ("judge_accepts" in words)
+        method = f"{method} ({' and '.join(does)}: {words.get('engine', '?')})" if does else method
     return f"{config.get('suite')} · {config.get('policy')} · {method} · seed {config.get('seed')}"
 
 

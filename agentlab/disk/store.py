@@ -28,7 +28,7 @@ from envs.errors import StoreError
 from envs.redaction import redacted, without_secrets
 
 # -- configurations ----------------------------------------------------------------------------------------------------------------
-CHANGES_NO_RESULT = ("workers", "out", "track", "keep_adapters")
+CHANGES_NO_RESULT = ("workers", "cluster", "out", "track", "keep_adapters", "overlap")
 """Keys that may differ when a run is continued."""
 GROWS = ("limit", "repeats")
 """Settings that only add sessions when they grow."""

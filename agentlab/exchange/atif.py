@@ -22,7 +22,7 @@ from envs import actions as act
 from envs.errors import StoreError
 
 SCHEMA_VERSION = "ATIF-v1.8"
-JSON_TYPES = {"float": "number", "str": "string", "bool": "boolean"}
+JSON_TYPES = {"float": "number", "int": "integer", "str": "string", "bool": "boolean"}
 
 
 def write(run: Run, folder: Path, guidance: bool) -> Exported:

@@ -36,6 +36,8 @@ def attempt_data(attempt: Attempt) -> Data:
         "outcome": row.outcome if row else "",
         "ended_by": row.ended_by if row else text(attempt.end.get("ended_by")),
         "reward": row.reward if row else None,
+        "success": row.success if row else None,
+        "judge": {k: plain(v) for k, v in row.judge.model_dump().items()} if row and row.judge else {},
         "score": row.score if row else None,
         "seconds": row.seconds.parts() if row else {},
         "update": {text(k): plain(v) for k, v in (attempt.update or {}).items()} | _adapter(attempt),

@@ -143,7 +143,7 @@ class _Reader:
         if at is not None and _is_number(amount) and amount:
             forward: act.Direction = "right" if sideways else "up"
             back: act.Direction = "left" if sideways else "down"
-            self.found.append(act.Scroll(*at, forward if amount > 0 else back))
+            self.found.append(act.Scroll(*at, forward if amount > 0 else back, clicks=act.wheel(amount)))
             self._moved = False
 
 

@@ -103,7 +103,8 @@ def as_pyautogui(action: act.Action) -> str:
             return f"pyautogui.mouseDown({x:.0f}, {y:.0f})\ntime.sleep(1)\npyautogui.mouseUp()"
         case act.Scroll(x, y, direction):
             name = "hscroll" if direction in ("left", "right") else "scroll"
-            return f"pyautogui.{name}({SCROLL_CLICKS if direction in ('up', 'right') else -SCROLL_CLICKS}, x={x:.0f}, y={y:.0f})"
+            clicks = action.clicks or SCROLL_CLICKS
+            return f"pyautogui.{name}({clicks if direction in ('up', 'right') else -clicks}, x={x:.0f}, y={y:.0f})"
         case act.Type(text, submit):
             return f"pyautogui.write({text!r})" + ("\npyautogui.press('enter')" if submit else "")
         case act.Hotkey(keys):

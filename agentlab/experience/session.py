@@ -155,7 +155,7 @@ class SessionExperience:
         started = time.perf_counter()
         whole = bool(made) and made[-1].graded  # a session that the machinery ended says nothing of how its task can be solved
         traces = [load_trace(self.folder / f"attempt_{row.attempt:02d}") for row in made] if whole else []
-        solved = whole and made[-1].success
+        solved = whole and made[-1].reward == 1  # what is learned follows a judge, where one decides
         content: dict[str, Any] = {"of": of, "text": "", "lessons": [], "example": None, "error": "", "cost": {}}
         engine = self.engine() if traces and self.config.lessons else None
         if traces:

@@ -12,12 +12,12 @@ from agentlab.disk.runs import Attempt, Run, read_observation
 from agentlab.replay.masks import differing_share
 from agentlab.replay.targets import Selection, configuration, safe_options, with_suite
 from agentlab.run.runner import plan, refuse
-from agentlab.run.worker import EnvSlot
 from envs import actions as act
 from envs.base import Observation, Screenshot, TaskEnv, TaskSpec, modalities, picture
 from envs.errors import InfrastructureError, InvalidActionError, StoreError, UsageError
 from envs.gui import GUIEnv, Rectangle
 from envs.plugins import only_named
+from envs.slot import EnvSlot
 from envs.suites import choices, lacking, machinery
 from retrospect.sanitize import shorten
 

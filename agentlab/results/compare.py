@@ -75,7 +75,10 @@ class Comparison:
         """
         bands = {label: success_bands(found, self.attempts) for label, found in zip(self.labels, self.found, strict=True)}
         draw = functools.partial(figures.success_curve, bands, title="Solved within k attempts")
-        write_pages(folder, "compare", self.title, [s for s in self.sections() if s.rows], {"success.png": draw})
+        over = dict(zip(self.labels, self.found, strict=True))
+        seconds = functools.partial(figures.success_over_seconds, over, title="Solved within s seconds")
+        drawn = {"success.png": draw, "seconds.png": seconds}
+        write_pages(folder, "compare", self.title, [s for s in self.sections() if s.rows], drawn)
 
     @property
     def title(self) -> str:
@@ -166,7 +169,7 @@ def _success(c: Comparison) -> Section:
         uplift = correction_uplift(found)
         rows.append((label, *shares, "–" if uplift is None else f"{uplift:.1%}", str(sum(s.infrastructure for s in found))))
     header = ("run", *(f"success@{k}" for k in range(1, c.attempts + 1)), "uplift", "ended by machinery")
-    return Section("Runs", header, rows, " ".join(c.notes), ("success.png",))
+    return Section("Runs", header, rows, " ".join(c.notes), ("success.png", "seconds.png"))
 
 
 def _repeats(c: Comparison) -> Section:

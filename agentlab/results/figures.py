@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from agentlab.disk.row import SPLIT
 from agentlab.disk.runs import Attempt, attempt_folders, find_session, read_attempt, read_observation
 from agentlab.results.drawing import INK, draw_actions, fit, font, wrap
-from agentlab.results.metrics import Interval
+from agentlab.results.metrics import Interval, SessionSummary
 from envs import actions as act
 from envs.errors import InvalidActionError, StoreError
 
@@ -38,6 +38,23 @@ def success_curve(curves: Mapping[str, Sequence[Band]], path: Path, *, title: st
     axes.set_ylabel("success@k  (%)")
     axes.set_ylim(0, 100)
     axes.set_xticks(range(1, max(len(b) for b in curves.values()) + 1))
+    if len(curves) > 1:
+        axes.legend(frameon=False)
+    figure.savefig(path)
+
+
+def success_over_seconds(curves: Mapping[str, Sequence[SessionSummary]], path: Path, *, title: str = "") -> None:
+    """Share of the sessions solved within s seconds of their own, over s: a step up where one was solved (ROSA Figure 6)."""
+    figure, axes = _figure(title)
+    end = max((s.seconds for found in curves.values() for s in found), default=1.0) or 1.0
+    for number, (label, found) in enumerate(curves.items()):
+        solved = sorted(s.solved_seconds for s in found if s.solved_seconds is not None)
+        shares = [100 * n / max(1, len(found)) for n in range(len(solved) + 1)]
+        axes.step([0.0, *solved, end], [*shares, shares[-1]], where="post", color=COLOURS[number % len(COLOURS)], label=label)
+    axes.set_xlabel("seconds of a session, learning included")
+    axes.set_ylabel("solved  (%)")
+    axes.set_ylim(0, 100)
+    axes.set_xlim(0, end)
     if len(curves) > 1:
         axes.legend(frameon=False)
     figure.savefig(path)
@@ -231,6 +248,8 @@ def _text_cell(draw: ImageDraw.ImageDraw, text: str, x: int, y: int, strip: Stri
 def _end_cell(draw: ImageDraw.ImageDraw, attempt: Attempt, x: int, y: int, strip: Strip) -> None:
     reward, score = attempt.result.reward if attempt.result else None, attempt.end.get("score")
     word, colour = {1: ("solved", GOOD), -1: ("failed", BAD)}.get(reward, ("no reward", BROKEN))  # type: ignore[arg-type]
+    if reward == 1 and attempt.result is not None and not attempt.result.success:
+        word, colour = "accepted, and wrong", BROKEN
     middle = y + 26 + strip.height // 2
     label = {1: "+1", -1: "−1"}.get(reward, "–")  # type: ignore[arg-type]
     draw.rounded_rectangle((x, middle - 56, x + 76, middle - 10), radius=8, fill=colour)

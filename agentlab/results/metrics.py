@@ -28,6 +28,7 @@ class SessionSummary:
         feasible: The task can be done; of the others the right answer is to say that they cannot.
         first_score: The benchmark's score of attempt 1, which may be partial; 0 where it was never graded.
         first_graded: Attempt 1 was graded.
+        seconds: Of all its attempts; ``solved_seconds``: up to the end of the one that solved it, or None.
         instance: The task instance, which sessions that repeat it share; ``repeat``: which of them it is, from 1.
     """
 
@@ -43,6 +44,8 @@ class SessionSummary:
     first_graded: bool = True
     instance: str = ""
     repeat: int = 1
+    seconds: float = 0.0
+    solved_seconds: float | None = None
 
     def solved_within(self, k: int) -> bool:
         return self.solved_at is not None and self.solved_at <= k
@@ -59,6 +62,7 @@ class Summary:
     solved: int
     failed_first: int
     correction_uplift: float | None
+    points_gained: float | None
     average_attempts: float | None
     attempts_per_solved: float | None
     seconds_per_attempt: dict[str, float]
@@ -77,6 +81,7 @@ class Summary:
     feasible_success_at: list[float]
     feasible_first_score: float | None
     repeats: Repeats | None
+    hidden_seconds: float | None = None
     memory: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -94,6 +99,7 @@ def sessions(rows: Iterable[Row]) -> list[SessionSummary]:
         graded = [r for r in ordered if r.graded]
         solved = next((r.attempt for r in graded if r.success), None)
         first = by_attempt.get(1)
+        until = [r.seconds.total for r in ordered if solved is not None and r.attempt <= solved]
         found.append(
             SessionSummary(
                 task=task,
@@ -108,6 +114,8 @@ def sessions(rows: Iterable[Row]) -> list[SessionSummary]:
                 first_graded=first is not None and first.graded,
                 instance=f"{ordered[0].name}_{ordered[0].seed}",
                 repeat=ordered[0].repeat,
+                seconds=sum(r.seconds.total for r in ordered),
+                solved_seconds=sum(until) if until else None,
             )
         )
     return found
@@ -128,6 +136,16 @@ def correction_uplift(found: Sequence[SessionSummary]) -> float | None:
     """Solved later / failed at attempt 1 (ROSA2 Table 2); None if nothing failed at attempt 1."""
     failed = [s for s in found if s.failed_first]
     return sum(s.solved_at is not None for s in failed) / len(failed) if failed else None
+
+
+def points_gained(found: Sequence[SessionSummary], attempts: int) -> float | None:
+    """success@attempts − success@1: the other way to say what the later attempts are worth; None without sessions."""
+    return success_at(found, attempts) - success_at(found, 1) if found else None
+
+
+def solved_by_seconds(found: Sequence[SessionSummary], at: Sequence[float]) -> list[float]:
+    """Share of the sessions that were solved within each number of seconds of their own (attempts, learning and all)."""
+    return [sum(s.solved_seconds is not None and s.solved_seconds <= t for s in found) / len(found) for t in at] if found else []
 
 
 def exact_repeats(rows: Iterable[Row]) -> float | None:
@@ -158,7 +176,8 @@ def summarize(rows: Sequence[Row], *, attempts: int, planned: int | None = None)
     steps = sum(r.steps for r in graded)
     solved = [s for s in done if s.solved_at is not None]
     counted = [s for s in done if not s.infrastructure]
-    updates = [r.update for r in graded if r.update is not None]
+    learned = [r for r in graded if r.update is not None]
+    updates = [r.update for r in learned if r.update is not None]
     feasible = [s for s in done if s.feasible]
     return Summary(
         sessions=max(planned or 0, len(done)),
@@ -168,6 +187,7 @@ def summarize(rows: Sequence[Row], *, attempts: int, planned: int | None = None)
         solved=len(solved),
         failed_first=sum(s.failed_first for s in done),
         correction_uplift=correction_uplift(done),
+        points_gained=points_gained(done, attempts),
         average_attempts=statistics.fmean(s.attempts for s in counted) if counted else None,
         attempts_per_solved=sum(s.attempts for s in counted) / len(solved) if solved else None,
         seconds_per_attempt={part: _mean_seconds(graded, part) for part in SPLIT},
@@ -186,6 +206,7 @@ def summarize(rows: Sequence[Row], *, attempts: int, planned: int | None = None)
         feasible_success_at=[success_at(feasible, k) for k in range(1, attempts + 1)],
         feasible_first_score=_mean_score(feasible),
         repeats=repeated(done, attempts),
+        hidden_seconds=statistics.fmean(r.hidden_seconds for r in learned) if learned else None,
         memory=peak_memory(rows),
     )
 

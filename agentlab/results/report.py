@@ -18,11 +18,13 @@ from agentlab.disk.names import folder_name
 from agentlab.disk.row import SPLIT, Row
 from agentlab.disk.runs import Run
 from agentlab.results import figures, stream
+from agentlab.results.judged import judge_section
 from agentlab.results.metrics import (
     SessionSummary,
     Summary,
     correction_uplift,
     ended_sessions,
+    solved_by_seconds,
     success_at,
     success_bands,
     summarize,
@@ -57,12 +59,14 @@ def make_report(run: Run, strips: int = 0) -> Report:
     sections = [
         Section("Summary", ("metric", "value"), summary_lines(summarize(rows, attempts=run.attempts))),
         _success(found, run.attempts),
+        _over_seconds(found),
         _repeats(found, run.attempts),
         _time(rows, run.attempts),
         groups("Domains", "domain", found, run.attempts, lambda s: s.domain or "–"),
         groups("Tasks", "task", found, run.attempts, lambda s: s.name),
         _updates(rows),
         _words(rows),
+        judge_section(rows, _threshold(run)),
         _experience(run, found),
         _failures(rows),
         shown,
@@ -74,6 +78,7 @@ def make_report(run: Run, strips: int = 0) -> Report:
         seconds = seconds_by_attempt(rows, run.attempts)
         drawn = {
             "success.png": partial(figures.success_curve, {run.title: bands}, title="Solved within k attempts"),
+            "seconds.png": partial(figures.success_over_seconds, {run.title: found}, title="Solved within s seconds"),
             "newly_solved.png": partial(figures.newly_solved_bars, newly, title="Sessions solved at each attempt"),
             "time.png": partial(figures.time_split_bar, seconds, title="Where time goes"),
         }
@@ -114,6 +119,8 @@ def summary_lines(summary: Summary) -> list[Line]:
         lines += summary.repeats.lines()
     lines.append(("newly solved per attempt", " ".join(str(n) for n in summary.newly_solved)))
     lines.append(("correction uplift", _share(summary.correction_uplift) + f" of {summary.failed_first} failed at attempt 1"))
+    if summary.points_gained is not None and len(summary.success_at) > 1:
+        lines.append(("gained over attempt 1", f"{100 * summary.points_gained:+.1f} points"))
     lines.append(("average attempts", _number(summary.average_attempts)))
     lines.append(("attempts per solved task", _number(summary.attempts_per_solved)))
     lines.append(("exact repeats among retries", _share(summary.exact_repeats)))
@@ -121,6 +128,8 @@ def summary_lines(summary: Summary) -> list[Line]:
     if summary.updates:
         lines.append(("weight updates accepted", f"{summary.updates_accepted} of {summary.updates}"))
     lines += [(f"seconds per attempt, {part}", f"{summary.seconds_per_attempt[part]:.3f}") for part in SPLIT]
+    if summary.hidden_seconds:
+        lines.append(("seconds per update, hidden", f"{summary.hidden_seconds:.3f} (beside reset and prompt; not in the above)"))
     lines.append(("seconds per session", _number(summary.seconds_per_session)))
     lines += [(f"peak memory, {name.replace('_', ' ')}", f"{mb:,.0f} MB") for name, mb in sorted(summary.memory.items())]
     lines.append(
@@ -138,6 +147,16 @@ def _success(found: Sequence[SessionSummary], attempts: int) -> Section:
     note = "Shares are over all sessions that have ended; intervals are 95 % bootstrap intervals that resample task names."
     header = ("k", "success@k", "95 % interval", "newly solved")
     return Section("Success", header, rows if found else [], note, ("success.png", "newly_solved.png"))
+
+
+def _over_seconds(found: Sequence[SessionSummary]) -> Section:
+    """Accuracy over time (ROSA Figure 6)."""
+    longest = max((s.seconds for s in found), default=0.0)
+    at = [longest / 2**n for n in reversed(range(6))]
+    shares = solved_by_seconds(found, at)
+    lines = [(f"{t:.2f}", f"{share:.1%}") for t, share in zip(at, shares, strict=False)] if longest else []
+    note = "Seconds of a session, learning included; the last row is the longest session."
+    return Section("Success over seconds", ("seconds", "solved within"), lines, note, ("seconds.png",))
 
 
 def _repeats(found: Sequence[SessionSummary], attempts: int) -> Section:
@@ -212,6 +231,12 @@ def _words(rows: Iterable[Row]) -> Section:
     errors = Counter(w.error for w in words if w.error)
     note = f"{len(words)} reflections." + "".join(f" Failed, {n} times: {error}" for error, n in errors.most_common(5))
     return Section("Words", ("number", "mean", "total"), lines, note)
+
+
+def _threshold(run: Run) -> float:
+    """Score from which the grader finds an attempt right."""
+    value = run.config.get("success_threshold")
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 1.0
 
 
 def _experience(run: Run, found: Sequence[SessionSummary]) -> Section:

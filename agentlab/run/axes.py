@@ -45,7 +45,7 @@ def refuse_another_schedule(name: str, preset: Preset, adapt: Mapping[str, Any])
 
 
 def refuse_settings_of_axes_that_are_off(
-    name: str, said: Mapping[str, Any], adapt: Mapping[str, Any], is_default: Callable[[str, Any], bool]
+    name: str, said: Mapping[str, Any], adapt: Mapping[str, Any], is_default: Callable[[str, Any], bool], *, judged: bool = False
 ) -> None:
     """Raises UsageError if the user sets something that would do nothing.
 
@@ -54,12 +54,13 @@ def refuse_settings_of_axes_that_are_off(
         said: What the user says, as nested settings.
         adapt: The resolved section.
         is_default: Whether a value is the default of a setting given by its dotted name: saying so is allowed.
+        judged: A judge, the words' engine, says when a session ends, whatever is learned.
     """
     on = {axis: adapt[axis].get("method") != OFF for axis in AXES}
     for key, value in _said(said):
         if is_default(key, value):
             continue
-        needs = _needs(key, graded=on["weights"] and adapt["words"].get("credit", "sparse") != "sparse")
+        needs = _needs(key, graded=judged or (on["weights"] and adapt["words"].get("credit", "sparse") != "sparse"))
         lacking = [axis for axis in needs if not on[axis]]
         if lacking:
             raise UsageError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
 import os
 import re
@@ -25,13 +26,13 @@ from agentlab.run.values import DEEPEST, check_plain, read_settings_text
 from envs.errors import UsageError
 from envs.option_types import wrong_type
 from envs.redaction import redacted
-from envs.suites import benchmark_names, default_attempts, default_limit, default_options, default_workers
+from envs.suites import benchmark_names, default_attempts, default_limit, default_options, default_workers, judged
 from policies.adaptation import config_classes, config_of, method_named
 from policies.base import SamplingConfig
 from policies.methods import MethodConfig, NoneConfig, WeightsConfig
 from policies.registry import writes_text
 from policies.sampling import PRESETS as SAMPLING
-from retrospect.config import WordsConfig
+from retrospect.config import NO_JUDGE, WordsConfig
 
 Settings = dict[str, Any]
 """Nested plain settings, as they come from a file."""
@@ -127,7 +128,13 @@ class RunConfig(ConfigSection):
         default=None,
         ge=1,
         le=1024,
-        description="Sessions in flight at a time; null: min(4, 2 x CPUs), of emulators one per address, or one. Changes no result.",
+        description="Sessions in flight at a time; null: min(4, 2 x CPUs), of emulators one per address, or one; on a cluster as many "
+        "as its nodes have room for. Changes no result.",
+    )
+    cluster: str | None = Field(
+        default=None,
+        description="Make environments on the nodes of a Ray cluster: `ray`, the one that this machine is a node of, or "
+        "`ray://HOST:10001`. Changes no result.",
     )
     out: Path | None = Field(
         default=None, description="Run directory; null: `runs/<suite>-<policy>-<adapt>-s<seed>`. Changes no result."
@@ -140,6 +147,11 @@ class RunConfig(ConfigSection):
         default="last",
         description="Adapters left on disk. last: the newest of each session. all: one per update. none: the newest while a session "
         "goes on (resuming needs it), nothing once it is over. Changes no result.",
+    )
+    overlap: bool = Field(
+        default=True,
+        description="Solve for the weights while the task is reset and the next prompt's beginning is read (ROSA App. E.3). Changes no "
+        "result.",
     )
     track: Literal["wandb", "mlflow", "tensorboard"] | None = Field(
         default=None, description="Experiment tracker that is also told how the run goes. Changes no result."
@@ -159,6 +171,16 @@ class RunConfig(ConfigSection):
         return Path("runs") / f"{suite}-{policy}-{adapt}-s{self.seed}"
 
     @property
+    def judged(self) -> bool:
+        """A judge alone says when a session ends and what is learned from it; the grader only keeps score."""
+        return judged(self.suite, self.env)
+
+    @property
+    def asks_judge(self) -> bool:
+        """A judge is asked, be it that it decides alone or that the weights learn from its score."""
+        return self.judged or self.adapt.words.credit == "judge"
+
+    @property
     def parallel(self) -> int:
         """Workers actually started."""
         return self.workers or default_workers(self.suite, self.env) or min(4, 2 * (os.cpu_count() or 1))
@@ -168,6 +190,9 @@ class RunConfig(ConfigSection):
         settings: Settings = redacted(self.model_dump(mode="json"))
         if self.experience.dir is None:  # nothing of it matters then
             del settings["experience"]
+        if not self.asks_judge:  # likewise
+            words = settings["adapt"]["words"]
+            settings["adapt"]["words"] = {name: value for name, value in words.items() if not name.startswith("judge_")}
         return settings
 
 
@@ -200,8 +225,11 @@ def resolve(flags: Settings, *, file: Path | None = None, sets: Sequence[str] = 
     settings = merge(without_replaced(preset, said), of_suite, *layers)
     adapt = settings["adapt"]
     adapt["preset"] = honest_name(str(name), preset, adapt)
-    settings["adapt"] = adapt = _with_writer(adapt, str(settings.get("policy", RunConfig.model_fields["policy"].default)))
-    refuse_settings_of_axes_that_are_off(adapt["preset"], said, adapt, is_default)
+    by_judge = judged(suite, _options(settings))
+    settings["adapt"] = adapt = _with_writer(
+        adapt, str(settings.get("policy", RunConfig.model_fields["policy"].default)), by_judge=by_judge
+    )
+    refuse_settings_of_axes_that_are_off(adapt["preset"], said, adapt, is_default, judged=by_judge)
     refuse_another_schedule(adapt["preset"], preset, adapt)
     _refuse_experience_without_directory(said)
     try:
@@ -209,13 +237,23 @@ def resolve(flags: Settings, *, file: Path | None = None, sets: Sequence[str] = 
     except ValidationError as error:
         raise UsageError(_explain(error), "`agentlab settings` lists them all.") from error
     check_keys(said, types=True)
+    if config.judged and config.adapt.words.engine == "rules":
+        raise UsageError(f"With env.feedback=judge {NO_JUDGE}.", "For example --set adapt.words.engine=openai:<model>.")
     return config
 
 
-def _with_writer(adapt: Settings, policy: str) -> Settings:
-    """Where words are learned and no engine was named to write them, a policy that can write does so itself."""
-    words = adapt.get("words")
-    if isinstance(words, Mapping) and words.get("method", "none") != "none" and "engine" not in words and writes_text(policy):
+def _options(settings: Settings) -> Mapping[str, Any]:
+    """The environment's options, as far as they are options."""
+    options = settings.get("env")
+    return options if isinstance(options, Mapping) else {}
+
+
+def _with_writer(adapt: Settings, policy: str, *, by_judge: bool) -> Settings:
+    """Where words are learned or a judge is asked, and no engine was named, a policy that can write does so itself."""
+    words = adapt.get("words", {})
+    if not isinstance(words, Mapping) or "engine" in words:
+        return adapt
+    if (by_judge or words.get("credit") == "judge" or words.get("method", "none") != "none") and writes_text(policy):
         return {**adapt, "words": {**words, "engine": "self"}}  # copies: the preset's own settings are shared
     return adapt
 
@@ -368,8 +406,9 @@ def merge(*layers: Mapping[str, Any]) -> Settings:
     return merged
 
 
-def _fields(model: Any) -> dict[str, Any]:
-    """Field names and types of a pydantic model or a dataclass."""
+@functools.cache
+def _fields(model: Any) -> Mapping[str, Any]:
+    """Field names and types of a pydantic model or a dataclass; finding out the types takes most of a resolution's time."""
     if dataclasses.is_dataclass(model):
         hints = typing.get_type_hints(model)
         return {f.name: hints[f.name] for f in dataclasses.fields(model)}

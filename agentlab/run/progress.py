@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TypeVar
 
@@ -44,10 +44,15 @@ def followed(console: Console, what: str, items: Iterable[T], total: int) -> Ite
 
 
 class RunProgress:
-    """Shows how a run goes; :meth:`row` may be called from any thread."""
+    """Shows how a run goes; :meth:`row` may be called from any thread.
+
+    Attributes:
+        about: What to say beside the results, e.g. which nodes live.
+    """
 
     def __init__(self, console: Console, total: int, attempts: int) -> None:
         self._console, self._total, self._attempts = console, total, attempts
+        self.about: Callable[[], str] = lambda: ""
         self._rows: list[Row] = []
         self._resumed = 0
         self._guard = threading.Lock()
@@ -109,7 +114,7 @@ class RunProgress:
         broken = sum(len(r.infrastructure) for r in self._rows)
         if broken:
             parts.append(f"[yellow]machinery failures {broken}[/yellow]")
-        return "  ".join(parts)
+        return "  ".join(filter(None, [*parts, self.about()]))
 
     def _eta(self, done: int, now: float) -> str:
         made = done - self._resumed

@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentlab.disk.files import write_atomic
 from agentlab.disk.row import Row
@@ -26,16 +26,21 @@ from agentlab.run.memory import MemoryWatch
 from agentlab.run.needs import policy_lacks
 from agentlab.run.rounds import Rounds
 from agentlab.run.session import Interrupted, Session, derive_seed
-from agentlab.run.worker import EnvSlot
+from agentlab.run.worker import open_cluster, slots
 from envs.base import TaskSpec
 from envs.errors import SetupError, UsageError
-from envs.suites import check_options, get_suite, lacking, locate, machinery, remarks, shows
+from envs.slot import Slot
+from envs.suites import check_options, get_suite, lacking, locate, remarks, shows
 from policies.base import Policy
 from policies.registry import check_policy, load_policy, needs, writes_text
 from retrospect.config import WordsConfig
 from retrospect.engines import WordsEngine, make_engine
+from retrospect.judge import Judge
 from retrospect.methods import method_named
 from retrospect.reflect import Retrospector, preload
+
+if TYPE_CHECKING:
+    from agentlab.cluster.cluster import Cluster
 
 
 def plan(config: RunConfig) -> list[TaskSpec]:
@@ -102,10 +107,15 @@ class Runner:
         self.retry_infrastructure = retry_infrastructure
         self.say = say
         self.stop = threading.Event()
+        self.cluster: Cluster | None = None
 
     @property
     def folder(self) -> Path:
         return self.config.folder
+
+    def about(self) -> str:
+        """What the line of progress says beside the results: the nodes of the run's cluster."""
+        return self.cluster.summary() if self.cluster is not None else ""
 
     def run(self, on_start: Callable[[list[Row]], None] = lambda rows: None) -> list[Row]:
         """Make all missing attempts and return all rows of the run, in the order of the plan.
@@ -122,13 +132,25 @@ class Runner:
             todo = self._todo(store)
             on_start(store.rows())
             if todo or self.config.experience.dir is not None:  # a round may have ended without having been added
-                with load_policy_of(self.config) as policy, self._course(policy) as course:
+                with self._connected(), load_policy_of(self.config) as policy, self._course(policy) as course:
                     write_atomic(self.folder / "policy.json", json.dumps(policy.describe(), indent=2) + "\n")
                     self._run(todo, policy, store, course)
             store.sort([task.id for task in self.tasks])
             return store.rows()
         finally:
             store.close()
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        """Connected to the run's cluster, if it has one; what is missing there is said before a model is loaded."""
+        if self.config.cluster is None:
+            yield
+            return
+        self.cluster = open_cluster(self.config, self.config.env, self.say)
+        try:
+            yield
+        finally:
+            self.cluster.close()
 
     def _todo(self, store: RunStore) -> list[TaskSpec]:
         todo = []
@@ -156,18 +178,18 @@ class Runner:
         # Of a round that has not been added, what its ended sessions leave may not be written yet.
         parts = [[task for task in r.tasks if task.id in unfinished or (course and course.adds(r))] for r in rounds]
         turns = Rounds(parts, (lambda n: course.end(rounds[n], store)) if course else (lambda n: None), self.stop)
-        workers = min(self.config.parallel, max(map(len, parts), default=0))
-        if not workers:
+        most = max(map(len, parts), default=0)
+        if not most:
             return
         options = env_options(self.config, policy)
         with (
-            machinery(self.config.suite, options, run=self.folder.name, workers=workers) as options,
+            slots(self.config, options, most, cluster=self.cluster, stop=self.stop) as places,
             MemoryWatch(policy) as memory,
             stop_on_signals(self.stop),
-            ThreadPoolExecutor(workers, "worker") as pool,
+            ThreadPoolExecutor(len(places), "worker") as pool,
         ):
             work = functools.partial(self._work, turns, policy, store, memory, course=course, rounds=rounds)
-            futures = [pool.submit(work, EnvSlot(options)) for _ in range(workers)]
+            futures = [pool.submit(work, place) for place in places]
             self._wait(futures)
         for future in futures:
             future.result()
@@ -188,7 +210,7 @@ class Runner:
         policy: Policy,
         store: RunStore,
         memory: MemoryWatch,
-        envs: EnvSlot,
+        envs: Slot,
         *,
         course: Course | None,
         rounds: Sequence[Round],
@@ -211,8 +233,10 @@ class Runner:
                     stop=self.stop,
                     memory=memory.peak,
                     experience=experience,
+                    judge=open_judge(self.config, policy),
                 )
                 session.run(self.on_row)
+                envs.idle()
                 if experience is not None and course is not None and course.adds(rounds[turn.round]):
                     experience.leave(store.session(task.id).rows())
                 turns.done()
@@ -239,6 +263,16 @@ def open_words(config: RunConfig, policy: Policy) -> Retrospector | None:
     return Retrospector(words, _own_writer(words, policy))
 
 
+def open_judge(config: RunConfig, policy: Policy) -> Judge | None:
+    """The judge of whole replies; None if none is asked for.
+
+    Raises:
+        SetupError, UsageError: the engine is unavailable.
+    """
+    words = config.adapt.words
+    return Judge(words, _own_writer(words, policy)) if config.asks_judge else None
+
+
 def _own_writer(words: WordsConfig, policy: Policy) -> Callable[[str], str] | None:
     """The policy's own backbone as a writer of words, where it is the engine."""
     writes = words.engine == "self" and type(policy).complete is not Policy.complete
@@ -259,18 +293,37 @@ def lesson_engine(config: RunConfig, policy: Policy) -> WordsEngine | None:
 
 
 def prepare(config: RunConfig, say: Callable[[str], None]) -> None:
-    """Get ready what the suite needs on this machine, before anything is started.
+    """Get ready what the suite needs on this machine, before anything is started; what nodes need, they are asked when a run begins.
 
     Raises:
         UsageError: a part of somebody else's is not what it is named as.
         SetupError: it is unavailable; the hint says how to mend it.
     """
     check_parts(config)
-    locate(config.suite)[0].prepare(config.env, say)
-    refuse([*lacking(config.suite, config.env), *policy_lacks(config)])
-    for line in remarks(config.suite, config.env, plan(config)):
-        say(line)
+    if config.cluster is not None:
+        check_cluster(config)
+        refuse([*policy_lacks(config)])
+    else:
+        locate(config.suite)[0].prepare(config.env, say)
+        refuse([*lacking(config.suite, config.env), *policy_lacks(config)])
+        for line in remarks(config.suite, config.env, plan(config)):
+            say(line)
     preload(config.adapt.words)
+
+
+def check_cluster(config: RunConfig) -> None:
+    """Refuse a cluster that is none, or that these environments cannot be made on; nothing is connected to.
+
+    Raises:
+        UsageError, SetupError: see above; Ray may be missing.
+    """
+    if config.cluster is None:
+        return
+    from agentlab.cluster.cluster import refuse_unspreadable
+    from agentlab.cluster.connection import check_address
+
+    check_address(config.cluster)
+    refuse_unspreadable(config.suite, config.env)
 
 
 def refuse(missing: Sequence[SetupError]) -> None:

@@ -15,6 +15,7 @@ never a reward, never adapted on, never written down as a failure of the agent.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
 import time
@@ -25,17 +26,20 @@ from typing import Any
 from agentlab.disk import rows
 from agentlab.disk.files import check_files, disk_errors, read_json, read_text
 from agentlab.disk.record import AttemptWriter, load_trace
-from agentlab.disk.row import Breakage, Row, UpdateColumns
+from agentlab.disk.row import Breakage, JudgeColumns, Row, UpdateColumns
 from agentlab.disk.rows import Played
 from agentlab.disk.store import SessionStore
 from agentlab.experience.session import SessionExperience
+from agentlab.run.ahead import Ready, beside
 from agentlab.run.config import RunConfig
-from agentlab.run.worker import EnvSlot
-from envs.base import Observation, TaskEnv, TaskSpec
+from agentlab.run.judging import Bench, decided
+from envs.base import Environment, Observation, TaskSpec
 from envs.errors import AdaptationError, InfrastructureError, StoreError
-from policies.base import Decision, PastAttempt, Policy, PolicySession
+from envs.slot import Slot
+from policies.base import NO_PASSES, Decision, PastAttempt, Policy, PolicySession
 from policies.methods import MethodConfig
 from policies.tried import blamed
+from retrospect.judge import Judge
 from retrospect.reflect import Retrospector
 from retrospect.trace import Step, Trace
 
@@ -57,14 +61,17 @@ class Session:
         config: RunConfig,
         policy: Policy,
         words: Retrospector | None,
-        envs: EnvSlot,
+        envs: Slot,
         store: SessionStore,
         stop: Event,
         memory: Callable[[], dict[str, float]],
         experience: SessionExperience | None = None,
+        judge: Judge | None = None,
     ) -> None:
         self.task, self.config, self.policy, self.words = task, config, policy, words
         self.envs, self.store, self.stop, self.memory, self.experience = envs, store, stop, memory, experience
+        self.bench = Bench.of(config, judge)
+        self._ready: Ready | InfrastructureError | None = None  # of the coming attempt, made beside the last update
         self.seed = derive_seed(config.seed, task.id)
 
     def run(self, on_row: Callable[[Row], None]) -> None:
@@ -101,12 +108,14 @@ class Session:
         while True:
             try:
                 played = self._episode(theta, t, x, h, writer)  # ŷ_t
-                success = played.trace.score >= self.config.success_threshold  # r_t = +1 or −1, once, at the end
-                if not success and t < self.config.attempts:  # r_t = +1 or t = T_max: stop
-                    self._learn(theta, played, writer)
+                solved = played.trace.score >= self.config.success_threshold
+                rewarded = decided(played.judge, solved, alone=self.config.judged)  # r_t = +1 or −1, once, at the end
+                if not rewarded and t < self.config.attempts:  # r_t = +1 or t = T_max: stop
+                    self._learn(theta, played, writer, self._history_after(h, played.trace))
                 break
             except InfrastructureError as error:  # in learning too: what computes an update may be a server
                 theta.discard()
+                self._ready = None
                 if self.stop.wait(0.2):  # Ctrl-C reaches the browser too: that is not a failure of the machinery
                     raise Interrupted from error
                 broken.append(Breakage(component=error.component, message=error.message))
@@ -115,18 +124,23 @@ class Session:
                 if len(broken) > self.config.infra_retries:
                     row = rows.broken(self.task, t, x, broken, time.perf_counter() - started)
                     return self._commit(t, row), None
-        over = success or t == self.config.attempts
-        return self._commit(t, rows.graded(self.task, played, broken, success=success, over=over)), played
+        over = rewarded or t == self.config.attempts
+        row = rows.graded(
+            self.task, played, broken, success=solved and (rewarded or not self.config.judged), rewarded=rewarded, over=over
+        )
+        return self._commit(t, row), played
 
     def _episode(self, theta: PolicySession, t: int, x: str, h: History, writer: AttemptWriter) -> Played:
         """One episode from a freshly reset task."""
         started = time.perf_counter()
         steps: list[Step] = []
+        judgement: JudgeColumns | None = None
         acting = False
         try:
             env = self.envs.get(self.task)
-            observation, instruction, shown = self._begin(env, theta, t, x, h, writer)
-            reset_seconds = time.perf_counter() - started
+            ready, instruction, shown = self._begin(env, theta, t, x, h, writer)
+            observation = ready.observation
+            starting = time.perf_counter() - started
             seen = writer.observation(observation)
             over = False
             while not over:
@@ -138,6 +152,9 @@ class Session:
                 before = observation
                 observation, _, terminated, truncated, info = env.step(decision.actions)
                 over = terminated or truncated
+                if over and self.bench is not None:
+                    acting = True
+                    judgement = self._judged(self.bench, theta, env, instruction, decision, info, t)
                 steps.append(step_of(len(steps) + 1, before, decision, info, env.seconds))
                 writer.step(steps[-1], seen, decision)
                 seen = writer.observation(observation)
@@ -147,17 +164,41 @@ class Session:
             raise
         writer.end(seen, info["score"], info["ended_by"])
         trace = Trace(instruction, steps, observation, info["score"], info["ended_by"], guidance=shown, attempt=t)
-        played = Played(trace, started, guidance=x)
-        played.seconds["acting"] = sum(s.seconds["acting"] for s in steps)
-        played.seconds["environment"] = reset_seconds + sum(s.seconds["environment"] for s in steps)
+        played = Played(trace, started, guidance=x, judge=judgement)
+        if judgement is not None:
+            writer.json("judge.json", judgement.model_dump(mode="json"))
+            played.seconds["words"] = judgement.seconds
+        played.passes = ready.passes
+        played.seconds["acting"] = ready.reading_seconds + sum(s.seconds["acting"] for s in steps)
+        early = ready.reset_seconds if ready.early else -ready.reading_seconds
+        played.seconds["environment"] = starting + early + sum(s.seconds["environment"] for s in steps)
         return played
 
+    def _judged(
+        self,
+        bench: Bench,
+        theta: PolicySession,
+        env: Environment,
+        instruction: str,
+        decision: Decision,
+        info: dict[str, Any],
+        t: int,
+    ) -> JudgeColumns | None:
+        """What the judge says of the attempt that has just ended; the policy is not acting meanwhile."""
+        learns = info["score"] < self.config.success_threshold and t < self.config.attempts and self.config.adapt.axes(t)[1]
+        return bench.hear(env, instruction, decision, info, learns=learns)
+
     def _begin(
-        self, env: TaskEnv, theta: PolicySession, t: int, x: str, h: History, writer: AttemptWriter
-    ) -> tuple[Observation, str, str]:
-        """Reset the task and tell the policy: (first observation, instruction, guidance with what earlier sessions taught)."""
+        self, env: Environment, theta: PolicySession, t: int, x: str, h: History, writer: AttemptWriter
+    ) -> tuple[Ready, str, str]:
+        """Reset the task and tell the policy: (the reset, instruction, guidance with what earlier sessions taught)."""
         theta.meet(env)
-        observation, info = env.reset(options={"task": self.task})
+        ready, self._ready = self._ready, None
+        if isinstance(ready, InfrastructureError):
+            raise ready
+        if ready is None:
+            ready = self._make_ready(theta, t, x, h)
+        info = ready.info
         if self.config.history == "conversation":
             theta.converse(h)
         examples: Sequence[tuple[str, str]] = ()
@@ -166,39 +207,70 @@ class Session:
             x, examples = x if h else "\n\n".join(filter(None, [given.lessons, x])), given.examples
         theta.begin(info["instruction"], guidance=x, attempt=t)
         writer.begin(self.task, t, info["instruction"], x, env.seconds, examples)
-        return observation, info["instruction"], x
+        return ready, info["instruction"], x
 
-    def _learn(self, theta: PolicySession, played: Played, writer: AttemptWriter) -> None:
-        """What is learned from a failed attempt; an axis that is off, or cannot learn, leaves x or θ as it is."""
+    def _make_ready(self, theta: PolicySession, t: int, x: str, h: History, *, early: bool = False) -> Ready:
+        """Reset the task for attempt ``t``; after an update also read what its first prompt begins with.  Nothing of θ is used."""
+        env = self.envs.get(self.task)
+        started = time.perf_counter()
+        observation, info = env.reset(options={"task": self.task})
+        reset_seconds = time.perf_counter() - started
+        passes = NO_PASSES
+        if t > 1 and self.config.adapt.axes(t - 1)[1] and self.experience is None:
+            past = h if self.config.history == "conversation" else ()
+            passes = theta.prepare(observation, info["instruction"], guidance=x, attempt=t, history=past)
+        reading_seconds = time.perf_counter() - started - reset_seconds
+        return Ready(observation, info, reset_seconds, reading_seconds, passes, early)
+
+    def _learn(self, theta: PolicySession, played: Played, writer: AttemptWriter, h: History) -> None:
+        """What is learned from a failed attempt; an axis that is off, or cannot learn, leaves x or θ as it is.
+
+        ``h`` is the conversation after it.
+        """
         words, weights = self.config.adapt.axes(played.trace.attempt)
-        credit: Sequence[float] = (-1.0,) * len(played.trace.steps)  # r_i = r_t
-        if self.words is not None and (words or weights):  # the weights may want the credit only
-            credit = self._learn_words(self.words, played, writer, learn=words)
+        said = None if self.bench is None else self.bench.credit(played.judge, len(played.trace.steps))
+        credit: Sequence[float] = (-1.0,) * len(played.trace.steps) if said is None else said  # r_i = r_t
+        silent = self.bench is not None and self.bench.silent(played.judge)
+        if self.words is not None and (words or weights) and not silent:  # the weights may want the credit only
+            credit = self._learn_words(self.words, played, writer, learn=words, credit=said)
         theta.blame(credit)
         if played.guidance:
             writer.text("guidance.txt", played.guidance)
         if weights:
-            self._learn_weights(theta, played, credit, writer)
+            self._learn_weights(theta, played, credit, writer, h)
 
-    def _learn_words(self, words: Retrospector, played: Played, writer: AttemptWriter, *, learn: bool) -> Sequence[float]:
-        """x*_{t+1} = x_{t+1} − ∇_text L(ŷ_t)  (Alg. 1, line 14), into ``played.guidance``; returns the credit of each step."""
+    def _learn_words(
+        self, words: Retrospector, played: Played, writer: AttemptWriter, *, learn: bool, credit: tuple[float, ...] | None
+    ) -> Sequence[float]:
+        """x*_{t+1} = x_{t+1} − ∇_text L(ŷ_t)  (Alg. 1, line 14), into ``played.guidance``; returns the credit of each step.
+
+        ``credit``: what a judge has said of the whole reply, if one has.
+        """
         started = time.perf_counter()
         trace = dataclasses.replace(played.trace, guidance=played.guidance)  # x alone, without what earlier sessions taught
-        reflection = words.reflect(trace, words=learn)
+        reflection = words.reflect(trace, words=learn, credit=credit)
         played.guidance = reflection.guidance
-        played.seconds["words"] = time.perf_counter() - started
+        played.seconds["words"] += time.perf_counter() - started
         played.words = rows.words_columns(reflection)
         writer.json("words.json", {"reflection": reflection.to_json(), "state": words.state()})
         return reflection.credit
 
-    def _learn_weights(self, theta: PolicySession, played: Played, credit: Sequence[float], writer: AttemptWriter) -> None:
-        """θ_{t+1} = θ_t + Δθ  (Alg. 1, line 17)."""
+    def _learn_weights(
+        self, theta: PolicySession, played: Played, credit: Sequence[float], writer: AttemptWriter, h: History
+    ) -> None:
+        """θ_{t+1} = θ_t + Δθ  (Alg. 1, line 17), beside the reset for the next attempt (:mod:`agentlab.run.ahead`)."""
         started = time.perf_counter()
         try:
             weights = self.config.adapt.weights
             guided = {"guidance": played.guidance} if isinstance(weights, MethodConfig) and weights.guided else {}
             refined = played.guidance if self.config.adapt.score_under == "refined" else None
-            update = theta.adapt(credit, refined=refined, **guided)
+            solve = functools.partial(theta.adapt, credit, refined=refined, **guided)
+            t = played.trace.attempt + 1
+            prepare = functools.partial(self._make_ready, theta, t, played.guidance, h, early=True) if self.config.overlap else None
+            solved = beside(solve, None if self.stop.is_set() else prepare)
+            update, self._ready, played.hidden = solved.made, solved.ready, solved.hidden
+            early = solved.ready.seconds if isinstance(solved.ready, Ready) else 0.0
+            started += early  # of the next attempt
             if update is None:
                 return
             known = {"method": update.method, "accepted": update.accepted, "seconds": update.seconds}
@@ -284,6 +356,8 @@ class Session:
 
     def _credit_of(self, row: Row) -> Sequence[float]:
         """The credit that a finished attempt was given, one number per step; nothing where all steps were blamed alike."""
+        if self.bench is not None and (said := self.bench.credit(row.judge, row.steps)) is not None:
+            return said
         if row.words is None:
             return ()
         reflection = read_json(self.store.attempt_folder(row.attempt) / "words.json").get("reflection")

@@ -44,13 +44,19 @@ class Backend(Protocol):
 
 
 class Wandb:
-    """A run of Weights & Biases, its local files in the run directory."""
+    """A run of Weights & Biases, its local files in the run directory.
+
+    It is not to look around by itself: the command line and the address of a repository, which it would send, may hold passwords.
+    """
 
     def __init__(self, module: Any) -> None:
         self._wandb = module
 
     def start(self, config: RunConfig) -> None:
-        self._run = self._wandb.init(project=PROJECT, name=config.folder.name, dir=str(config.folder), config=config.to_json())
+        settings = {"x_disable_meta": True, "disable_git": True, "disable_code": True}
+        self._run = self._wandb.init(
+            project=PROJECT, name=config.folder.name, dir=str(config.folder), config=config.to_json(), settings=settings
+        )
 
     def log(self, numbers: Numbers, step: int) -> None:
         self._run.log(numbers, step=step)
@@ -101,7 +107,7 @@ class TensorBoard:
 
 
 BACKENDS: dict[str, tuple[Callable[[Any], Backend], str, str]] = {
-    "wandb": (Wandb, "wandb", "wandb"),
+    "wandb": (Wandb, "wandb", "'wandb>=0.19'"),
     "mlflow": (Mlflow, "mlflow", "mlflow-skinny"),
     "tensorboard": (TensorBoard, "torch.utils.tensorboard", "tensorboard"),
 }

@@ -1,44 +1,50 @@
-"""What one worker owns: an environment, reused from task to task and retried after the machinery broke."""
+"""Where the environments of a run are: in this process, a thread for each, or on the nodes of a cluster."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-from envs.base import TaskEnv, TaskSpec
-from envs.errors import InfrastructureError
-from envs.suites import make_env
+from agentlab.run.config import RunConfig
+from envs.slot import EnvSlot, Slot
+from envs.suites import machinery
+
+if TYPE_CHECKING:
+    from agentlab.cluster.cluster import Cluster
 
 
-class EnvSlot:
-    """Holds at most one environment; used by one thread only (browsers and devices are bound to their thread)."""
+def open_cluster(config: RunConfig, options: Mapping[str, Any], say: Callable[[str], None]) -> Cluster:
+    """The run's cluster, whose nodes have been made ready for it.
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        self._options = dict(options)
-        self._env: TaskEnv | None = None
-        self._env_id = ""
+    Raises:
+        UsageError, SetupError: there is none, or it is not ready.
+    """
+    from agentlab.cluster.cluster import Cluster
 
-    def get(self, task: TaskSpec) -> TaskEnv:
-        """The environment of ``task``.
+    assert config.cluster is not None
+    cluster = Cluster(config.cluster, config.suite, options, say)
+    try:
+        cluster.check()
+    except BaseException:
+        cluster.close()
+        raise
+    return cluster
 
-        Raises:
-            InfrastructureError, SetupError: it cannot be made.
-        """
-        if self._env is None or self._env_id != task.env_id:
-            self.close()
-            self._env, self._env_id = make_env(task, **self._options), task.env_id
-        return self._env
 
-    def renew(self) -> None:
-        """The machinery broke: the next :meth:`get` makes another environment."""
-        env, self._env = self._env, None
-        if env is not None:
-            with contextlib.suppress(InfrastructureError):  # it is broken already; all that matters is that it is released
-                env.close()
+@contextmanager
+def slots(
+    config: RunConfig, options: dict[str, Any], sessions: int, *, cluster: Cluster | None, stop: threading.Event
+) -> Iterator[Sequence[Slot]]:
+    """One slot per session in flight, of at most ``sessions``; what they share is closed at the end.
 
-    def close(self) -> None:
-        """May be called twice."""
-        env, self._env = self._env, None
-        if env is not None:
-            env.close()
+    Raises:
+        SetupError, UsageError: it is unavailable.
+    """
+    if cluster is not None:
+        yield cluster.slots(cluster.workers(config.workers, config.parallel, sessions), config.folder.name, stop)
+        return
+    workers = min(config.parallel, sessions)
+    with machinery(config.suite, options, run=config.folder.name, workers=workers) as shared:
+        yield [EnvSlot(shared) for _ in range(workers)]

@@ -153,8 +153,8 @@ function drawSession() {
 function attemptCard(attempt, previous) {
   const step = attempt.steps[Math.min(state.step, attempt.steps.length - 1)];
   const past = state.step >= attempt.steps.length;
-  const kind = !attempt.finished ? (attempt.problems.length ? "broken" : "running") : attempt.outcome !== "graded" ? "broken" : attempt.reward > 0 ? "solved" : "failed";
-  const label = { running: "being made", broken: attempt.finished ? "machinery failed" : "damaged", solved: "+1 solved", failed: "−1 failed" }[kind];
+  const kind = !attempt.finished ? (attempt.problems.length ? "broken" : "running") : attempt.outcome !== "graded" ? "broken" : attempt.success ? "solved" : attempt.reward > 0 ? "accepted" : "failed";
+  const label = { running: "being made", broken: attempt.finished ? "machinery failed" : "damaged", solved: "+1 solved", accepted: "+1 accepted, and wrong", failed: "−1 failed" }[kind];
   const end = [attempt.score === null ? "" : `score ${attempt.score}`, attempt.ended_by && `ended by ${attempt.ended_by}`,
     attempt.voids ? `${attempt.voids} void tries` : ""].filter(Boolean).join(" · ");
   return element("section", { class: "attempt", "data-attempt": attempt.number },
@@ -165,7 +165,7 @@ function attemptCard(attempt, previous) {
     attempt.guidance ? element("h3", {}, previous?.guidance ? "Guidance, and what changed in it" : "Guidance") : null,
     attempt.guidance ? element("p", { class: "guidance" }, ...difference(previous?.guidance || "", attempt.guidance)) : null,
     ...(previous ? [] : givenFolds(state.session?.given)),
-    fold("Weight update", attempt.update), textFold("Critique", attempt.critique), textFold("Textual gradient", attempt.gradient),
+    fold("Judge", attempt.judge), fold("Weight update", attempt.update), textFold("Critique", attempt.critique), textFold("Textual gradient", attempt.gradient),
     fold("Seconds", attempt.seconds),
     ...attempt.problems.concat(attempt.words_error || []).map((p) => element("p", { class: "invalid" }, p)));
 }

@@ -30,6 +30,7 @@ class AndroidWorld(Benchmark):
         "miniwob": "MiniWoB's pages on the phone",
         "miniwob-subset": "those that upstream reports",
     }
+    place = "phones"
 
     def suite(self, part: str = "") -> TaskSuite:
         from envs.androidworld.suite import AndroidWorldSuite
@@ -50,6 +51,16 @@ class AndroidWorld(Benchmark):
         from envs.androidworld.machinery import shared_options
 
         return shared_options(options, run, workers)
+
+    # -- on the nodes of a cluster ---------------------------------------------------------------------------------------------
+    def places(self) -> int:
+        from envs.androidworld.setup import places
+
+        return places()
+
+    def unspreadable(self, options: Mapping[str, Any]) -> str:
+        provider = options.get("provider", "ours")
+        return "" if provider in ("ours", "upstream") else f"{provider} runs already."
 
     # -- this machine ----------------------------------------------------------------------------------------------------------
     def checks(self) -> Iterator[Check]:

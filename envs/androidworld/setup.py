@@ -16,7 +16,10 @@ from envs.androidworld.providers import OUR_DOCKERFILE, OUR_IMAGE, UPSTREAM_IMAG
 from envs.benchmark import Watcher
 from envs.containers import build_image, connect, engine_errors, require_image
 from envs.errors import SetupError, UsageError, did_you_mean
+from envs.room import room
 
+EMULATOR_GB, EMULATOR_CORES = 6.0, 4.0
+"""What an emulator with its server wants."""
 DISK_GB = 40
 """For upstream's image (Google's SDK, system image and a compiled Python), ours upon it, and the prepared device."""
 
@@ -44,6 +47,17 @@ def lacking(options: Mapping[str, Any]) -> Iterator[SetupError]:
             needed()
         except SetupError as error:
             yield error
+
+
+def places() -> int:
+    """How many emulators this machine has room for.
+
+    Raises:
+        SetupError: it lacks what they need.
+    """
+    require_kvm()
+    image_found()
+    return room(EMULATOR_GB, EMULATOR_CORES)
 
 
 def check_names(options: Mapping[str, Any]) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import docker
 from docker.errors import DockerException
 
 from envs.benchmark import Check
+from envs.containers.address import engine_address
 from envs.errors import SetupError
 
 SECONDS = 5
@@ -18,8 +21,9 @@ def engine_check() -> Check:
 
 
 def _engine() -> str:
+    url = engine_address().url
     try:
-        client = docker.from_env(timeout=SECONDS)
+        client = docker.from_env(timeout=SECONDS, environment={**os.environ, "DOCKER_HOST": url})
         try:
             return f"Engine {client.version()['Version']}"
         finally:

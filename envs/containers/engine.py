@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import docker
 import docker.errors
 import requests.exceptions
 
+from envs.containers.address import engine_address
 from envs.errors import InfrastructureError, SetupError
 
 CALL_SECONDS = 60
@@ -24,7 +24,6 @@ CONNECTIONS = 32
 RETURN_SECONDS = 180.0
 """How long an engine that answered before is waited for: a restart takes seconds, on a busy machine many."""
 POLL_SECONDS = 0.5
-LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 _INSTALLED = Path(__file__).resolve().parent / "dockerfiles"
 DOCKERFILES = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).resolve().parents[2] / "dockerfiles"
 """Of a wheel, beside this file (setup.py); of a clone, its own."""
@@ -33,14 +32,14 @@ ENGINE_FAULTS = (docker.errors.DockerException, requests.exceptions.RequestExcep
 
 
 def connect() -> docker.DockerClient:
-    """A client for the engine that ``DOCKER_HOST`` (or the local socket) names; one is shared by all threads.
+    """A client for this machine's engine, found as :mod:`envs.containers.address` says; one is shared by all threads.
 
     Raises:
         SetupError: no engine answers, or it is another machine's.
     """
-    refuse_remote(os.environ.get("DOCKER_HOST", ""))
+    url = engine_address().url
     try:
-        client = _client()
+        client = _client(url)
         client.ping()
     except ENGINE_FAULTS as error:
         _client.cache_clear()
@@ -48,24 +47,9 @@ def connect() -> docker.DockerClient:
     return client
 
 
-def refuse_remote(address: str) -> None:
-    """Refuse the engine of another machine: its ports and its files are there, and the guests are asked and given files from here.
-
-    Raises:
-        SetupError: ``address``, in the form of DOCKER_HOST, is of another machine.
-    """
-    there = urlsplit(address)
-    if there.scheme in ("", "unix", "npipe") or (there.scheme != "ssh" and (there.hostname or "") in LOCAL_HOSTS):
-        return
-    raise SetupError(
-        f"DOCKER_HOST names the engine of another machine ({there.hostname}).",
-        f"Run agentlab on {there.hostname} itself, or `unset DOCKER_HOST` to use the engine of this machine.",
-    )
-
-
 @functools.cache
-def _client() -> docker.DockerClient:
-    return docker.from_env(timeout=CALL_SECONDS, max_pool_size=CONNECTIONS)
+def _client(url: str) -> docker.DockerClient:
+    return docker.from_env(timeout=CALL_SECONDS, max_pool_size=CONNECTIONS, environment={**os.environ, "DOCKER_HOST": url})
 
 
 def _how_to_start() -> str:

@@ -28,6 +28,8 @@ MOST_WAIT_SECONDS = 2.0
 """A longer wait that the agent asks for is cut to this: no page of MiniWoB++ takes longer."""
 SCROLL_PIXELS = 60
 """Per scroll action; the scrollable boxes of the tasks are 90 to 150 pixels high, so nothing is skipped unseen."""
+CLICK_PIXELS = 53
+"""Per click of the wheel, where the agent gives a number of them: as far as Chromium scrolls on Linux."""
 
 MAX_TYPED = 2000
 DRAG_MOVES = 8
@@ -99,7 +101,8 @@ async def perform(page: Page, action: act.Action) -> None:
         case act.Scroll(x, y, direction):
             dx, dy = {"up": (0, -1), "down": (0, 1), "left": (-1, 0), "right": (1, 0)}[direction]
             await mouse.move(x, y)
-            await mouse.wheel(dx * SCROLL_PIXELS, dy * SCROLL_PIXELS)
+            far = SCROLL_PIXELS if action.clicks is None else action.clicks * CLICK_PIXELS
+            await mouse.wheel(dx * far, dy * far)
         case act.Wait(seconds):
             await asyncio.sleep(WAIT_SECONDS if seconds is None else min(seconds, MOST_WAIT_SECONDS))
         case _:

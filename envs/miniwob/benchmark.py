@@ -10,8 +10,11 @@ from typing import Any
 from envs.base import TaskSuite
 from envs.benchmark import Benchmark, Check, Say
 from envs.errors import SetupError
+from envs.room import room
 
 SETUP = "agentlab setup miniwob"
+PAGE_GB, PAGE_CORES = 0.6, 0.5
+"""Of a browser with one page and the process that drives it."""
 
 
 class MiniWoB(Benchmark):
@@ -25,6 +28,8 @@ class MiniWoB(Benchmark):
         "experts": "all with a scripted expert",
         "all": "all that can be reproduced",
     }
+
+    place = "browsers"
 
     def suite(self, part: str = "") -> TaskSuite:
         from envs.miniwob.suite import MiniWoBSuite
@@ -41,6 +46,15 @@ class MiniWoB(Benchmark):
                 _browser()
             except SetupError as error:
                 yield f"a browser ({error.message})"
+
+    def places(self) -> int:
+        _browser()
+        return room(PAGE_GB, PAGE_CORES)
+
+    def traits(self, options: Mapping[str, Any]) -> Mapping[str, str]:
+        from envs.miniwob.browser import browser_version, find_browser
+
+        return {"browser": browser_version(find_browser(options.get("browser")))}
 
     def checks(self) -> Iterator[Check]:
         for module in ("miniwob", "playwright"):

@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import os
 import shutil
+import subprocess
 import sys
 import threading
 import uuid
@@ -39,6 +40,7 @@ WIDTH, HEIGHT = 160, 220
 LAUNCH_SECONDS = 120.0
 CALL_SECONDS = 30.0
 CLOSE_SECONDS = 5.0
+VERSION_SECONDS = 60.0
 
 FLAGS = (
     # Same pixels everywhere: no GPU, no subpixel or hinted glyphs, one colour profile, no scroll bars.
@@ -93,6 +95,15 @@ def installed_browsers() -> list[str]:
     """Paths of the Chromium-based browsers of this machine, in order of preference."""
     found = (shutil.which(candidate) for candidate in _candidates())
     return list(dict.fromkeys(path for path in found if path))
+
+
+def browser_version(executable: str) -> str:
+    """What a browser says of itself; its path, where it says nothing."""
+    try:
+        said = subprocess.run([executable, "--version"], capture_output=True, text=True, timeout=VERSION_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return executable
+    return said.stdout.strip() or executable
 
 
 def _candidates() -> Iterator[str]:

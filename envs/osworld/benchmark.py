@@ -29,6 +29,7 @@ class OSWorld(Benchmark):
     }
     takes_files = True
     importer = "agentlab.exchange.import_osworld:import_osworld"
+    place = "desktops"
 
     def suite(self, part: str = "") -> TaskSuite:
         return OSWorldSuite(part or "test_all")
@@ -57,6 +58,17 @@ class OSWorld(Benchmark):
         from envs.osworld.machinery import shared_options
 
         return shared_options(options, run, workers)
+
+    # -- on the nodes of a cluster ---------------------------------------------------------------------------------------------
+    def places(self) -> int:
+        from envs.osworld.needs import places
+
+        return places()
+
+    def unspreadable(self, options: Mapping[str, Any]) -> str:
+        from envs.osworld.needs import provider_of
+
+        return f"{options['provider']} runs already." if provider_of(options) == "address" else ""
 
     # -- this machine ----------------------------------------------------------------------------------------------------------
     def checks(self) -> Iterator[Check]:

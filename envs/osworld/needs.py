@@ -22,6 +22,7 @@ from envs.osworld.machinery import ADDRESS, MOST_SPARES, disk_of, kind_of
 from envs.osworld.ports import SERVER
 from envs.osworld.providers import LIGHT_BUILD, LIGHT_IMAGE
 from envs.osworld.suite import UPSTREAM
+from envs.room import room
 
 GB = 1e9
 CHECK_SECONDS = 5.0
@@ -56,6 +57,19 @@ class Part:
 def provider_of(options: Mapping[str, Any]) -> str:
     """``light``, ``official`` or ``address``."""
     return kind_of(str(options.get("provider", "light")))
+
+
+def places() -> int:
+    """How many desktops this machine has room for: OSWorld's own where its disk has been fetched, else light ones.
+
+    Raises:
+        SetupError: it lacks what they need.
+    """
+    if disk_of(None).is_file():
+        containers.require_image(containers.connect(), official.IMAGE, official.PULL)
+        return room(float(official.RAM[:-1]) + official.OVERHEAD_GB + GRADER_MEMORY_GB, BUSY_CORES["official"])
+    containers.require_image(containers.connect(), LIGHT_IMAGE, LIGHT_BUILD)
+    return room(LIGHT_MEMORY_GB + GRADER_MEMORY_GB, BUSY_CORES["light"])
 
 
 # -- what is missing -----------------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ CLICKS: dict[type[act.Action], tuple[int, int]] = {
 """Button and number of clicks."""
 SCROLL_BUTTONS: dict[act.Direction, int] = {"up": 4, "down": 5, "left": 6, "right": 7}
 SCROLL_CLICKS = 5
-"""As the official UI-TARS runner scrolls (osworld.md: ``scroll ±5 clicks``)."""
+"""As the official UI-TARS runner scrolls, whose model gives no number: ``scroll(±5)``."""
 DRAG_SECONDS = 0.5
 LONG_PRESS_SECONDS = 1.0
 GRIP_SECONDS = 0.1
@@ -74,7 +74,7 @@ def compile_action(action: act.Action) -> list[Operation]:
             glide = _move(end_x, end_y) | {"op": "glide", "seconds": DRAG_SECONDS}
             return [_move(x, y), _press(LEFT), _wait(GRIP_SECONDS), glide, _wait(GRIP_SECONDS), _release(LEFT)]
         case act.Scroll(x, y, direction):
-            return [_move(x, y), _click(SCROLL_BUTTONS[direction], SCROLL_CLICKS)]
+            return [_move(x, y), _click(SCROLL_BUTTONS[direction], action.clicks or SCROLL_CLICKS)]
         case act.Type(text, submit):
             return [{"op": "type", "text": _typeable(text) + ("\n" if submit else "")}]
         case act.Hotkey(keys):

@@ -39,6 +39,9 @@ class Reasoning(Benchmark):
 
         return GymSuite(part or "gym") if (part or "gym") in GYM_PARTS else FixedSuite(part)
 
+    def judged(self, options: Mapping[str, Any]) -> bool:
+        return options.get("feedback") == "judge"
+
     def default_workers(self, options: Mapping[str, Any]) -> int | None:
         return 16  # questions wait for nothing but the model, which answers them in one batch
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, get_args
 
 from envs import actions as act
+from envs.answer_forms import LETTERS
 from envs.base import Observation, TaskSpec
 from envs.errors import UsageError, did_you_mean
 from envs.reasoning import gym
@@ -15,7 +16,7 @@ from envs.reasoning.items import Item
 from envs.reasoning.suite import ENV_ID, item_of
 from envs.text import TextEnv
 
-Feedback = Literal["none", "wrong", "hint"]
+Feedback = Literal["none", "wrong", "hint", "judge"]
 REPEATED = "{said} Give a different answer. {question}"
 """The user's turn after a failed attempt repeats the question: a small model otherwise answers the user's sentence."""
 
@@ -30,7 +31,8 @@ class ReasoningEnv(TextEnv):
 
     Args:
         feedback: What the user says: ``none``; ``wrong``: that it is wrong, and the question again; ``hint``: also what a user could
-            honestly add without giving the answer away ("too large", a failing test's output).
+            honestly add without giving the answer away ("too large", a failing test's output); ``judge``: that it is wrong, where a
+            judge has not accepted it (:meth:`objection`): the grader only keeps score.
         sandbox: Runs the code of ``code`` questions; by default one of this environment's own, made when first needed.
         code_image: Image of that one.
         code_seconds: Its time limit.
@@ -85,11 +87,23 @@ class ReasoningEnv(TextEnv):
         return self._verdict.score
 
     def _feedback(self, score: float | None) -> str:
-        if self._item is None or self._verdict is None or score is None or score >= 1.0 or self.feedback == "none":
+        if self._item is None or self._verdict is None or score is None or score >= 1.0 or self.feedback in ("none", "judge"):
             return ""
         hint = self._verdict.hint if self.feedback == "hint" else ""
         said = f"That is wrong: {hint}." if hint else "That is wrong."
         return REPEATED.format(said=said, question=self._item.prompt())
+
+    def reference(self) -> str | None:
+        if self._item is None:
+            return None
+        if self._item.kind == "code":
+            return "\n\n".join(filter(None, [self._item.answer, f"It must pass these tests:\n{self._item.tests}"]))
+        texts = dict(zip(LETTERS, self._item.choices, strict=False))
+        letter = self._item.answer.strip().upper()
+        return f"{letter}. {texts[letter]}" if self._item.kind == "choice" and letter in texts else self._item.answer
+
+    def objection(self) -> str:
+        return REPEATED.format(said="That is wrong.", question=self._item.prompt()) if self._item is not None else ""
 
     def step(self, action: act.Action | tuple[act.Action, ...]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = super().step(action)

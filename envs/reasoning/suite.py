@@ -19,7 +19,8 @@ GYM_PARTS = {"gym": tuple(gym.FAMILIES), "numbers": gym.NUMERIC}
 """Families of each part that is made by seed."""
 
 
-def _spec(name: str, seed: int, item: Item, source: str) -> TaskSpec:
+def spec_of(name: str, seed: int, item: Item, source: str) -> TaskSpec:
+    """The task of a question."""
     options: dict[str, Any] = {"source": source, "kind": item.kind, "examples": [list(shot) for shot in item.shots]}
     if item.choices:
         options["choices"] = list(item.choices)
@@ -63,7 +64,7 @@ class GymSuite(TaskSuite):
                 if one.question in asked:  # small families draw the same question from several seeds
                     continue
                 asked.add(one.question)
-                yield _spec(name, instance, one, "gym")
+                yield spec_of(name, instance, one, "gym")
             number += 1
 
 
@@ -86,7 +87,7 @@ class FixedSuite(TaskSuite):
                 raise UsageError(f"There is no question {name!r} in {self.source}.", did_you_mean(name, known, what="question"))
         chosen = list(known) if names is None else list(dict.fromkeys(names))
         chosen.sort(key=lambda name: draw(seed, name, "order"))
-        return (_spec(name, 0, known[name], self.source) for name in chosen)
+        return (spec_of(name, 0, known[name], self.source) for name in chosen)
 
 
 def item_of(task: TaskSpec) -> Item:

@@ -13,11 +13,13 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from envs.errors import PolicyError
+from policies.base import NO_PASSES, Passes
 from policies.causal.prefix import PrefixCache, left_padded
 from policies.engine import Engine
 from policies.generation import FirstPass, Prompt, Request
 from policies.prompts import TextPrompts
 from policies.tree import keeps_everything
+from policies.tree_engine import is_out_of_memory
 
 
 class TextEngine(Engine, TextPrompts):
@@ -101,6 +103,34 @@ class TextEngine(Engine, TextPrompts):
                     self.prefixes.add(tokens, keys, values)
 
         return remember
+
+    @torch.no_grad()
+    def read(self, prompt: Prompt) -> Passes:
+        """Keep the keys and values of a prompt, unless there are some; the last token is left to :meth:`generate`.
+
+        A prompt that does not fit into memory is left to it as well.
+        """
+        with self._lock:
+            if not keeps_everything(self.model.config) or not self._prefix_budget:
+                return NO_PASSES
+            ids = self._ids(prompt)
+            if self.prefixes.match(ids)[1] >= len(ids) - 1:
+                return NO_PASSES
+            try:
+                pass_ = self._first_pass([Request(prompt)])
+                cache = {self._cache_argument: pass_.cache}
+                self.model.model(
+                    **pass_.inputs, position_ids=pass_.positions, attention_mask=None if bool(pass_.mask.all()) else pass_.mask,
+                    use_cache=True, **cache,
+                )  # fmt: skip
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._make_room()
+                return NO_PASSES
+            if pass_.after is not None:
+                pass_.after()
+        return Passes(1, 1)
 
     def _step_positions(self, next_position: Tensor) -> Tensor:
         return next_position[:, None]  # [b, 1]

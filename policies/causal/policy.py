@@ -9,9 +9,10 @@ from envs.base import Modality, TaskSpec
 from envs.errors import UsageError
 from policies.backbone import ReadingBackbone, gpu_peak
 from policies.base import SamplingConfig
+from policies.causal.replies import END_OF_THOUGHT, thinks_on
 from policies.causal.session import CausalSession
 from policies.causal.settings import CausalSettings
-from policies.generation import Request
+from policies.generation import Prompt, Request
 from policies.prior.policy import StartingPolicy
 
 
@@ -47,8 +48,13 @@ class CausalPolicy(StartingPolicy):
         return CausalSession(self.engine, task, settings=self.settings, sampling=self.sampling, seed=seed, learner=learner)
 
     def complete(self, text: str, *, max_new_tokens: int = 1024) -> str:
-        prompt = self.engine.chat([{"role": "user", "content": text}], **self.settings.template())
-        reply = self.engine.submit(Request(prompt, SamplingConfig(max_new_tokens=max_new_tokens), seed=0)).text
+        switched = {"enable_thinking": False} if self.engine.thought_switch else {}
+        prompt = self.engine.chat([{"role": "user", "content": text}], **self.settings.template() | switched)
+        sampling = SamplingConfig(max_new_tokens=max_new_tokens)
+        reply = self.engine.submit(Request(prompt, sampling, seed=0)).text
+        if thinks_on(prompt, reply):  # a thought that cannot be switched off, and is too long
+            reply += END_OF_THOUGHT
+            reply += self.engine.submit(Request(Prompt(prompt.text + reply, ()), sampling, seed=0)).text
         return (after_thought(reply) or "").strip()
 
     def describe(self) -> dict[str, Any]:

@@ -7,14 +7,27 @@ import itertools
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
-from policies.generation import Generation
+from policies.generation import Generation, Prompt
 from policies.prompts import ChatMessage
 
 
 def is_thinking(text: str) -> bool:
     """Whether a thought was begun (by the template or the model) and has not ended."""
     return text.rfind("<think>") > text.rfind("</think>")
+
+
+END_OF_THOUGHT = "\n</think>\n\n"
+"""What ends a thought that has run out of its budget; the answer comes next."""
+
+TAIL = 40
+"""Characters at the end of a prompt in which its template may begin a thought."""
+
+
+def thinks_on(prompt: Prompt, reply: str) -> bool:
+    """Whether a reply, or the prompt before it, has begun a thought that has not ended."""
+    return is_thinking(prompt.text[-TAIL:] + reply)
 
 
 def turn(role: str, text: str) -> ChatMessage:
@@ -30,14 +43,34 @@ def joined(first: Generation, rest: Generation) -> Generation:
         hidden=None if first.hidden is None or rest.hidden is None else torch.cat([first.hidden, rest.hidden]),
         logprobs=torch.cat([first.logprobs, rest.logprobs]),
         prompt_tokens=first.prompt_tokens,
+        given=first.given,
         passes=first.passes + rest.passes,
+    )
+
+
+def ended(thought: Generation, tokens: Tensor, hidden: Tensor | None) -> Generation:
+    """A thought with the ``tokens`` [n] after it that end it: nobody drew them, so their log p counts as 0.
+
+    ``hidden``: what the head received there, [n, d]; None where nothing is captured.
+    """
+    n = len(thought.tokens)
+    return dataclasses.replace(
+        thought,
+        text=thought.text + END_OF_THOUGHT,
+        tokens=torch.cat([thought.tokens, tokens]),
+        hidden=None if thought.hidden is None or hidden is None else torch.cat([thought.hidden, hidden.to(thought.hidden)]),
+        logprobs=torch.cat([thought.logprobs, torch.zeros(len(tokens))]),
+        given=(n, n + len(tokens)),
     )
 
 
 def beginning(reply: Generation, n: int, text: str) -> Generation:
     """The first ``n`` tokens of a reply, which say ``text``; at the price of all of it."""
     hidden = None if reply.hidden is None else reply.hidden[:n]
-    return dataclasses.replace(reply, text=text, tokens=reply.tokens[:n], hidden=hidden, logprobs=reply.logprobs[:n])
+    a, b = reply.given
+    return dataclasses.replace(
+        reply, text=text, tokens=reply.tokens[:n], hidden=hidden, logprobs=reply.logprobs[:n], given=(min(a, n), min(b, n))
+    )
 
 
 def says_something(text: str) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,12 +16,12 @@ from envs.answers import after_thought
 from envs.base import Observation, TaskSpec
 from envs.errors import UsageError
 from policies.backbone import ReadingBackbone
-from policies.base import MAX_REDRAWS, NO_PASSES, Decision, PastAttempt, SamplingConfig, Update
-from policies.causal.replies import beginning, is_thinking, joined, says_something, thought_tokens, turn
+from policies.base import MAX_REDRAWS, NO_PASSES, Decision, Passes, PastAttempt, SamplingConfig
+from policies.causal.replies import beginning, joined, says_something, thinks_on, thought_tokens, turn
 from policies.causal.settings import CausalSettings
+from policies.causal.thinking import ThinkingSession
 from policies.exclusion import Exclusion
-from policies.generation import Generation, Prompt, Request, Search
-from policies.learned import LearnedSession
+from policies.generation import Generation, Prompt, Search
 from policies.learner import HeadLearner
 from policies.prompts import ChatMessage
 from policies.sampling import seed_of
@@ -41,19 +41,12 @@ FORMATS = {
 """How an answer is to be given, by the task's kind."""
 
 
-class CausalSession(LearnedSession):
+class CausalSession(ThinkingSession):
     """One task: the conversation, and a head adapter if the weights adapt.
 
     In a conversation (``history=conversation``) the next user turn is x*: the guidance where words were learned, else what the user
     said to the failed attempt, else nothing.  Fresh, the question stands alone with the guidance after it.
-
-    A reply's last token, where it ends the turn, enters the equations with reward 0: were it pushed away like the answer before it, a
-    failed "20" would become "2000000…" instead of another number.
     """
-
-    engine: ReadingBackbone
-
-    _pieces_per_reply = 2  # its end is recorded by itself
 
     def __init__(
         self,
@@ -65,6 +58,7 @@ class CausalSession(LearnedSession):
         seed: int,
         learner: HeadLearner | None,
     ) -> None:
+        super().__init__()
         self.engine = engine
         self._learn_with(learner)
         self.task, self.seed, self.settings, self.sampling = task, seed, settings, sampling
@@ -72,6 +66,7 @@ class CausalSession(LearnedSession):
         self.attempt = 0
         self.past: tuple[PastAttempt, ...] = ()
         self.history: list[tuple[str, str]] = []  # (what the environment said, reply) of this attempt
+        self._begun = False  # the prompt begins the reply's thought
         self._said: set[str] = set()
         self._said_now: list[str] = []  # one per reply of this attempt
         self._texts: list[str] = []  # every reply of earlier attempts
@@ -95,6 +90,20 @@ class CausalSession(LearnedSession):
         self.history = []
         self._forget()
         self.engine.enter(id(self))
+
+    def prepare(
+        self,
+        observation: Observation,
+        instruction: str,
+        *,
+        guidance: str = "",
+        attempt: int = 1,
+        history: Sequence[PastAttempt] = (),
+    ) -> Passes:
+        coming = copy.copy(self)
+        coming.instruction, coming.guidance, coming.attempt = instruction, guidance, attempt
+        coming.past, coming.history = tuple(history), []
+        return self.engine.read(coming._prompt(coming.messages(observation.get("text", ""))))
 
     def recall(self, steps: Sequence[tuple[Observation, tuple[Action, ...]]]) -> None:
         self._said |= {self._key(actions) for _, actions in steps}
@@ -155,6 +164,7 @@ class CausalSession(LearnedSession):
         started = time.perf_counter()
         said, step = observation.get("text", ""), len(self.history)
         prompt = self._prompt(self.messages(said))
+        self._begun = thinks_on(prompt, "")
         first = self.sampling.first_greedy and self.attempt == 1
         if self.sampling.next_best and not first:
             best = self._next_best(prompt)
@@ -213,9 +223,9 @@ class CausalSession(LearnedSession):
         thought: Generation | None = None
         if self._thinks(prompt):
             drawn = self._draw(prompt, 0.0, 0)
-            end = thought_tokens(self.engine.pieces(drawn.tokens))
-            if end == 0:
+            if thinks_on(prompt, drawn.text):
                 return drawn
+            end = thought_tokens(self.engine.pieces(drawn.tokens))
             said = "".join(self.engine.pieces(drawn.tokens[:end]))
             thought, prompt = beginning(drawn, end, said), Prompt(prompt.text + said, ())
         tried, limit = self._said.union(self._said_now), self._limit()
@@ -227,28 +237,6 @@ class CausalSession(LearnedSession):
         answer = self.engine.submit(Search(prompt, counts, self.sampling.beams, limit, self.adapter, self.learner is not None))
         return answer if thought is None else joined(thought, answer)
 
-    def _thinks(self, prompt: Prompt) -> bool:
-        """Whether a reply to this prompt begins with a thought."""
-        return is_thinking(prompt.text[-40:]) or self.settings.thinking is True
-
-    def _limit(self) -> int:
-        return min(self.sampling.max_new_tokens, self.settings.max_new_tokens)
-
-    def _draw(self, prompt: Prompt, temperature: float, seed: int, exclusion: Exclusion | None = None) -> Generation:
-        """One reply; a thought over its budget is ended, and the answer asked for."""
-        limit, budget = self._limit(), self.settings.thought_tokens
-        sampling = dataclasses.replace(self.sampling, temperature=temperature, max_new_tokens=min(limit, budget or limit))
-        reply = self._submit(prompt, sampling, seed, exclusion)
-        if budget is None or reply.finish == "stop" or not is_thinking(prompt.text[-40:] + reply.text):
-            return reply
-        ended = f"{reply.text}\n</think>\n\n"
-        sampling = dataclasses.replace(sampling, max_new_tokens=self.settings.answer_tokens)
-        rest = self._submit(Prompt(prompt.text + ended, ()), sampling, seed_of(seed, "answer"))
-        return joined(dataclasses.replace(reply, text=ended), rest)
-
-    def _submit(self, prompt: Prompt, sampling: SamplingConfig, seed: int, exclusion: Exclusion | None = None) -> Generation:
-        return self.engine.submit(Request(prompt, sampling, seed, self.adapter, self.learner is not None, exclusion))
-
     def _prompt(self, messages: list[ChatMessage]) -> Prompt:
         return self.engine.chat(messages, **self.settings.template())
 
@@ -258,6 +246,8 @@ class CausalSession(LearnedSession):
     def _read(self, reply: Generation) -> tuple[Action, ...]:
         if reply.finish == "length":
             return (Invalid(f"The reply had not ended after {len(reply.tokens)} tokens."),)
+        if self._begun and after_thought(f"<think>{reply.text}") is None:
+            return (Invalid("The thought had not ended."),)
         if not reply.text.strip():
             return (Invalid("The reply is empty."),)
         return (Answer(reply.text),)
@@ -290,28 +280,6 @@ class CausalSession(LearnedSession):
             token_logprobs=tuple(round(value, 6) for value in reply.logprobs.tolist()),
         )
 
-    # -- what is recorded of a reply: its end by itself --------------------------------------------------------------------------
-    def _note(self, learner: HeadLearner, hidden: Tensor, tokens: Tensor, step: int) -> None:
-        n = len(tokens) - (len(tokens) > 1 and int(tokens[-1]) in self.engine.stop_ids)
-        marks = self._marks(learner, tokens)
-        for part, (start, end) in enumerate(((0, n), (n, len(tokens)))):
-            some = {name: mark[start:end] for name, mark in marks.items()}
-            learner.record(hidden[start:end], tokens[start:end], 2 * step + part, **some)
-
-    def _of_pieces(self, rewards: Sequence[float]) -> list[float]:
-        return [value for reward in rewards for value in (reward, 0.0)]
-
-    def _in_steps(self, update: Update) -> Update:
-        parts: dict[int, list[Any]] = {}
-        for reply in update.replies:
-            parts.setdefault(reply.step // 2, []).append(reply)
-        replies = []
-        for step, some in parts.items():
-            before, after = (tuple(v for part in some for v in getattr(part, name)) for name in ("before", "after"))
-            if len(before) == len(self._replies[step]):
-                replies.append(dataclasses.replace(some[0], step=step, before=before, after=after))
-        return super()._in_steps(dataclasses.replace(update, replies=tuple(replies)))
-
     # -- recorded attempts -------------------------------------------------------------------------------------------------------
     def relive(self, steps: Sequence[tuple[Observation, str]], tokens: Sequence[Sequence[int]] = ()) -> list[float]:
         found = []
@@ -320,8 +288,9 @@ class CausalSession(LearnedSession):
             said = observation.get("text", "")
             y: Tensor = self.engine.known(drawn[number]) if drawn[number] else self.engine.tokens(text)
             score = self.engine.score(self._prompt(self.messages(said)), y, self.adapter)
-            found.append(float(score.logprobs.sum()))
-            self._record(Generation(text, y, score.hidden, score.logprobs, "stop", 0))
+            a, b = self._given_in(y)
+            found.append(float(score.logprobs.sum() - score.logprobs[a:b].sum()))
+            self._record(Generation(text, y, score.hidden, score.logprobs, "stop", 0, given=(a, b)))
             self.history.append((said, text))
         return found
 
@@ -331,13 +300,15 @@ class CausalSession(LearnedSession):
         ``steps``: (observation, reply) per step; ``capture``: (H [n, d], y [n]) per step, as :meth:`captured` gave them.
         """
         for (observation, text), (hidden, tokens) in zip(steps, capture, strict=True):
-            self._record(Generation(text, tokens, hidden, torch.zeros(0), "stop", 0))
+            self._record(Generation(text, tokens, hidden, torch.zeros(0), "stop", 0, given=self._given_in(tokens)))
             self.history.append((observation.get("text", ""), text))
 
     def propose(self) -> list[Decision]:
         found = []
         for step in range(len(self.history)):
             started = time.perf_counter()
-            reply = self._draw(self._prompt_under(self.guidance, step), 0.0, 0)
+            prompt = self._prompt_under(self.guidance, step)
+            self._begun = thinks_on(prompt, "")
+            reply = self._draw(prompt, 0.0, 0)
             found.append(self._decision(reply, self._read(reply), time.perf_counter() - started))
         return found

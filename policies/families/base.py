@@ -112,6 +112,7 @@ class Family(abc.ABC):
         defaults: Its settings.
         factor: Sides of a picture are made multiples of this: patch size × merge size.
         variants: Wordings of the prompt (``model.variant``), the default first; empty if there is one.
+        template: Variables of its checkpoints' chat template, e.g. that they are not to think first.
         general: A model that others are made from: only its own name tells it, not that a checkpoint comes from it.
         recipes: Published scores and their settings.
         limits: What of the official agent is not done here, one sentence each.
@@ -127,6 +128,7 @@ class Family(abc.ABC):
     defaults: ClassVar[FamilySettings] = FamilySettings()
     factor: ClassVar[int] = 28
     variants: ClassVar[tuple[str, ...]] = ()
+    template: ClassVar[Mapping[str, Any]] = {}
     general: ClassVar[bool] = False
     recipes: ClassVar[tuple[Recipe, ...]] = ()
     limits: ClassVar[tuple[str, ...]] = ()

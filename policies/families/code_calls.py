@@ -239,7 +239,7 @@ class _Reader:
         if not _is_number(amount) or not amount:
             raise InvalidActionError("scroll needs a number of clicks.")
         direction: act.Direction = ("right" if amount > 0 else "left") if sideways else ("up" if amount > 0 else "down")
-        self.add(act.Scroll(*self.point(a[1:], k), direction))
+        self.add(act.Scroll(*self.point(a[1:], k), direction, clicks=act.wheel(amount)))
 
     def terminate(self, a: Values, k: Named) -> None:
         status = str(k.get("status", a[0] if a else "")).lower()[:40]

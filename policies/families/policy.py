@@ -68,7 +68,7 @@ class ModelPolicy(StartingPolicy):
         return ModelSession(self, task, seed=seed, learner=learner)
 
     def complete(self, text: str, *, max_new_tokens: int = 1024) -> str:
-        prompt = self.engine.prompt([message("user", text)], self.settings.min_pixels, self.settings.max_pixels)
+        prompt = prompt_of(self.engine, self.family, self.settings, [message("user", text)])
         return self.engine.submit(Request(prompt, SamplingConfig(max_new_tokens=max_new_tokens), seed=0)).text
 
     def describe(self) -> dict[str, Any]:
@@ -79,6 +79,11 @@ class ModelPolicy(StartingPolicy):
 
     def close(self) -> None:
         self._engine = None
+
+
+def prompt_of(engine: SeeingBackbone, family: Family, settings: FamilySettings, messages: list[Message]) -> Prompt:
+    """A conversation as the model is asked it: pictures within the family's sizes, its template's own switches set."""
+    return engine.prompt(messages, settings.min_pixels, settings.max_pixels, **family.template)
 
 
 class ModelSession(LearnedSession, ProtocolSession):
@@ -104,7 +109,7 @@ class ModelSession(LearnedSession, ProtocolSession):
         self.engine.enter(id(self))
 
     def _prompt(self, messages: list[Message]) -> Prompt:
-        return self.engine.prompt(messages, self.settings.min_pixels, self.settings.max_pixels)
+        return prompt_of(self.engine, self.family, self.settings, messages)
 
     def _draw(self, messages: list[Message], sampling: SamplingConfig, seed: int) -> Draw:
         prompt = self._prompt(messages)

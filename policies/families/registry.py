@@ -16,7 +16,7 @@ from envs.errors import UsageError, did_you_mean
 from envs.plugins import Plugins
 from policies.families.base import Family, Recipe
 from policies.families.evocua import EvoCUA, EvoCUAS1
-from policies.families.fara import Fara
+from policies.families.fara import Fara, Fara15
 from policies.families.gui_owl import GUIOwl, GUIOwl15
 from policies.families.mai_ui import MAIUI
 from policies.families.opencua import OpenCUA, OpenCUAV1
@@ -29,13 +29,12 @@ log = logging.getLogger(__name__)
 
 FAMILIES = Plugins("family", "agentlab.families")
 OURS: tuple[type[Family], ...] = (
-    UITars1, UITars15, UITarsDoubao, Qwen3VL, EvoCUA, EvoCUAS1, GUIOwl15, GUIOwl, OpenCUA, OpenCUAV1, Fara, MAIUI, UIVenus15, Plain,
+    UITars1, UITars15, UITarsDoubao, Qwen3VL, EvoCUA, EvoCUAS1, GUIOwl15, GUIOwl, OpenCUA, OpenCUAV1, Fara, Fara15, MAIUI, UIVenus15, Plain,
 )  # fmt: skip
 
 LEFT_OUT: Mapping[str, str] = {
     r"holo[-_.]?\d.*|holo-.*": "H Company says how Holo's replies are laid out, but not with which tools and prompt its scores were made.",
     r"ui-?venus.*": "UI-Venus 1.0's prompt cannot be read from its repository any more; UI-Venus-1.5 is supported.",
-    r"fara-?1[.-]?5.*": "Fara-1.5 is asked in a prompt of its own, which is not here yet; Fara-7B is supported.",
     r"ui-?tars-?2.*": "UI-TARS-2 is not open.",
     r"gta1.*|jedi.*|os-atlas.*": "It locates elements and plans nothing: there is no agent's prompt for it.",
 }

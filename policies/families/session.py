@@ -134,19 +134,22 @@ class ProtocolSession(PolicySession):
     def _draw_untried(
         self, messages: list[Message], tried: Sequence[tuple[Action, ...]], size: tuple[int, int], step: int
     ) -> list[tuple[Draw, Reply]]:
-        """Every reply drawn for a step: one, or with ``no_repeat`` until one is none of the ``tried`` actions, if any is."""
+        """Every reply drawn for a step: one, or until one is an action (``reask``), or none of the ``tried`` (``no_repeat``)."""
         first = self.sampling.first_greedy and self.attempt == 1
         temperature = 0.0 if first else self.sampling.temperature
         limit = min(self.sampling.max_new_tokens, self.settings.max_new_tokens)
         drawn: list[tuple[Draw, Reply]] = []
-        for index in range(1 if first or not self.sampling.no_repeat else MAX_REDRAWS + 1):
-            warm = temperature or (REDRAW_TEMPERATURE if index else 0.0)  # a greedy redraw would give the same reply
+        redraws = 0 if first or not self.sampling.no_repeat else MAX_REDRAWS
+        for index in range(max(redraws, self.settings.reask) + 1):
+            warm = temperature or (REDRAW_TEMPERATURE if index and redraws else 0.0)  # a greedy redraw would give the same reply
+            if index and not drawn[-1][1].parsable:
+                warm = max(warm, self.settings.reask_temperature)
             sampling = dataclasses.replace(self.sampling, temperature=warm, max_new_tokens=limit)
             draw = self._draw(messages, sampling, seed_of(self.seed, self.task.id, self.attempt, step, index))
             reply = self._read(draw, size)
             drawn.append((draw, reply))
             # A reply that is not an action does nothing: it leaves the screen as it is, which need not be tried.
-            if self._is_new(reply, tried, size):
+            if self._is_new(reply, tried, size) if index < redraws else reply.parsable:
                 break
         return drawn
 

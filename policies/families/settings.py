@@ -28,6 +28,10 @@ class FamilySettings(BaseModel):
     language: str = Field(default="Chinese", description="Language of the thoughts, where the prompt names one.")
     history_images: int = Field(default=5, ge=1, description="Screenshots in the prompt, the current one included.")
     history_replies: int | None = Field(default=None, ge=0, description="Earlier replies kept as text; null keeps all.")
+    reask: int = Field(
+        default=0, ge=0, le=20, description="How often a reply that is not an action is asked for again before it counts as a step."
+    )
+    reask_temperature: float = Field(default=1.0, ge=0, le=2, description="Least temperature of a reply that is asked for again.")
     max_new_tokens: int = Field(default=1500, ge=1, description="Upper bound of a reply in tokens; a smaller sampling limit wins.")
     min_pixels: int = Field(default=3136, ge=1, description="Least pixels of a screenshot as the model sees it.")
     max_pixels: int = Field(default=2_116_800, ge=1, description="Most pixels of a screenshot as the model sees it.")

@@ -40,12 +40,16 @@ class Dialect:
         enter: ``type`` presses Enter unless it says otherwise (Fara).
         unescape: ``\\n`` written out in a text is a line break (EvoCUA).
         answer_ends: ``answer`` ends the task.
+        click_pixels: What the number of a scroll is divided by to get clicks of the wheel: 1 where it is sent as clicks.
+        scaled_scroll: The number counts as points do, and not pixels of the screen.
         search: Address of a web search, with ``{query}``.
     """
 
     enter: bool = False
     unescape: bool = False
     answer_ends: bool = True
+    click_pixels: float = 1.0
+    scaled_scroll: bool = False
     search: str = "https://www.bing.com/search?q={query}&FORM=QBLH"
 
 
@@ -254,7 +258,9 @@ def _scroll(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action
     if not _is_number(pixels) or not pixels:
         raise InvalidActionError("scroll needs pixels: above 0 up, below 0 down.")
     sideways = "hscroll" in str(arguments.get("action", "")).lower()
-    return [act.Scroll(*at, ("right" if pixels > 0 else "left") if sideways else ("up" if pixels > 0 else "down"))]
+    direction: act.Direction = ("right" if pixels > 0 else "left") if sideways else ("up" if pixels > 0 else "down")
+    share = (frame.width / frame.units_x if sideways else frame.height / frame.units_y) if dialect.scaled_scroll else 1.0
+    return [act.Scroll(*at, direction, clicks=act.wheel(pixels * share / dialect.click_pixels))]
 
 
 def _keys(arguments: Arguments) -> tuple[str, ...]:
@@ -346,6 +352,10 @@ def _interact(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Acti
     raise InvalidActionError("There is no user to interact with.")
 
 
+def _ask_page(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
+    raise InvalidActionError("There is nobody who reads the page for you: scroll, and read it on the screen.")
+
+
 BUILDERS: dict[str, _Builder] = {
     **dict.fromkeys(("click", "left_click", "tap", "left_single", "single_click"), _pointed(act.Click)),
     **dict.fromkeys(("double_click", "computer_double_click", "left_double", "double_tap"), _pointed(act.DoubleClick)),
@@ -372,5 +382,6 @@ BUILDERS: dict[str, _Builder] = {
     "web_search": _search,
     "history_back": lambda a, f, d: [act.Hotkey(("alt", "left"))],
     "pause_and_memorize_fact": lambda a, f, d: [act.Wait(0.0)],  # it stands in the reply, which stays in the history
-    **dict.fromkeys(("interact", "call_user", "calluser", "ask_user"), _interact),
+    **dict.fromkeys(("interact", "call_user", "calluser", "ask_user", "ask_user_question"), _interact),
+    "read_page_answer_question": _ask_page,
 }

@@ -21,7 +21,7 @@ from torch import Tensor
 from envs.errors import AdaptationError, InfrastructureError, PolicyError
 from policies.adaptation import OURS
 from policies.adapters.base import HeadAdapter
-from policies.base import Passes
+from policies.base import NO_PASSES, Passes
 from policies.generation import Generation, Prompt, Request, Score, Search
 from policies.learner import HeadLearner
 from policies.methods import WeightsConfig
@@ -245,6 +245,10 @@ class ServedVision(ServedEngine, VisionPrompts):
 
 class ServedText(ServedEngine, TextPrompts):
     """A server of a model that reads text only."""
+
+    def read(self, prompt: Prompt) -> Passes:
+        """Nothing: the server keeps prefixes by itself, and is asked once the new weights are there."""
+        return NO_PASSES
 
     def __init__(self, client: Client, info: dict[str, Any], tokenizer: Any, generation: Any) -> None:
         super().__init__(client, info)

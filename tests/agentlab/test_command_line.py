@@ -20,8 +20,8 @@ from agentlab.cli import app as cli
 from envs.errors import SetupError
 
 COUNT = int(os.environ.get("AGENTLAB_COMMAND_LINES", "500"))
-PATIENCE = 60
-"""Seconds after which a line counts as a hang."""
+PATIENCE = 600
+"""Seconds after which a line counts as a hang; much, since others may work on the machine."""
 REACHING_OUT = {"fetch", "setup", "doctor", "serve"}
 """Verbs that go to the network or to other programs: only their options are read."""
 LONG = "x" * 5000

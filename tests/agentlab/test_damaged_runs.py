@@ -12,6 +12,7 @@ import shutil
 import signal
 import tempfile
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,16 +30,18 @@ from agentlab.replay.targets import find_target
 from agentlab.results.compare import compare
 from agentlab.results.pages import markdown
 from agentlab.results.report import make_report
+from agentlab.view.export import export as export_view
 from agentlab.view.library import Library
 from envs.errors import LabError
 
+LONG = "AGENTLAB_CORRUPTIONS" in os.environ or "AGENTLAB_CORRUPTION" in os.environ
 COUNT = int(os.environ.get("AGENTLAB_CORRUPTIONS", "300"))
 ONLY = os.environ.get("AGENTLAB_CORRUPTION")
 """The one seed to try."""
 SHELF = "/dev/shm" if Path("/dev/shm").is_dir() else None
 """Where copies are made: nothing of them is to survive anything."""
-PATIENCE = 60
-"""Seconds after which a corruption counts as a hang."""
+PATIENCE, WAITING = 60, 900
+"""Seconds after which a corruption counts as a hang: of this process's own work, and of waiting for whatever (a busy machine too)."""
 UPDATE = {"method": "rosa", "accepted": True, "seconds": 0.01, "kl_mean": 0.2}
 VALUES = [
     b"null",
@@ -155,7 +158,19 @@ def resume(run: Path, errors: list[str]) -> None:
         store.close()
 
 
-def look(run: Path, other: Path, out: Path) -> list[str]:
+def further(run: Path, out: Path, seed: int) -> dict[str, Callable[[], object]]:
+    """What writes much: all of it in a long run, one of it after the other elsewhere."""
+    verbs: dict[str, Callable[[], object]] = {
+        **{
+            f"export {form}": functools.partial(export_run, run, form, out / form)
+            for form in ("datasets", "osworld", "androidworld")
+        },
+        "view --export": lambda: export_view([run], out / "view"),
+    }
+    return verbs if LONG else dict([list(verbs.items())[seed % len(verbs)]])
+
+
+def look(run: Path, other: Path, out: Path, seed: int) -> list[str]:
     """Everything that reads; returns the errors meant for a person, and lets any other pass."""
     errors: list[str] = []
     verbs = {
@@ -165,6 +180,7 @@ def look(run: Path, other: Path, out: Path) -> list[str]:
         "replay": lambda: list(find_target(run).attempts()),
         "rescore": lambda: rescore_settings(read_run(run), "rosa", [], policy="ui-tars-nano"),
         **{f"export {form}": functools.partial(export_run, run, form, out / form) for form in ("atif", "sft", "pairs")},
+        **further(run, out, seed),
         "resume": lambda: resume(run, errors),
     }
     for name, verb in verbs.items():
@@ -186,9 +202,11 @@ def check(whole: Path, seed: int, place: Path) -> str:
     shutil.copytree(whole, run, copy_function=os.link)
     how = corrupt(run, chance)
     before = signal.signal(signal.SIGALRM, hangs)
-    signal.alarm(PATIENCE)
+    working = signal.signal(signal.SIGPROF, hangs)
+    signal.setitimer(signal.ITIMER_PROF, PATIENCE)
+    signal.alarm(WAITING)
     try:
-        errors = look(run, whole, place / "out")
+        errors = look(run, whole, place / "out", seed)
         try:
             found = read_run(run)
         except LabError:
@@ -199,7 +217,9 @@ def check(whole: Path, seed: int, place: Path) -> str:
         return f"seed {seed}, {how}:\n{traceback.format_exc(limit=-4)}{type(error).__name__}"
     finally:
         signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGPROF, working)
 
 
 @settings(

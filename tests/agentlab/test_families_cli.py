@@ -1,5 +1,6 @@
 """The verbs about families, recipes as settings of a run, and runs in upstream's result layouts."""
 
+import dataclasses
 import gzip
 import json
 import pickle
@@ -12,7 +13,7 @@ from made_runs import Made, make_run, task
 from typer.testing import CliRunner
 
 from agentlab.cli.app import app
-from agentlab.exchange.upstream import as_pyautogui
+from agentlab.exchange.upstream import SCROLL_CLICKS, as_pyautogui
 from agentlab.run.config import resolve
 from agentlab.run.recipes import recipe_named, settings_of_recipe
 from envs import actions as act
@@ -108,7 +109,7 @@ def run_dir(tmp_path):
     [
         act.Click(3, 4), act.DoubleClick(3, 4), act.TripleClick(3, 4), act.RightClick(3, 4), act.MiddleClick(3, 4), act.Hover(3, 4),
         act.MouseDown(3, 4), act.MouseUp(3, 4), act.Type("it's \\n"), act.Type("a", True), act.Hotkey(("ctrl", "c")),
-        act.Scroll(3, 4, "down"), act.Scroll(3, 4, "left"), act.KeyDown(("shift",)), act.KeyUp(("shift",)),
+        act.Scroll(3, 4, "down"), act.Scroll(3, 4, "left", clicks=2), act.KeyDown(("shift",)), act.KeyUp(("shift",)),
     ],
     ids=lambda a: a.kind,
 )  # fmt: skip
@@ -116,6 +117,8 @@ def test_actions_as_osworld_writes_them_mean_the_same(action):
     found = read_code(as_pyautogui(action), Frame(1920, 1080, 1920, 1080))
     if isinstance(action, act.Type) and action.submit:
         assert found == [act.Type("a"), act.Hotkey(("enter",))]
+    elif isinstance(action, act.Scroll):
+        assert found == [dataclasses.replace(action, clicks=action.clicks or SCROLL_CLICKS)]
     else:
         assert found == [action]
 

@@ -25,7 +25,9 @@ COMMAND = re.compile(r"(?<![\w./-])agentlab ((?:[a-z][a-z-]*(?: |$|(?=[`.,;:)]))
 OPTION = re.compile(r"(?<![\w-])(--[a-z][a-z-]*)")
 SETTING = re.compile(r"(?<![\w./-])((?:[a-z_]+\.)+[a-z_]+)=")
 SET = re.compile(r"--set '?([a-z_.]+)=")
-FOREIGN = re.compile(r"\b(?:pip|docker|dockerd|apt|apt-get|python|qemu|chromium|modprobe|mount|uv) [^;.`]*|--no-sandbox|--gpus")
+FOREIGN = re.compile(
+    r"\b(?:pip|docker|dockerd|apt|apt-get|python|qemu|chromium|modprobe|mount|uv|ray|srun|SBATCH) [^;.`]*|--no-sandbox|--gpus"
+)
 """Commands of other programs."""
 ROOT_COMMAND = typer.main.get_command(cli.app)
 NAMES = {s.name for s in all_settings()}

@@ -197,7 +197,7 @@ def test_what_cannot_be_imported_is_refused(results, tmp_path):
         ("pyautogui.moveTo(1, 2)\npyautogui.click()", [act.Click(1, 2)]),
         ("pyperclip.copy('a b')\npyautogui.hotkey('ctrl', 'v')\npyautogui.press('enter')", [act.Type("a b"), act.Hotkey(("enter",))]),
         ("pyautogui.hotkey(['ctrl', 'C'])", [act.Hotkey(("ctrl", "c"))]),
-        ("pyautogui.scroll(-5, x=3, y=4)", [act.Scroll(3, 4, "down")]),
+        ("pyautogui.scroll(-5, x=3, y=4)", [act.Scroll(3, 4, "down", clicks=5)]),
         ({"action_type": "CLICK", "parameters": {"x": 1, "y": 2, "num_clicks": 2}}, [act.DoubleClick(1, 2)]),
         ({"action_type": "TYPING", "text": "hi"}, [act.Type("hi")]),
         ({"action_type": "DONE"}, [act.Finished()]),

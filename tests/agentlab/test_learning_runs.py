@@ -32,7 +32,7 @@ def learning(folder: Path, seed: int) -> tuple[list[dict], list[str]]:
     assert done.returncode == 0, done.stderr
     rows = []
     for row in read_rows(folder):
-        kept = {k: v for k, v in row.to_json().items() if k not in {"seconds", "memory", "infrastructure"}}
+        kept = {k: v for k, v in row.to_json().items() if k not in {"seconds", "hidden_seconds", "memory", "infrastructure"}}
         for part in ("update", "words"):
             if kept[part]:
                 kept[part] = {k: v for k, v in kept[part].items() if "seconds" not in k and "memory" not in k}

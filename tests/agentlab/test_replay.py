@@ -17,11 +17,11 @@ from agentlab.replay.replay import Options, Replayer, replay_all
 from agentlab.replay.targets import find_target, safe_options
 from agentlab.run.config import resolve
 from agentlab.run.session import Session
-from agentlab.run.worker import EnvSlot
 from envs.base import TaskSpec, TaskSuite
 from envs.benchmark import Benchmark
 from envs.errors import InfrastructureError, StoreError, UsageError
 from envs.registration import own_benchmarks
+from envs.slot import EnvSlot
 from envs.suites import choices
 
 

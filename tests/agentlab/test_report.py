@@ -82,6 +82,12 @@ def test_the_pages_say_what_results_jsonl_says(run):
         summary["correction uplift"]
         == f"{sum(solved_at[t] < 99 for t in failed_first) / len(failed_first):.1%} of 3 failed at attempt 1"
     )
+    assert summary["gained over attempt 1"] == "+25.0 points"
+    took = {t: [sum(r["seconds"].values()) for r in rows if r["task"] == t] for t in over}
+    until = {t: sum(took[t][: solved_at[t]]) if solved_at[t] < 99 else float("inf") for t in over}
+    assert [(float(s), share) for s, share in tables["Success over seconds"][1:]] == [
+        (at, f"{sum(s <= at for s in until.values()) / 4:.1%}") for at in (3.75, 7.5, 15.0, 30.0, 60.0, 120.0)
+    ]
     assert [line[1] for line in tables["Success"][1:]] == [f"{share:.1%}" for share in expected]
     assert [line[3] for line in tables["Success"][1:]] == [str(sum(at == k for at in solved_at.values())) for k in (1, 2, 3)]
     for line in tables["Time"][1:]:
@@ -113,7 +119,7 @@ def test_nothing_in_a_run_becomes_markup(run):
     parsed = Tables((run / "report/report.html").read_text())
     assert not {tag for tag, _ in parsed.tags} & {"script", "a", "link", "iframe"}
     sources = [attrs["src"] for tag, attrs in parsed.tags if tag == "img"]
-    assert len(sources) == 3 and all(s.startswith("data:image/png;base64,") for s in sources)
+    assert len(sources) == 4 and all(s.startswith("data:image/png;base64,") for s in sources)
     text = (run / "report/report.md").read_text()
     assert "<script" not in text and "<img" not in text and "desk\\|top" in text
 
@@ -187,7 +193,7 @@ def test_strips_are_on_the_page_and_a_link_in_their_place_is_not_followed(run, t
     assert mine.read_text() == "mine"
     page = Tables((run / "report/report.html").read_text())
     assert page.tables["Sessions"][1:] == [["click-a_2", "2"], ["click-a_1", "1"]]  # what was learned first
-    assert sum(tag == "img" for tag, _ in page.tags) == 5 and "(session_click-a_2.png)" in (run / "report/report.md").read_text()
+    assert sum(tag == "img" for tag, _ in page.tags) == 6 and "(session_click-a_2.png)" in (run / "report/report.md").read_text()
     assert Image.open(run / "report/session_click-a_2.png").size[0] > 400
 
 

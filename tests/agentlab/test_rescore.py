@@ -14,9 +14,9 @@ from agentlab.replay.rescore import rescore, sections, settings, write
 from agentlab.replay.targets import find_target
 from agentlab.run.config import resolve
 from agentlab.run.session import Session
-from agentlab.run.worker import EnvSlot
 from envs import actions as act
 from envs.errors import UsageError
+from envs.slot import EnvSlot
 
 TWO = (("The red square.", act.Click(40.0, 60.0)), ("Then the other one.", act.Click(90.0, 70.0)))
 GUIDANCE = "Failed before:\n- The red square.: click(start_box='(40,60)')\nDo otherwise."

@@ -29,7 +29,10 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def results(folder: Path) -> list[dict]:
     """Rows without what no seed can fix: times, memory, and how often the machinery failed."""
-    keep = [{k: v for k, v in r.to_json().items() if k not in {"seconds", "memory", "infrastructure"}} for r in read_rows(folder)]
+    keep = [
+        {k: v for k, v in r.to_json().items() if k not in {"seconds", "hidden_seconds", "memory", "infrastructure"}}
+        for r in read_rows(folder)
+    ]
     for row in keep:
         row["words"] = row["words"] and {k: v for k, v in row["words"].items() if k != "seconds"}
     return sorted(keep, key=lambda r: (r["task"], r["attempt"]))

@@ -12,9 +12,9 @@ from agentlab.disk.record import load_trace
 from agentlab.disk.store import RunStore
 from agentlab.run.config import resolve
 from agentlab.run.session import Interrupted, Session, derive_seed
-from agentlab.run.worker import EnvSlot
 from envs import actions as act
 from envs.errors import InfrastructureError
+from envs.slot import EnvSlot
 from policies.base import Update
 from retrospect.config import WordsConfig
 from retrospect.reflect import Retrospector

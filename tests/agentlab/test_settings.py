@@ -53,4 +53,6 @@ def test_defaults_said_are_those_of_a_run():
     for setting in all_settings():
         if "." not in setting.name and setting.name not in ("limit",):
             value = config[setting.name]
-            assert setting.default == ("null" if value is None else str(value)), setting.name
+            assert setting.default == (
+                "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+            ), setting.name

@@ -142,6 +142,10 @@ def test_scrolling_shows_what_lies_in_that_direction(env: MiniWoBEnv) -> None:
     assert down > 0 and not np.array_equal(before, observation["screenshot"])
     env.step(act.Scroll(x, y, "up"))
     assert evaluate(env, top) < down
+    env.step(act.Scroll(x, y, "down", clicks=100))
+    assert evaluate(env, f"{top} + document.querySelector('textarea').clientHeight") == pytest.approx(
+        evaluate(env, "document.querySelector('textarea').scrollHeight"), abs=2
+    )
 
 
 def test_hover_and_right_click(env: MiniWoBEnv) -> None:

@@ -174,7 +174,7 @@ def test_families_run_whole_attempts_in_a_real_chromium(folder, engine, miniwob,
             session.begin(info["instruction"], attempt=attempt)
             rewards = []
             for _ in range(2):
-                prompt = engine.prompt(session.messages(Image.fromarray(observation["screenshot"])), 1024, 50_000)
+                prompt = session._prompt(session.messages(Image.fromarray(observation["screenshot"])))
                 decision = session.act(observation)
                 if attempt == 1:  # before any update: transformers' own greedy tokens
                     encoded = processed(engine, [prompt])
@@ -192,7 +192,7 @@ def test_families_run_whole_attempts_in_a_real_chromium(folder, engine, miniwob,
 def test_a_whole_screen_is_seen_at_the_size_that_points_count(folder, engine):
     family = next((f for f in families().values() if folder.name in f.architectures and f.name != "plain"), None)
     if family is None:
-        pytest.skip("no family here is of this architecture: Holo, Fara-1.5 and the like")
+        pytest.skip("no family here is of this architecture: Holo and the like")
     policy = ModelPolicy(family.name, engine, family, family.defaults, SamplingConfig(max_new_tokens=2))
     session = policy.open(TaskSpec("agentlab/osworld-v0", "t", 0, max_steps=3), seed=1)
     session.begin("Press the button")
@@ -287,7 +287,7 @@ PEOPLE_NAME_IT = {
         "EvoCUA-8B-20260105": "evocua", "GUI-Owl-1.5-8B-Instruct": "gui-owl-1.5", "MAI-UI-8B": "mai-ui", "UI-Venus-1.5-8B": "ui-venus-1.5",
         "Qwen3-VL-8B-Instruct": "qwen3-vl", "Holo2-8B": None, "checkpoint-500": None,
     },
-    "qwen3_5": {"Holo-3.1-9B": None, "Fara-1.5-9B": None},
+    "qwen3_5": {"Holo-3.1-9B": None, "Fara1.5-9B": "fara-1.5", "Fara-1.5-4B": "fara-1.5"},
 }  # fmt: skip
 
 
@@ -310,6 +310,9 @@ def test_a_folder_becomes_a_policy_by_the_family_that_the_user_names(folder, tmp
     policy = load_policy(str(folder), device="cpu", family=family.name, history_images=2)
     assert (policy.family.name, policy.describe()["family"], policy.settings.history_images) == (family.name, family.name, 2)
     assert set(policy.describe()["prompt_source"]) == set(family.platforms)
+    session = policy.open(TaskSpec("agentlab/miniwob-v0", "t", 0, max_steps=1), seed=1)
+    session.begin("Do it")
+    assert session._prompt(session.messages(screen(160, 220))).text.endswith("</think>\n\n") == (family.name == "fara-1.5")
     with pytest.raises(UsageError, match="but those of"):
         load_policy(str(folder), family="ui-tars-1" if folder.name != "qwen2_vl" else "fara")
 

@@ -14,6 +14,7 @@ from envs import actions as act
 from envs.base import TaskSpec
 from envs.errors import InfrastructureError, PolicyError, SetupError, UsageError
 from policies.base import SamplingConfig
+from policies.families.registry import recipes
 from policies.registry import load_policy
 
 TASK = TaskSpec("agentlab/osworld-v0", "t", 0, max_steps=3)
@@ -167,3 +168,33 @@ def test_bad_options(server, monkeypatch):
         policy(server, timeout=3)
     with pytest.raises(UsageError, match="api_key_env"):
         policy(server, api_key="sk-written-down")
+
+
+def test_a_reply_that_is_no_action_is_asked_for_again_as_often_and_as_warm_as_the_user_says(server):
+    server.answers = [
+        completion("I do not know."),
+        completion("Hm."),
+        completion("Action: finished()"),
+        completion("I do not know."),
+    ]
+    session = opened(server, reask=2, reask_temperature=0.9)
+    decision = session.act(SCREEN)
+    assert decision.actions == (act.Finished(),) and (decision.redrawn, decision.redrawn_unparsable, decision.tokens) == (2, 2, 21)
+    assert [body["temperature"] for _, _, body in server.requests] == [0.5, 0.9, 0.9]
+    assert len({body["seed"] for _, _, body in server.requests}) == 3 and session.history[0][1] == "Action: finished()"
+    (invalid,) = opened(server).act(SCREEN).actions  # by itself it is not asked again
+    assert isinstance(invalid, act.Invalid)
+
+
+def test_recipes_ask_again_as_the_official_runners_do():
+    again = {name: recipe.model for name, recipe in recipes().items() if "reask" in recipe.model}
+    assert again["ui-tars-1.5-7b@osworld"] == {"reask": 2, "reask_temperature": 1.0}
+    assert again["openai:opencua-7b@osworld-verified"] == {"reask": 4, "reask_temperature": 0.2}
+
+
+def test_fara_1_5_is_asked_not_to_think_first(server):
+    server.answers = [completion('Hm.\n<tool_call>\n{"name": "computer_use", "arguments": {"action": "wait"}}\n</tool_call>')]
+    opened(server, model="Fara1.5-9B").act(SCREEN)
+    ((_, _, body),) = server.requests
+    assert body["chat_template_kwargs"] == {"enable_thinking": False}
+    assert body["messages"][0]["content"].startswith("You are Fara, a computer use agent")

@@ -62,7 +62,7 @@ OFFICIAL = [
     ("evocua-s1", code("pyautogui.click(x=966, y=546)"), (act.Click(*MIDDLE),)),
     ("evocua-s1", code("computer.terminate(status=\"success\", answer='''text''')"), (act.Finished("text"),)),
     ("gui-owl-1.5", call('{"action": "triple_click", "coordinate": [500, 500]}'), (act.TripleClick(*MIDDLE),)),
-    ("gui-owl-1.5", call('{"action": "scroll", "pixels": -5}'), (act.Scroll(*MIDDLE, "down"),)),
+    ("gui-owl-1.5", call('{"action": "scroll", "pixels": -5}'), (act.Scroll(*MIDDLE, "down", clicks=5),)),
     ("gui-owl-1.5", call('{"action": "answer", "text": "42"}'), (act.Finished("42"),)),
     (
         "gui-owl",
@@ -89,6 +89,21 @@ OFFICIAL = [
         (act.Hotkey(("ctrl", "l")), act.Type("https://www.bing.com/search?q=a+b&FORM=QBLH", True)),
     ),
     ("fara", call('{"action": "pause_and_memorize_fact", "fact": "x"}'), (act.Wait(0.0),)),
+    ("fara", call('{"action": "scroll", "pixels": -546}'), (act.Scroll(*MIDDLE, "down", clicks=10),)),  # 540 pixels of the page
+    (
+        "fara-1.5",
+        'I should click.\n<tool_call>\n{"name": "computer_use", "arguments": {"action": "left_click", "coordinate": [500, 500]}}\n'
+        "</tool_call>",
+        (act.Click(*MIDDLE),),
+    ),
+    ("fara-1.5", '<tool_call>{"name":"computer_use","arguments":{"action":"wait"}}</tool_call>', (act.Wait(),)),
+    ("fara-1.5", '```json\n{"name":"computer_use","arguments":{"action":"wait"}}\n```', (act.Wait(),)),
+    ("fara-1.5", "<tool_call>{'name': 'computer_use', 'arguments': {'action': 'wait'}}</tool_call>", (act.Wait(),)),
+    ("fara-1.5", call('{"action": "type", "text": "x"}'), (act.Type("x"),)),
+    ("fara-1.5", call('{"action": "scroll", "pixels": -500}'), (act.Scroll(*MIDDLE, "down", clicks=10),)),  # half of the screen
+    ("fara-1.5", call('{"action": "hscroll", "pixels": 500}'), (act.Scroll(*MIDDLE, "right", clicks=18),)),
+    ("fara-1.5", call('{"action": "left_click_drag", "coordinate": [500, 0]}'), (act.Drag(*MIDDLE, 960.0, 0.0),)),
+    ("fara-1.5", call('{"action": "terminate", "answer": "42"}'), (act.Finished("42"),)),
     (
         "mai-ui",
         '<thinking>\nHm\n</thinking>\n<tool_call>\n{"name":"mobile_use","arguments":{"action":"swipe","direction":"up"}}\n</tool_call>',
@@ -162,7 +177,7 @@ ODD = [
     ("evocua", call('{"action": "key", "keys": "ctrl+shift+t"}'), (act.Hotkey(("ctrl", "shift", "t")),)),
     ("evocua", call('{"action": "key", "keys": ["keys=[\'ctrl\'", "c"]}'), (act.Hotkey(("ctrl", "c")),)),
     ("evocua", call('{"action": "key", "keys": ["Return"]}'), (act.Hotkey(("enter",)),)),
-    ("evocua", call('{"action": "hscroll", "pixels": 3}'), (act.Scroll(*MIDDLE, "right"),)),
+    ("evocua", call('{"action": "hscroll", "pixels": 3}'), (act.Scroll(*MIDDLE, "right", clicks=3),)),
     (
         "evocua",
         call('{"action": "wait"}') + call('{"action": "terminate"}') + call('{"action": "wait"}'),
@@ -199,7 +214,7 @@ def test_an_action_without_a_place_is_done_where_the_pointer_is():
     assert read("evocua", call('{"action": "left_click_drag", "coordinate": [0, 0]}'), pointer=(7.0, 8.0)) == (
         act.Drag(7.0, 8.0, 0, 0),
     )
-    assert read("opencua", code("pyautogui.scroll(-3)"), pointer=(7.0, 8.0)) == (act.Scroll(7.0, 8.0, "down"),)
+    assert read("opencua", code("pyautogui.scroll(-3)"), pointer=(7.0, 8.0)) == (act.Scroll(7.0, 8.0, "down", clicks=3),)
 
 
 @pytest.mark.parametrize("text", ["__import__('os').system('true')", "open('/tmp/x', 'w')", "x = 1", "pyautogui.click(x=1+1, y=len('a'))",
@@ -371,6 +386,7 @@ def test_a_fine_tune_is_asked_as_what_it_was_made_from_unless_that_is_a_general_
     with pytest.raises(UsageError, match="No family"):  # EvoCUA, GUI-Owl-1.5, MAI-UI and UI-Venus-1.5 all come from it
         choose("/runs/my-model", said=["Qwen/Qwen3-VL-8B-Instruct"])
     assert choose("Qwen/Qwen3-VL-8B-Instruct").name == "qwen3-vl"
+    assert [choose(f"microsoft/Fara{name}").name for name in ("1.5-9B", "-1.5-27B", "-7B")] == ["fara-1.5", "fara-1.5", "fara"]
     assert choose("/runs/my-model", asked="qwen3-vl", said=["ByteDance-Seed/UI-TARS-1.5-7B"]).name == "qwen3-vl"
     assert choose("/runs/UI-TARS-1.5-7B", declared="plain").name == "plain"
 
@@ -379,7 +395,6 @@ def test_a_fine_tune_is_asked_as_what_it_was_made_from_unless_that_is_a_general_
     ("name", "reason"),
     [
         ("Hcompany/Holo-3.1-9B", "which tools"), ("Hcompany/Holo1.5-7B", "which tools"), ("holo3-1-35b-a3b", "which tools"),
-        ("microsoft/Fara1.5-9B", "not here yet"),
         ("UI-Venus-Navi-7B", "UI-Venus-1.5"),
         ("ui-tars-2", "not open"), ("Qwen/Qwen2.5-VL-7B-Instruct", "No family"), ("gpt-5", "No family"), ("ui-tars", "No family"),
     ],

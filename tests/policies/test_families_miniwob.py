@@ -22,7 +22,7 @@ CODE = "## Thought:\nHm.\n\n## Action:\nGo.\n\n## Code:\n```python\npyautogui.cl
 CLICKS = {
     **dict.fromkeys(("ui-tars-1", "ui-tars-1.5", "plain"), CALLS),
     "ui-tars-doubao": "Thought: go\nAction: click(point='<point>{x} {y}</point>')",
-    **dict.fromkeys(("qwen3-vl", "evocua", "gui-owl-1.5", "gui-owl", "fara"), COMPUTER),
+    **dict.fromkeys(("qwen3-vl", "evocua", "gui-owl-1.5", "gui-owl", "fara", "fara-1.5"), COMPUTER),
     "mai-ui": '<thinking>\nGo.\n</thinking>\n<tool_call>\n{{"name":"mobile_use","arguments":'
     '{{"action":"click","coordinate":[{x},{y}]}}}}\n</tool_call>',
     **dict.fromkeys(("evocua-s1", "opencua", "opencua-v1"), CODE),

@@ -18,6 +18,7 @@ from policies.families.registry import families
 TEXTS = {
     "evocua/s2_computer.txt": "708ec379c991d5e982a043d7463cea630ffe0dcd74ed311dcf25a407e848cfea",
     "fara/computer.txt": "99900081f6a4ed8b449e8308dbc0a0893d4bac089f003438747109fdef76bf1f",
+    "fara/v15_computer.txt": "74c9b10b72cc7aba1ff989cdf7bd039abddedc926d34216151426b1de1497751",
     "gui_owl/v15_computer.txt": "a4253555747365f4e15de842d400247132f4d0c2601416212483b0354aedbd1b",
     "gui_owl/v15_mobile.txt": "a7b494381939614cb2e463b9380631bb249c79fd712e2cac5f1327b1a3faaa99",
     "gui_owl/v1_computer.txt": "b33214fa6453b46a6612d1f671e2edf81966da67cc98562596dc4d403e00598d",
@@ -50,6 +51,7 @@ CONVERSATIONS = {
     "gui-owl/computer": "433af4808acc968950d00b322ff1aca04b2c8bb85efdcce4ec69c7007182e806",
     "gui-owl/mobile": "2042d621d33aeb10256c41e8dc43c2e9b0ab0a9e94b511fc9d9cc0a731eff094",
     "fara/computer": "e4691b70ebf7647b27bd219e09874fcee1cadb8cb8cc3f8abf281f6d240c0db8",
+    "fara-1.5/computer": "7ee676dade34bff30b1dc56265dd5fe66fae3d0d9b75f5e0e23410af58bec89a",
     "mai-ui/mobile": "c7752f667b51a7a05e91962521cdbec66c96bbd3c139f3df73dee5f8d45d0b79",
     "opencua/computer": "038e2e545a0f6fe2122a3a60fc22c00cce44d88da01f7fa14b1e144add458e0f",
     "opencua-v1/computer": "49c7c36b9f4c449259d4200d6c35bf3a68dc330755012e4496c4e19dddfe5b0d",
@@ -128,6 +130,7 @@ HISTORIES = {
     "gui-owl/computer": (concluded, 4),
     "gui-owl/mobile": (concluded, 3),
     "fara/computer": (computer, 5),
+    "fara-1.5/computer": (computer, 5),
     "mai-ui/mobile": (mai, 5),
     "opencua/computer": (code, 7),
     "opencua-v1/computer": (code, 7),

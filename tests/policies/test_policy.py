@@ -76,6 +76,11 @@ def test_guidance_reaches_the_prompt(policy, screens):
     assert "Do otherwise." in session.messages(NOW)[0]["content"][0]["text"]
 
 
+def test_it_writes_words_as_a_language_model_does(policy):
+    said = policy.complete("What went wrong?", max_new_tokens=3)
+    assert said == policy.complete("What went wrong?", max_new_tokens=3) and isinstance(said, str)
+
+
 def test_act_before_begin_is_refused(policy, screens):
     with pytest.raises(UsageError, match="begin"):
         policy.open(TASK, seed=0).act({"screenshot": screens[0]})

@@ -82,6 +82,16 @@ class Probes:
         """Whether the accessibility bus is there."""
         return self._run(TREE) == "there"
 
+    def answered(self, request: Any) -> bool:
+        """Whether the same request, which must change nothing, is answered now."""
+        kind = {name: value for name, value in request.headers.items() if name.lower() == "content-type"}
+        try:
+            limits = (self._seconds, self._seconds)
+            answer = self._session.request(request.method, request.url, data=request.body, headers=kind, timeout=limits)
+            return bool(answer.status_code == 200)
+        except Exception:  # noqa: BLE001 - whatever failed, the guest has not answered
+            return False
+
     def _run(self, program: str, *arguments: str) -> str:
         body = {"command": ["python3", "-c", program, *arguments], "shell": False}
         try:

@@ -43,6 +43,8 @@ SPOKEN = (
 """Routes whose good answer is a JSON object."""
 LOOKED = ("/list_directory", "/window_size", "/wallpaper", "/desktop_path", "/setup/open_file", "/file")
 """Routes that fail when what they are asked about is not there, or not what it should be."""
+BETWEEN = (502, 503, 504)
+"""Statuses of whoever passes requests on and got no answer: never the guest's own server's."""
 RAN = ("/execute", "/setup/execute", "/setup/launch")
 FALLS_BACK = ("ipapi.co",)
 """Hosts that OSWorld's code can explicitly do without: it takes UTC if no host tells it the time zone."""
@@ -165,7 +167,7 @@ class Watch:
 
     def _agents(self, route: str, request: Any, answer: Any) -> bool:
         """Whether an answer failed because of what the agent left."""
-        if self.phase != "score" or (answer is not None and answer.status_code == 200):
+        if self.phase != "score" or (answer is not None and answer.status_code in (200, *BETWEEN)):
             return False
         if route in LOOKED and answer is not None and answer.status_code < 500:
             return True
@@ -174,6 +176,8 @@ class Watch:
             return self.probes.file(path, MOST_BYTES) in ("other", "large", "nothing")
         if route in RAN:
             return answer is not None and answer.status_code == 500 and _ran(answer)
+        if not route.startswith("/setup/") and self.probes.answered(request):
+            return False  # the same question has an answer now: it was the way that failed
         if route in ("/accessibility", "/terminal"):
             return self.probes.healthy() and self.probes.tree()
         return route in LOOKED and self.probes.healthy()

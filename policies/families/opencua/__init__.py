@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from policies.families import code_calls
 from policies.families.base import Family, Recipe, Source, Turn, filled, text_file
@@ -24,9 +24,9 @@ PROMPTS = Source(
 )
 SCORES = Source("xlang-ai/OpenCUA", "model/README.md", "1d70f20663dcaa01f10c", "table of OSWorld-Verified; command in README.md")
 SAMPLING = {"temperature": 0.0, "top_p": 0.9, "max_new_tokens": 2048}
-NOTE = (
-    "Mean of three runs; upstream asks again, warmer, up to 5 times where a reply cannot be read, and waits 5 s after each action."
-)
+AGAIN: dict[str, Any] = {"reask": 4, "reask_temperature": 0.2}
+"""Five tries, the later ones warmer (its agent in OSWorld, ``mm_agents/opencua/opencua_agent.py``)."""
+NOTE = "Mean of three runs; upstream waits 5 s after each action."
 
 
 def stepwise(turn: Turn, system: str) -> list[Message]:
@@ -63,7 +63,7 @@ class OpenCUA(Family):
         coordinates="absolute-resized", history_images=3, max_new_tokens=2048, min_pixels=3136, max_pixels=12_845_056
     )
     recipes: ClassVar[tuple[Recipe, ...]] = (
-        Recipe("openai:opencua-72b", "osworld-verified", "osworld", 45.0, 100, PROMPTS, SAMPLING,
+        Recipe("openai:opencua-72b", "osworld-verified", "osworld", 45.0, 100, PROMPTS, SAMPLING, AGAIN,
                note=NOTE + " The number is the leaderboard's; the source above has the settings."),
     )  # fmt: skip
 
@@ -85,10 +85,10 @@ class OpenCUAV1(OpenCUA):
     title = "OpenCUA (7B, 32B)"
     recognised = re.compile(r"opencua(?!-72b).*")
     recipes = (
-        Recipe("openai:opencua-7b", "osworld-verified", "osworld", 26.6, 100, SCORES, SAMPLING, note=NOTE),
-        Recipe("openai:opencua-32b", "osworld-verified", "osworld", 34.8, 100, SCORES, SAMPLING, note=NOTE),
-        Recipe("openai:opencua-7b", "osworld-verified-15", "osworld", 24.3, 15, SCORES, SAMPLING, note=NOTE),
-        Recipe("openai:opencua-32b", "osworld-verified-15", "osworld", 29.7, 15, SCORES, SAMPLING, note=NOTE),
+        Recipe("openai:opencua-7b", "osworld-verified", "osworld", 26.6, 100, SCORES, SAMPLING, AGAIN, note=NOTE),
+        Recipe("openai:opencua-32b", "osworld-verified", "osworld", 34.8, 100, SCORES, SAMPLING, AGAIN, note=NOTE),
+        Recipe("openai:opencua-7b", "osworld-verified-15", "osworld", 24.3, 15, SCORES, SAMPLING, AGAIN, note=NOTE),
+        Recipe("openai:opencua-32b", "osworld-verified-15", "osworld", 29.7, 15, SCORES, SAMPLING, AGAIN, note=NOTE),
     )
 
     def messages(self, turn: Turn) -> list[Message]:

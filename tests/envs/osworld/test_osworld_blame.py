@@ -220,6 +220,28 @@ def test_a_command_that_the_server_could_not_take_is_no_command_that_failed(grad
         grader.score(one, guest, None)
 
 
+ACTIVE_TASK = task(
+    func="is_expected_active_tab", result={"type": "active_tab_info"}, expected={"type": "rule", "rules": {"type": "url", "url": "https://x.org"}},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("statuses", "says"), [([502] * 3, "HTTP 502"), ([500, "answered", 500, "answered", 500], "HTTP 500"), ([500] * 9, "")]
+)
+def test_a_tree_that_did_not_come_is_no_tree_of_the_agents(grader, guest, running, statuses, says):
+    """Injected faults showed it: a solved task was graded 0, because the desktop was well.
+
+    It is the way that fails where somebody in between answers, or where the same question has an answer when it is asked again.
+    """
+    grader.prepare(ACTIVE_TASK, guest)
+    running.fail["/accessibility"] = list(statuses)
+    if says:
+        with pytest.raises(InfrastructureError, match=f"/accessibility got {says}"):
+            grader.score(ACTIVE_TASK, guest, act.Finished())
+    else:
+        assert grader.score(ACTIVE_TASK, guest, act.Finished()) == 0.0, "a desktop whose server cannot give it: as upstream"
+
+
 VLC_TASK = task(
     func="is_vlc_playing", result={"type": "vlc_playing_info", "dest": "status.xml"},
     expected={"type": "rule", "rules": {"type": "file_name", "file_name": "x.mp4"}},

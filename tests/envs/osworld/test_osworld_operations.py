@@ -21,6 +21,7 @@ def test_pointer_actions():
     assert ops(act.DoubleClick(3, 4)) == [("move", 3, 4), ("click", 1, 2)]
     assert ops(act.RightClick(3, 4)) == [("move", 3, 4), ("click", 3, 1)]
     assert [o[0] for o in ops(act.Drag(1, 2, 30, 40))] == ["move", "press", "wait", "glide", "wait", "release"]
+    assert [ops(act.Scroll(1, 2, "up", clicks=n))[1] for n in (None, 1, 30)] == [("click", 4, n) for n in (5, 1, 30)]
     assert [ops(act.Scroll(1, 2, d))[1][1] for d in ("up", "down", "left", "right")] == [4, 5, 6, 7]
 
 
