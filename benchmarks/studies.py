@@ -155,7 +155,7 @@ REASONING = Study(
     tuning=(7101, 7102),
     reporting=(8101, 8102, 8103, 8104),
     pairs=(400, 60),
-    base=("model.max_batch=64",),
+    base=("model.max_batch=64", "model.max_new_tokens=64"),  # right replies of the tuning seeds had 36 at most
     methods=(
         Method("next-best", "next-best", lines=((), ("sampling.beams=30",))),
         Method("no-repeat", "no-repeat", lines=COLD),
