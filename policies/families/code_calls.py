@@ -142,9 +142,14 @@ class _Reader:
                 return
             case ast.Expr(value=ast.Constant()):  # a comment as a text
                 return
+            case ast.Assign(targets=[ast.Attribute(value=ast.Name(id="pyautogui"))], value=ast.Constant()):  # pyautogui.PAUSE = 1
+                return
+            case ast.Expr(value=ast.Call(func=ast.Name(id="print"))):
+                return
             case ast.Expr(value=ast.Call() as call):
                 self.call(call)
-            case ast.For(iter=ast.Call(func=ast.Name(id="range"), args=[ast.Constant(value=int(times))]), orelse=[]):
+            case ast.For(iter=ast.Call(func=ast.Name(id="range")) as turns, orelse=[]):
+                times = _times(turns)
                 if not 0 <= times <= MAX_STEPS:
                     raise InvalidActionError(f"A loop of {times} turns.")
                 for _ in range(times):
@@ -282,9 +287,18 @@ CALLS: dict[str, Meaning] = {
     "time.sleep": lambda r, a, k: r.add(act.Wait(seconds_of(a[0] if a else k.get("secs")))),
     "computer.triple_click": lambda r, a, k: r.click(a[:2], _placed(k), act.TripleClick),
     "computer.tripleClick": lambda r, a, k: r.click(a[:2], _placed(k), act.TripleClick),
-    "computer.wait": lambda r, a, k: r.add(act.Wait()),
+    "sleep": lambda r, a, k: r.add(act.Wait(seconds_of(a[0] if a else k.get("secs")))),
+    "computer.wait": lambda r, a, k: r.add(act.Wait(seconds_of(next(iter([*a, *k.values()]), None)))),
     "computer.terminate": _Reader.terminate,
 }
+
+
+def _times(turns: ast.Call) -> int:
+    """How often a loop over ``range`` goes round; one more than may be, of a range of more."""
+    given, _ = _arguments(turns)
+    if not 1 <= len(given) <= 3 or not all(isinstance(v, int) for v in given) or given[2:] == [0]:
+        raise InvalidActionError("A loop over something that is no range.")
+    return len(range(*given)[: MAX_STEPS + 1])
 
 
 def _placed(named: Named) -> Named:
@@ -322,6 +336,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _number(value: Any) -> float:
+    if isinstance(value, str) and re.fullmatch(r"\d{1,9}(?:\.\d{1,9})?", value):
+        return float(value)
     if not _is_number(value):
         raise InvalidActionError(f"{shorten(repr(value)[:200])} is no coordinate.")
     return float(value)

@@ -18,7 +18,7 @@ from policies.families.base import Family, Recipe, Source, Turn, filled
 from policies.families.calls import Call, Scanner
 from policies.families.keys import key_list
 from policies.families.messages import Message, message, neutralise, with_guidance
-from policies.families.points import parse_point, swipe_direction, unescape
+from policies.families.points import parse_point, seconds_of, swipe_direction, unescape
 from policies.families.reply import Frame, Reply, bounded, shorten
 from policies.families.settings import FamilySettings
 from policies.families.tool_calls import address
@@ -111,8 +111,15 @@ def _value(call: Call, *keys: str) -> str | None:
     return next((value for wanted in (*keys, "") for key, value in call.arguments if key == wanted and value.strip()), None)
 
 
+def _named(call: Call, *keys: str) -> str | None:
+    return next((value for wanted in keys for key, value in call.arguments if key == wanted), None)
+
+
 def _point(call: Call, frame: Frame, *keys: str) -> tuple[float, float]:
     value = _value(call, *keys)
+    bare = [written for key, written in call.arguments if not key]
+    if len(bare) in (2, 4) and value == bare[0] and "," not in value:  # Click(100, 200)
+        value = ",".join(bare)
     if value is None:
         raise InvalidActionError(f"{call.name} without a point.")
     return frame.pixel(*parse_point(value))
@@ -164,16 +171,16 @@ def _words(call: Call) -> str:
 
 BARE = ("wait", "pressback", "presshome", "pressenter", "pressrecent", "finished")
 BUILDERS: dict[str, Callable[[Call, Frame], list[Action]]] = {
-    "click": _pointed(act.Click),
+    **dict.fromkeys(("click", "tap"), _pointed(act.Click)),
     "doubleclick": _pointed(act.DoubleClick),
-    "longpress": _pointed(act.LongPress),
+    "longpress": lambda c, f: [act.LongPress(*_point(c, f, "box", "point"), seconds_of(_named(c, "time", "duration")))],
     "hover": _pointed(act.Hover),
     "drag": lambda c, f: [act.Drag(*_point(c, f, "start"), *_point(c, f, "end"))],
     "scroll": _scroll,
     "type": _type,
     "launch": _launch,
     "hotkey": _hotkey,
-    "wait": lambda c, f: [act.Wait()],
+    "wait": lambda c, f: [act.Wait(seconds_of(_value(c, "time", "duration", "seconds")))],
     "finished": lambda c, f: [act.Finished(_words(c))],
     "calluser": lambda c, f: [act.Answer(_words(c)) if f.platform == "mobile" else act.Finished(_words(c))],
     "pressback": lambda c, f: [act.PressBack() if f.platform == "mobile" else act.Hotkey(("alt", "left"))],
