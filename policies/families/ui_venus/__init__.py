@@ -7,9 +7,12 @@ another.  ``model.prompt_file`` names the text, with ``{user_task}`` and ``{prev
 from __future__ import annotations
 
 import functools
+import hashlib
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from envs import actions as act
 from envs.actions import Action
@@ -17,7 +20,7 @@ from envs.errors import InvalidActionError, UsageError
 from policies.families.base import Family, Recipe, Source, Turn, filled
 from policies.families.calls import Call, Scanner
 from policies.families.keys import key_list
-from policies.families.messages import Message, message, neutralise, with_guidance
+from policies.families.messages import Message, Platform, message, neutralise, with_guidance
 from policies.families.points import parse_point, seconds_of, swipe_direction, unescape
 from policies.families.reply import Frame, Reply, bounded, shorten
 from policies.families.settings import FamilySettings
@@ -29,6 +32,20 @@ AGENT = Source(
     "order, history; utils.py for the prompts; Venus_framework/policy/ui_venus_policy.py for the coordinates",
 )  # fmt: skip
 README = Source("inclusionAI/UI-Venus", "README.md", REVISION, "AndroidWorld 77.6; scripts/run_navi.sh for the settings")
+
+
+class Official(NamedTuple):
+    """An official text: the constant that holds it, and its SHA-256 without the line breaks at its end."""
+
+    constant: str
+    digest: str
+
+
+OFFICIAL: dict[Platform, Official] = {
+    "computer": Official("WEB_USER_PROMPT", "a45c6725c48da78908d71a0c0e6cf3a192be455142c4f94c84aa406e4cd1d878"),
+    "mobile": Official("MOBILE_USER_PROMPT", "3ac1bd38f9e918882bc5d3d7de4adc420c5fa72844a91969a86f09ab64928fb9"),
+}
+log = logging.getLogger(__name__)
 
 
 class UIVenus15(Family):
@@ -61,7 +78,7 @@ class UIVenus15(Family):
             for n, reply in enumerate(neutralise(reply) for _, reply in recent)
         ]
         task = with_guidance(turn.instruction, turn.guidance)
-        asked = filled(_prompt(turn.settings.prompt_file), user_task=task, previous_actions="\n".join(done))
+        asked = filled(_prompt(turn.settings.prompt_file, turn.platform), user_task=task, previous_actions="\n".join(done))
         return [message("system", "You are a helpful assistant."), message("user", asked, turn.screen)]
 
     def parse(self, text: str, frame: Frame) -> Reply:
@@ -88,7 +105,7 @@ def _between(text: str, tag: str) -> str:
 
 
 @functools.cache
-def _prompt(path: str) -> str:
+def _prompt(path: str, platform: Platform) -> str:
     if not path:
         raise UsageError(
             "UI-Venus's prompt is not part of this package.",
@@ -101,6 +118,10 @@ def _prompt(path: str) -> str:
         raise UsageError(f"The prompt {path} cannot be read: {error}.") from error
     if "{user_task}" not in text or "{previous_actions}" not in text:
         raise UsageError(f"{path} is not a prompt of UI-Venus.", "It needs {user_task} and {previous_actions}.")
+    if hashlib.sha256(text.rstrip("\n").encode()).hexdigest() != OFFICIAL[platform].digest:
+        log.warning(
+            "%s is not %s of %s: scores are not those of the official agent.", path, OFFICIAL[platform].constant, AGENT.repository
+        )
     return text
 
 
