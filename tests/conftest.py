@@ -19,3 +19,13 @@ def _secrets_of_one_test_only() -> Iterator[None]:
     yield
     redaction._told.clear()
     redaction._told.update(before)
+
+
+@pytest.fixture(scope="module")
+def one_browser() -> Iterator[None]:
+    """The runs that a module's tests make in this process share a Chromium, which would start and end with each of them."""
+    from envs.miniwob.browser import Browser
+
+    browser = Browser.acquire()
+    yield
+    browser.release()

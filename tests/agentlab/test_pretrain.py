@@ -68,7 +68,12 @@ def test_makes_a_checkpoint_that_plays(finished):
 def test_goes_on_from_a_checkpoint(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(phases, "HEADS_FIRST", 5)
     plan = tmp_path / "plan.json"
-    settings = finished.model_dump(mode="json", exclude={"out", "work", "base"}) | {"skip": 50, "lr": 0.5, "held": 1}
+    settings = finished.model_dump(mode="json", exclude={"out", "work", "base"}) | {
+        "skip": 50,
+        "lr": 0.5,
+        "held": 1,
+        "eval_instances": 0,
+    }
     plan.write_text(json.dumps(settings))
     config = plan_of(plan, out=tmp_path / "further", work=tmp_path / "work", base=finished.out, guided_steps=6)
     run_pretrain(config, Console(file=io.StringIO()))
