@@ -118,6 +118,8 @@ def _temperatures(*values: float) -> tuple[Sets, ...]:
 
 
 COOL = _temperatures(0.7, 0.3, 0.5, 1.0, 1.5)
+COLD = (*COOL, *_temperatures(0.0))
+"""Down to greedy, which is no retry where nothing is excluded."""
 REPLY = ("adapt.weights.target=reply", "sampling.no_repeat=true")
 EPISODE = ("adapt.weights.target=episode", "sampling.no_repeat=true")
 PAPER = tuple(
@@ -153,16 +155,17 @@ REASONING = Study(
     tuning=(7101, 7102),
     reporting=(8101, 8102, 8103, 8104),
     pairs=(400, 60),
-    base=("model.max_batch=64",),
+    base=("model.max_batch=64", "model.max_new_tokens=64"),  # right replies of the tuning seeds had 36 at most
     methods=(
         Method("next-best", "next-best", lines=((), ("sampling.beams=30",))),
-        Method("no-repeat", "no-repeat", lines=COOL),
-        Method("rosa-reply", "rosa", REPLY, _reply_lines((1.0, 0.7), (1.0, 0.5), (1.0, 1.0), (0.5, 0.7), (1.0, 0.3))),
+        Method("no-repeat", "no-repeat", lines=COLD),
+        Method("rosa-reply", "rosa", REPLY, _reply_lines((1.0, 0.7), (1.0, 0.5), (1.0, 1.0), (0.5, 0.7), (1.0, 0.3), (1.0, 0.0))),
         Method("rosa", "rosa"),
         Method(
             "rosa2 (words: rules)", "rosa2", (RULES, HINT, "adapt.weights.target=reply", "sampling.no_repeat=true"),
             tuple((f"sampling.temperature={t}", f"history={h}") for t, h in (
                 (1.0, "fresh"), (0.7, "fresh"), (0.5, "fresh"), (0.7, "conversation"), (0.3, "conversation"),
+                (0.0, "fresh"),
             )),
             uses=(BIT, FEEDBACK), only=_numeric(),
         ),
@@ -194,12 +197,12 @@ MINIWOB = Study(
     base=(),
     methods=(
         Method("next-best", "next-best", lines=((), ("sampling.radius=0.05",), ("sampling.radius=0.1",), ("sampling.beams=30",))),
-        Method("no-repeat", "no-repeat", lines=COOL),
-        Method("rosa-episode", "rosa", EPISODE, _reply_lines((1.0, 0.7), (1.0, 0.5), (1.0, 1.0), (0.5, 0.7), (2.0, 0.7))),
+        Method("no-repeat", "no-repeat", lines=COLD),
+        Method("rosa-episode", "rosa", EPISODE, _reply_lines((1.0, 0.7), (1.0, 0.5), (1.0, 1.0), (0.5, 0.7), (2.0, 0.7), (1.0, 0.0))),
         Method("rosa", "rosa"),
         Method(
             "rosa2 (words: rules)", "rosa2", (RULES, "adapt.score_under=refined"),
-            _reply_lines((1.0, 1.0), (1.0, 0.7), (2.0, 0.7), (1.0, 0.5), (0.5, 0.7)), uses=(BIT, EFFECT),
+            _reply_lines((1.0, 1.0), (1.0, 0.7), (2.0, 0.7), (1.0, 0.5), (0.5, 0.7), (1.0, 0.0)), uses=(BIT, EFFECT),
         ),
         Method("textgrad (words: rules)", "textgrad", (RULES,), COOL, uses=(BIT, EFFECT)),
         Method("best-of-k", "best-of-k", lines=COOL),

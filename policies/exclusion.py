@@ -31,6 +31,9 @@ from policies.tree import ROOT, Growth, TokenTree, Work
 MAX_DRAWS = 64
 """Draws for one reply at most; what is left then is so improbable that it is not worth looking for."""
 
+NEGLIGIBLE = 1e-4
+"""A reply that is no action and less probable than this is not remembered: it hardly comes again, and its logits take memory."""
+
 LEAST_KEPT = 1e-9
 """If no more than this share of the replies is left, there is nothing to draw from."""
 
@@ -138,6 +141,28 @@ class Excluding:
             child = self._child(node, token)
             node = (yield from self._know([node], [token]))[0] if child is None else child
 
+    @property
+    def size(self) -> int:
+        """Nodes so far."""
+        return self._tree.size
+
+    def forget(self, drawn: Drawn, since: int) -> bool:
+        """Forget the nodes numbered from ``since``, which were made for this reply, if it is improbable enough; whether it was.
+
+        It may be drawn again then, and be refused again: R need not have all of B.
+        """
+        line = self._line(drawn.node)
+        probability = math.prod(self._nodes[at].known[token][0] for at, token in zip(line[:-1], drawn.tokens, strict=False))
+        if probability >= NEGLIGIBLE or self._sampling.temperature == 0:  # greedily it would come again at once
+            return False
+        for at, token, number in zip(line[:-1], drawn.tokens, line[1:], strict=False):
+            if number >= since:
+                self._nodes[at].known.pop(token)
+        for number in line[1:]:
+            if number >= since:
+                del self._nodes[number]
+        return True
+
     def known(self, reply: Sequence[int]) -> Drawn:
         """A reply of R."""
         node = ROOT
@@ -149,11 +174,15 @@ class Excluding:
 
     def logprobs(self, drawn: Drawn) -> Tensor:
         """log π of each token of a reply, at temperature 1 and without penalties, [T] float32."""
-        line = [drawn.node]
+        rows = [self._nodes[number].logits for number in self._line(drawn.node)]
+        return torch.stack([row[token] - row.logsumexp(-1) for row, token in zip(rows, drawn.tokens, strict=True)]).cpu()
+
+    def _line(self, node: int) -> list[int]:
+        """The nodes from the prompt's end to this one, both included."""
+        line = [node]
         while line[-1] != ROOT:
             line.append(self._tree.parent(line[-1]))
-        rows = [self._nodes[number].logits for number in reversed(line)]
-        return torch.stack([row[token] - row.logsumexp(-1) for row, token in zip(rows, drawn.tokens, strict=True)]).cpu()
+        return line[::-1]
 
     # ------------------------------------------------------------------------------------------------------- the tree of R
     def _child(self, node: int, token: int) -> int | None:
@@ -245,15 +274,17 @@ def redraw(
     tokens, ended = list(first), True
     made: list[tuple[Drawn, str, bool]] = []  # all but the first, and whether they are an action
     text, total = decode(first), len(first)
-    unparsable = 0
+    unparsable = since = 0
     while True:
         parsable = exclusion.parse(text) and ended
         unparsable += not parsable
-        thought = tokens[: exclusion.action_at(pieces(tokens))]
-        below = [[*thought, *spelling] for spelling in exclusion.spellings if len(thought) + len(spelling) <= limit]
-        yield from excluding.exclude([tokens, *(reply for reply in below if not exclusion.counts(decode(reply)))])
+        if parsable or not made or not excluding.forget(made[-1][0], since):
+            thought = tokens[: exclusion.action_at(pieces(tokens))]
+            below = [[*thought, *spelling] for spelling in exclusion.spellings if len(thought) + len(spelling) <= limit]
+            yield from excluding.exclude([tokens, *(reply for reply in below if not exclusion.counts(decode(reply)))])
         if len(made) == MAX_DRAWS or excluding.kept < LEAST_KEPT:
             break
+        since = excluding.size
         drawn = yield from excluding.draw(limit)
         tokens, ended, text = drawn.tokens, drawn.ended, decode(drawn.tokens)
         total += len(tokens)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import dataclasses
+import functools
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,9 +23,6 @@ from policies.growing import packed, row_of
 from policies.head import head_hooks
 from policies.sampling import seed_of
 from policies.tree import Forest, Root, TokenTree, Work, has_trees
-
-PACKED = 65536
-"""Tokens of prompts that are gone back to together, at most: what attends to them looks at all their columns."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +73,18 @@ class TreeEngine(abc.ABC):
     def has_trees(self) -> bool:
         """Whether replies can be searched: the model takes a tree's attention mask."""
         return has_trees(self.model.config.get_text_config())
+
+    @functools.cached_property
+    def _worth_packing(self) -> int:
+        """Tokens of prompts that are gone back to together, at most.
+
+        Together they share the reading of the weights, but every new token attends to the columns of all of them.  At so many columns
+        that costs as much as the rest of the model: 2 · parameters = 4 · columns · layers · heads · size of a head.
+        """
+        config = self.model.config.get_text_config()
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        attention = 2 * config.num_hidden_layers * config.num_attention_heads * size
+        return sum(p.numel() for p in self.model.parameters()) // attention
 
     def search(self, search: Search) -> Generation:
         """The most probable reply that counts.  If none does, the most probable one; if none has ended, the greedy one as far as it goes.
@@ -147,7 +157,7 @@ class TreeEngine(abc.ABC):
         while read:
             some: dict[int, Read] = {}
             for row in sorted(read):
-                if some and sum(r.root.prompt_tokens for r in (*some.values(), read[row])) > PACKED:
+                if some and sum(r.root.prompt_tokens for r in (*some.values(), read[row])) > self._worth_packing:
                     break
                 some[row] = read[row]
             with self._forest(list(some.values()), capture=any(requests[row].capture for row in some)) as forest:

@@ -5,7 +5,7 @@ b rows of a batch · P tokens of their prompts that were read before · S tokens
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from transformers import DynamicCache
 
 from envs.errors import PolicyError
 from policies.base import NO_PASSES, Passes
-from policies.causal.prefix import PrefixCache, left_padded
+from policies.causal.prefix import Entry, Part, PrefixCache, left_padded, longest_alike
 from policies.engine import Engine
 from policies.generation import FirstPass, Prompt, Request
 from policies.prompts import TextPrompts
@@ -64,8 +64,25 @@ class TextEngine(Engine, TextPrompts):
 
     def _first_pass(self, requests: Sequence[Request]) -> FirstPass:
         prompts = [self._ids(r.prompt) for r in requests]  # of each row [n]
+        if not keeps_everything(self.model.config):
+            return self._pass_over(prompts, [(None, 0)] * len(prompts))
+        parts = [self.prefixes.match(ids) for ids in prompts]
+        while rows := longest_alike([len(ids) - n for ids, (_, n) in zip(prompts, parts, strict=True)]):
+            for row, entry in zip(rows, self._read([prompts[r] for r in rows], [parts[r] for r in rows]), strict=True):
+                parts[row] = (entry, len(prompts[row]) - 1)
+        return self._pass_over(prompts, parts)
+
+    def _read(self, prompts: Sequence[Tensor], parts: Sequence[Part]) -> list[Entry]:
+        """Keys and values of prompts of about one length, by a pass that stops below the head."""
+        pass_ = self._pass_over(prompts, parts)
+        self.model.model(
+            **pass_.inputs, position_ids=pass_.positions, attention_mask=None if bool(pass_.mask.all()) else pass_.mask,
+            use_cache=True, **{self._cache_argument: pass_.cache},
+        )  # fmt: skip
+        return self._remember(prompts, range(len(prompts)), pass_.mask, pass_.cache)
+
+    def _pass_over(self, prompts: Sequence[Tensor], parts: Sequence[Part]) -> FirstPass:
         keep = keeps_everything(self.model.config)
-        parts = [self.prefixes.match(ids) if keep else (None, 0) for ids in prompts]
         P, S = max(n for _, n in parts), max(len(ids) - n for ids, (_, n) in zip(prompts, parts, strict=True))
         b = len(prompts)
         ids, positions = torch.zeros(b, S, dtype=torch.long), torch.zeros(b, S, dtype=torch.long)
@@ -88,21 +105,23 @@ class TextEngine(Engine, TextPrompts):
             mask=mask.to(self._input_device),
             cache=cache,
             prompt_tokens=lengths.tolist(),
-            after=self._remembering(prompts, parts, mask, cache) if keep else None,
+            after=(lambda: self._remember_new(prompts, parts, mask, cache)) if keep else None,
         )
 
-    def _remembering(self, prompts: list[Tensor], parts: list[tuple[Any, int]], mask: Tensor, cache: Any) -> Callable[[], None]:
-        """What to do once the prompts are read: keep the keys and values of those that were not there already."""
+    def _remember_new(self, prompts: Sequence[Tensor], parts: Sequence[Part], mask: Tensor, cache: Any) -> None:
+        """Keep the keys and values of the prompts that were not there already."""
+        new = [row for row, (tokens, (_, n)) in enumerate(zip(prompts, parts, strict=True)) if n < len(tokens) - 1]
+        self._remember(prompts, new, mask, cache)
 
-        def remember() -> None:
-            for row, (tokens, (_, n)) in enumerate(zip(prompts, parts, strict=True)):
-                if n < len(tokens) - 1:
-                    at = mask[row].nonzero()[:, 0].to(cache.layers[0].keys.device)  # [n]: without the padding between
-                    keys = torch.stack([layer.keys[row].index_select(1, at) for layer in cache.layers])
-                    values = torch.stack([layer.values[row].index_select(1, at) for layer in cache.layers])
-                    self.prefixes.add(tokens, keys, values)
-
-        return remember
+    def _remember(self, prompts: Sequence[Tensor], rows: Iterable[int], mask: Tensor, cache: Any) -> list[Entry]:
+        """Keep the keys and values of these rows of a cache whose columns ``mask`` says to be text, not padding."""
+        kept = []
+        for row in rows:
+            at = mask[row].nonzero()[:, 0].to(cache.layers[0].keys.device)  # [n]: without the padding between
+            keys = torch.stack([layer.keys[row].index_select(1, at) for layer in cache.layers])
+            values = torch.stack([layer.values[row].index_select(1, at) for layer in cache.layers])
+            kept.append(self.prefixes.add(prompts[row], keys, values))
+        return kept
 
     @torch.no_grad()
     def read(self, prompt: Prompt) -> Passes:
@@ -117,19 +136,12 @@ class TextEngine(Engine, TextPrompts):
             if self.prefixes.match(ids)[1] >= len(ids) - 1:
                 return NO_PASSES
             try:
-                pass_ = self._first_pass([Request(prompt)])
-                cache = {self._cache_argument: pass_.cache}
-                self.model.model(
-                    **pass_.inputs, position_ids=pass_.positions, attention_mask=None if bool(pass_.mask.all()) else pass_.mask,
-                    use_cache=True, **cache,
-                )  # fmt: skip
+                self._read([ids], [self.prefixes.match(ids)])
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
                 self._make_room()
                 return NO_PASSES
-            if pass_.after is not None:
-                pass_.after()
         return Passes(1, 1)
 
     def _step_positions(self, next_position: Tensor) -> Tensor:

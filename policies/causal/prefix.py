@@ -9,6 +9,7 @@ L layers · k key-value heads · n tokens · e size of a head
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,10 +19,14 @@ from transformers import DynamicCache
 from policies.growing import GrowingLayer
 
 MB = 2**20
+PADDING = 256
+"""Tokens of padding that are cheaper than another call of the model."""
+ALIKE = 0.75
+"""Rows at least this share as long as the longest are read together with it."""
 
 
 @dataclass(frozen=True)
-class _Entry:
+class Entry:
     """What is kept of one prompt: its tokens [n], and keys and values [L, k, n, e]."""
 
     tokens: Tensor
@@ -33,6 +38,10 @@ class _Entry:
         return self.keys.nbytes + self.values.nbytes
 
 
+Part = tuple[Entry | None, int]
+"""Where a prompt's first tokens were read before, and how many of them."""
+
+
 class PrefixCache:
     """Prompts by what they begin with, the least recently used dropped first.  Not safe for concurrent use.
 
@@ -42,13 +51,13 @@ class PrefixCache:
 
     def __init__(self, megabytes: float) -> None:
         self._budget = megabytes * MB
-        self._entries: OrderedDict[int, _Entry] = OrderedDict()
+        self._entries: OrderedDict[int, Entry] = OrderedDict()
         self._bytes = 0
         self._next = 0
         self.read = self.reused = 0
         """Prompt tokens computed, and taken from here."""
 
-    def match(self, tokens: Tensor) -> tuple[_Entry | None, int]:
+    def match(self, tokens: Tensor) -> Part:
         """The entry that agrees with ``tokens`` [n] longest, and on how many: at most n − 1, for the last one has to be read."""
         best, length, found = None, 0, -1
         for key, entry in self._entries.items():
@@ -63,11 +72,11 @@ class PrefixCache:
             self._entries.move_to_end(found)
         return best, length
 
-    def add(self, tokens: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Keep a prompt's keys and values, [L, k, n, e]; an entry that it continues goes."""
-        entry = _Entry(tokens, keys, values)
+    def add(self, tokens: Tensor, keys: Tensor, values: Tensor) -> Entry:
+        """Keep a prompt's keys and values, [L, k, n, e], if they fit; an entry that it continues goes."""
+        entry = Entry(tokens, keys, values)
         if entry.nbytes > self._budget:
-            return
+            return entry
         for key, other in list(self._entries.items()):
             n = len(other.tokens)
             if n <= len(tokens) and torch.equal(other.tokens, tokens[:n]):
@@ -77,6 +86,7 @@ class PrefixCache:
         self._bytes += entry.nbytes
         while self._bytes > self._budget:
             self._drop(next(iter(self._entries)))
+        return entry
 
     def _drop(self, key: int) -> None:
         self._bytes -= self._entries.pop(key).nbytes
@@ -87,7 +97,19 @@ class PrefixCache:
         self._bytes = 0
 
 
-def left_padded(parts: list[tuple[_Entry | None, int]], layers: int) -> DynamicCache:
+def longest_alike(unread: Sequence[int]) -> list[int]:
+    """The rows to read by themselves first, out of the ``unread`` tokens of each row of a batch; empty: read all together.
+
+    In one batch every row costs as much as the longest, padding being computed like text: one new question among many that were read
+    before would cost as much as if nobody's had been.
+    """
+    longest = max(unread)
+    if len(unread) * longest - sum(unread) < max(PADDING, sum(unread) // 2):
+        return []
+    return [row for row, n in enumerate(unread) if n >= ALIKE * longest]
+
+
+def left_padded(parts: Sequence[Part], layers: int) -> DynamicCache:
     """One batch's cache [b, k, P, e] per layer out of the first n tokens of each row's entry, padded on the left to P = max n."""
     cache = DynamicCache()
     longest = max(n for _, n in parts)

@@ -37,14 +37,22 @@ _DECODER = json.JSONDecoder(strict=False)
 def split(text: str) -> tuple[str, str]:
     """(what stands before the first call, the calls as written); never raises."""
     thought = max(text.rfind("</think>"), text.rfind("</thinking>"), 0)
-    found = _CALLED.search(text, thought) or (_CALLED.search(text) if thought else None)
-    start = found.start() if found else text.find(OPEN)
-    if start < 0:
-        bare = _BARE.search(text, thought) or _BARE.search(text)
-        start = bare.start() if bare else len(text)
+    start = _start(text, thought)
+    if thought and start == len(text) and not text.lstrip().startswith("<think"):  # the tag stands in a call's text
+        start = _start(text, 0)
     end = text.rfind(CLOSE)
     called = text[start : end + len(CLOSE)] if end > start else text[start:]
     return _TAGS.sub("", text[:start]).strip(), _TAGS.sub("", called).strip()
+
+
+def _start(text: str, after: int) -> int:
+    """Where the first call behind an offset begins; the end of the text, if none does."""
+    found = _CALLED.search(text, after)
+    start = found.start() if found else text.find(OPEN, after)
+    if start >= 0:
+        return start
+    bare = _BARE.search(text, after)
+    return bare.start() if bare else len(text)
 
 
 def calls_in(called: str) -> list[Mapping[str, Any]]:

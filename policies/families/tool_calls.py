@@ -79,6 +79,9 @@ _POINT_KEYS = (
 _END_KEYS = ("coordinate2", "end_coordinate", "end", "coordinate_end", "target_coordinate", "to", "to_coordinate")
 _ENTER_KEYS = ("press_enter", "enter", "submit", "press_enter_after")
 _AMOUNT_KEYS = ("pixels", "clicks", "amount", "scroll_amount")
+_START_KEYS = ("start_coordinate", "coordinate1", "start", "from", "from_coordinate")
+MAX_POINTS = 100
+"""Points of a drag's path."""
 
 
 def _first(arguments: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
@@ -152,6 +155,15 @@ def actions_of(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Act
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
+def _click(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
+    at = _at(arguments, frame) or frame.here
+    button = str(arguments.get("button", "left")).strip().lower()[:20]
+    if button in ("right", "middle"):
+        return [act.RightClick(*at) if button == "right" else act.MiddleClick(*at)]
+    clicks = _first(arguments, ("clicks", "num_clicks", "click_count"))
+    return [act.DoubleClick(*at) if clicks == 2 else act.TripleClick(*at) if clicks == 3 else act.Click(*at)]
+
+
 def _pointed(cls: Callable[[float, float], Action]) -> _Builder:
     def build(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
         return [cls(*(_at(arguments, frame) or frame.here))]
@@ -159,12 +171,22 @@ def _pointed(cls: Callable[[float, float], Action]) -> _Builder:
     return build
 
 
+def _way(arguments: Arguments, frame: Frame) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
+    """(start, end) of a drag or a swipe, as far as it says them; ``coordinate`` is the end where the start is named as such."""
+    path = arguments.get("path")
+    if isinstance(path, list) and 2 <= len(path) <= MAX_POINTS:
+        return point_of(path[0], frame), point_of(path[-1], frame)
+    start, end = _first(arguments, _START_KEYS), _first(arguments, _END_KEYS)
+    if start is not None and end is None:
+        end = _first(arguments, ("coordinate", "coordinates"))
+    begin = _at(arguments, frame) if start is None else point_of(start, frame)
+    return begin, None if end is None else point_of(end, frame)
+
+
 def _drag(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
-    start, end, path = _at(arguments, frame), _first(arguments, _END_KEYS), arguments.get("path")
-    if start is None and end is None and isinstance(path, list | tuple) and len(path) > 1:
-        start, end = point_of(path[0], frame), path[-1]
+    start, end = _way(arguments, frame)
     if end is not None:
-        return [act.Drag(*(start or frame.here), *point_of(end, frame))]
+        return [act.Drag(*(start or frame.here), *end)]
     if start is None:
         raise InvalidActionError("A drag needs a coordinate.")
     return [act.Drag(*frame.here, *start)]  # from where the pointer is, to the one place that is given
@@ -176,10 +198,10 @@ def _long_press(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Ac
 
 
 def _swipe(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
-    start, end = _at(arguments, frame), _first(arguments, _END_KEYS)
+    start, end = _way(arguments, frame)
     if end is not None:
-        from_, to = start or frame.here, point_of(end, frame)
-        return [act.Scroll(*from_, swipe_direction(from_, to), *to)]
+        begin = start or frame.here
+        return [act.Scroll(*begin, swipe_direction(begin, end), *end)]
     word = str(arguments.get("direction", "")).strip().lower()[:20]
     opposite: dict[str, act.Direction] = {"up": "down", "down": "up", "left": "right", "right": "left"}
     if word not in opposite:
@@ -305,7 +327,7 @@ def _ask_page(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Acti
 
 
 BUILDERS: dict[str, _Builder] = {
-    **dict.fromkeys(("click", "left_click", "tap", "left_single", "single_click"), _pointed(act.Click)),
+    **dict.fromkeys(("click", "left_click", "tap", "left_single", "single_click"), _click),
     **dict.fromkeys(("double_click", "computer_double_click", "left_double", "double_tap"), _pointed(act.DoubleClick)),
     "triple_click": _pointed(act.TripleClick),
     **dict.fromkeys(("right_click", "right_single"), _pointed(act.RightClick)),

@@ -109,7 +109,10 @@ def one(seed: int, *, temperature: float = 1.0, spellings=tuple(map(spelled, TRI
     return found.text, found.others, below.passes
 
 
-def test_replies_are_distributed_as_the_policy_conditioned_on_what_was_not_tried():
+@pytest.mark.parametrize("negligible", [1e-4, 1.0], ids=["remembered", "forgotten"])
+def test_replies_are_distributed_as_the_policy_conditioned_on_what_was_not_tried(monkeypatch, negligible):
+    monkeypatch.setattr("policies.exclusion.NEGLIGIBLE", negligible)  # 1: whatever is no action is forgotten, and may come again
+    monkeypatch.setattr("policies.exclusion.MAX_DRAWS", 1000)
     temperature = 0.8
     every = every_reply(temperature)
     left = {reply: p for reply, p in every.items() if "…" not in reply and counts(reply)}
@@ -168,6 +171,19 @@ def test_knowing_how_the_tried_actions_are_spelled_saves_draws_and_nothing_is_dr
     found = below.alone(again_of(again, nothing, [0, 2, STOP]))
     assert parse(found.text) and found.others <= 64
     assert math.isfinite(float(again.logprobs(found.drawn).sum()))
+
+
+def test_improbable_replies_that_are_no_action_leave_nothing_behind(monkeypatch):
+    never = Exclusion(lambda reply: False, lambda reply: False, lambda pieces: 1)
+    kept = []
+    for negligible in (0.0, 1.0):
+        monkeypatch.setattr("policies.exclusion.NEGLIGIBLE", negligible)
+        below = tree()
+        again = Excluding(below, SamplingConfig(temperature=1.0), frozenset({STOP}), torch.Generator().manual_seed(1))
+        found = below.alone(again_of(again, never, [0, 2, STOP]))
+        assert found.others <= 64 and found.text == "02"
+        kept.append(len(again._nodes))
+    assert kept[1] == 3 < kept[0]  # the prompt's end and the first reply's two tokens
 
 
 def test_a_nucleus_and_a_penalty_shape_what_is_drawn_from():

@@ -200,7 +200,7 @@ BUILDERS: dict[str, _Builder] = {
     **dict.fromkeys(("mouse_down", "left_down"), _pointed(act.MouseDown)),
     **dict.fromkeys(("mouse_up", "left_up"), _pointed(act.MouseUp)),
     "long_press": _long_press,
-    **dict.fromkeys(("drag", "select", "left_drag"), _drag),
+    **dict.fromkeys(("drag", "select", "left_drag", "left_click_drag"), _drag),
     **dict.fromkeys(("hotkey", "press", "key", "keypress", "keydown", "key_down"), _hotkey),
     **dict.fromkeys(("release", "keyup", "key_up"), _release),
     **dict.fromkeys(("type", "input", "input_text"), _type),

@@ -61,7 +61,7 @@ GREEDY = SamplingConfig(max_new_tokens=12)
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_replies_are_those_of_transformers_whatever_is_in_the_batch_and_in_the_cache(tmp_path, kind):
+def test_replies_are_those_of_transformers_whatever_is_in_the_batch_and_in_the_cache(tmp_path, kind, monkeypatch):
     engine = load_engine(str(save(tmp_path, kind)), device="cpu")
     chats = [
         [{"role": "user", "content": "w1 w2 w3"}],
@@ -77,7 +77,10 @@ def test_replies_are_those_of_transformers_whatever_is_in_the_batch_and_in_the_c
     together = engine.generate([Request(p, GREEDY, capture=True) for p in reversed(prompts)])[::-1]
     engine.prefixes.clear()
     fresh = engine.generate([Request(p, GREEDY, capture=True) for p in prompts])
-    for replies in (alone, together, fresh):
+    engine.prefixes.clear()
+    monkeypatch.setattr("policies.causal.prefix.PADDING", 0)  # however small the batch, long prompts are read by themselves
+    in_pieces = engine.generate([Request(p, GREEDY, capture=True) for p in prompts])
+    for replies in (alone, together, fresh, in_pieces):
         assert [reply.tokens.tolist() for reply in replies] == expected
         for prompt, reply in zip(prompts, replies, strict=True):
             score = engine.score(prompt, reply.tokens)
@@ -98,6 +101,17 @@ def test_what_prompts_begin_with_alike_is_read_once(folder):
     none = load_engine(str(folder), device="cpu", prefix_cache_mb=0)
     again = none.generate([Request(none.chat(first), GREEDY)])[0]
     assert again.tokens.tolist() == reply.tokens.tolist() and none.prefixes.reused == 0
+
+
+def test_one_new_question_costs_its_own_tokens_whoever_else_is_in_the_batch(folder):
+    engine = load_engine(str(folder), device="cpu")
+    asked = [engine.chat([{"role": "user", "content": f"w{n} " * 60}]) for n in range(1, 9)]
+    engine.generate([Request(prompt, GREEDY) for prompt in asked[1:]])
+    computed: list[int] = []
+    hook = engine.model.get_input_embeddings().register_forward_hook(lambda _, args, __: computed.append(args[0].numel()))
+    engine.generate([Request(prompt, SamplingConfig(max_new_tokens=1)) for prompt in asked])
+    hook.remove()
+    assert sum(computed) <= len(engine._ids(asked[0])) + len(asked)  # the new one, and everybody's last token
 
 
 def test_fresh_conversation_and_guidance_make_the_prompts_of_algorithm_1(folder):
