@@ -27,11 +27,11 @@ class Call(NamedTuple):
 # Runs of blanks, names and digits are matched possessively (``*+``): a run that does not lead to a match is not tried again shorter.
 _LABEL = r"[*_# \t]{0,20}+(?:Action|动作|操作)[*_ \t]{0,20}+[:：][*_]{0,4}+"
 _QUOTES = {"'": "'", '"': '"', "“": "”", "‘": "’", "`": "`"}
-_NAME = re.compile(r"[\s`;；]*+([A-Za-z_][A-Za-z0-9_]{0,60}+)(?:\s*+([(（>])|(?=[`;\s]|$))")
+_NAME = re.compile(r"[\s`;；,，]*+([A-Za-z_][A-Za-z0-9_]{0,60}+)(?:\s*+([(（>])|(?=[`;\s]|$))")
 _KEY = re.compile(r"\s*+([A-Za-z_][A-Za-z0-9_]{0,60}+)\s*+[=＝:]\s*+")
 _BETWEEN = re.compile(r"(?:\s*+[,，])*+\s*+")
 _AFTER_VALUE = re.compile(
-    r"\s*+(?:[)）](?:[^\S\n]*+\n|\s*+(?:$|[#;；`]|[A-Za-z_][A-Za-z0-9_]{0,60}+\s*+[(（:：]))|[,，]\s*+[A-Za-z_]\w{0,60}+\s*+[=＝])"
+    r"\s*+(?:[)）](?:[^\S\n]*+\n|\s*+(?:$|[#;；`]|(?:[,，]\s*+)?+[A-Za-z_][A-Za-z0-9_]{0,60}+\s*+[(（:：]))|[,，]\s*+[A-Za-z_]\w{0,60}+\s*+[=＝])"
 )
 _AFTER_POSITIONAL = re.compile(_AFTER_VALUE.pattern + r"|\s*+[,，]")
 _COMMENT = re.compile(r"[^\S\n]*+#[^\n]*+")
@@ -184,7 +184,8 @@ class Labels:
     def split(self, text: str) -> tuple[str, str]:
         """(thought, action part) of any text; never raises.  Without ``Action:``, the first line that starts a known call is taken."""
         text = _TOKENS.sub("", text).replace("\r\n", "\n").strip()
-        found = next((match for pattern in self._starts if (match := pattern.search(text))), None)
+        thought_end = text.find("</think>") + len("</think>") if text.startswith("<think>") and "</think>" in text else 0
+        found = next((match for pattern in self._starts if (match := pattern.search(text, thought_end))), None)
         start, end = found.span() if found else (len(text), len(text))
-        thought = _PREFIX.sub("", text[:start]).strip()
+        thought = _PREFIX.sub("", text[:start].removeprefix("<think>").replace("</think>", "\n", 1)).strip()
         return thought, text[end:].strip().strip("`").strip()

@@ -144,6 +144,8 @@ class _Reader:
                 return
             case ast.Expr(value=ast.Call() as call):
                 self.call(call)
+            case ast.Expr(value=ast.Name(id="DONE" | "FAIL" | "WAIT" as word)):  # OSWorld's own words
+                self.add({"DONE": act.Finished(""), "FAIL": act.Fail(""), "WAIT": act.Wait()}[word])
             case ast.For(iter=ast.Call(func=ast.Name(id="range"), args=[ast.Constant(value=int(times))]), orelse=[]):
                 if not 0 <= times <= MAX_STEPS:
                     raise InvalidActionError(f"A loop of {times} turns.")
@@ -208,8 +210,18 @@ class _Reader:
         y += _number(dy) * self.frame.height / self.frame.units_y
         return min(max(x, 0.0), self.frame.width - 1.0), min(max(y, 0.0), self.frame.height - 1.0)
 
-    def drag(self, a: Values, k: Named) -> None:
-        self.add(act.Drag(*self.frame.here, *self.point(a, k)))
+    def left(self, button: Any) -> None:
+        """Refuse what can only be done with the left button here."""
+        if str(button).lower()[:20] not in ("left", "primary", "1"):
+            raise InvalidActionError(f"Only the left button can be held: {shorten(repr(button)[:200])}.")
+
+    def hold(self, a: Values, k: Named, kind: type[act.MouseDown] | type[act.MouseUp]) -> None:
+        self.left(k.get("button", a[2] if len(a) > 2 else "left"))
+        self.add(kind(*self.point(a[:2], k)))
+
+    def drag(self, a: Values, k: Named, *, relative: bool = False) -> None:
+        self.left(k.get("button", a[4] if len(a) > 4 else "left"))
+        self.add(act.Drag(*self.frame.here, *(self.offset(a, k) if relative else self.point(a, k))))
 
     def write(self, a: Values, k: Named) -> None:
         text = k.get("message", k.get("text", a[0] if a else None))
@@ -265,10 +277,10 @@ CALLS: dict[str, Meaning] = {
     "pyautogui.move": lambda r, a, k: r.add(act.Hover(*r.offset(a, k))),
     "pyautogui.moveRel": lambda r, a, k: r.add(act.Hover(*r.offset(a, k))),
     "pyautogui.dragTo": _Reader.drag,
-    "pyautogui.drag": lambda r, a, k: r.add(act.Drag(*r.frame.here, *r.offset(a, k))),
-    "pyautogui.dragRel": lambda r, a, k: r.add(act.Drag(*r.frame.here, *r.offset(a, k))),
-    "pyautogui.mouseDown": lambda r, a, k: r.add(act.MouseDown(*r.point(a[:2], k))),
-    "pyautogui.mouseUp": lambda r, a, k: r.add(act.MouseUp(*r.point(a[:2], k))),
+    "pyautogui.drag": lambda r, a, k: r.drag(a, k, relative=True),
+    "pyautogui.dragRel": lambda r, a, k: r.drag(a, k, relative=True),
+    "pyautogui.mouseDown": lambda r, a, k: r.hold(a, k, act.MouseDown),
+    "pyautogui.mouseUp": lambda r, a, k: r.hold(a, k, act.MouseUp),
     "pyautogui.write": _Reader.write,
     "pyautogui.typewrite": _Reader.write,
     "pyautogui.press": _Reader.press,
@@ -278,7 +290,7 @@ CALLS: dict[str, Meaning] = {
     "pyautogui.scroll": _Reader.scroll,
     "pyautogui.vscroll": _Reader.scroll,
     "pyautogui.hscroll": lambda r, a, k: r.scroll(a, k, sideways=True),
-    "pyautogui.sleep": lambda r, a, k: r.add(act.Wait(seconds_of(a[0] if a else None))),
+    "pyautogui.sleep": lambda r, a, k: r.add(act.Wait(seconds_of(a[0] if a else k.get("seconds", k.get("secs"))))),
     "time.sleep": lambda r, a, k: r.add(act.Wait(seconds_of(a[0] if a else k.get("secs")))),
     "computer.triple_click": lambda r, a, k: r.click(a[:2], _placed(k), act.TripleClick),
     "computer.tripleClick": lambda r, a, k: r.click(a[:2], _placed(k), act.TripleClick),

@@ -28,6 +28,8 @@ from policies.families.syntax import literal, syntax_tree
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 MAX_CALL = 20_000
 """Characters of one call."""
+MAX_POINTS = 100
+"""Points of a drag's path."""
 MAX_LITERAL = 4_000
 """Characters of a call that is read as a Python literal if it is not JSON."""
 
@@ -77,19 +79,29 @@ def parse(text: str, frame: Frame, dialect: Dialect) -> Reply:
     return Reply(thought, called, tuple(actions))
 
 
-_BARE = re.compile(r"\{\s{0,9}[\"']name[\"']\s{0,9}:")
+_BARE = re.compile(r"\{\s{0,9}[\"'](?:name|action)[\"']\s{0,9}:")
+_THOUGHT_ENDS = re.compile(r"</think(?:ing)?>")
 _TAGS = re.compile(r"</?(?:think|thinking|thought|conclusion)>|<\|[A-Za-z0-9_]{1,40}\|>")
 
 
 def split(text: str) -> tuple[str, str]:
     """(what stands before the first call, the calls as written); never raises."""
-    start = text.find(OPEN)
-    if start < 0:
-        bare = _BARE.search(text)
-        start = bare.start() if bare else len(text)
+    ended = _THOUGHT_ENDS.search(text)
+    start = _start(text, ended.end() if ended else 0)
+    if ended and start == len(text) and not text.lstrip().startswith("<think"):
+        start = _start(text, 0)
     end = text.rfind(CLOSE)
     called = text[start : end + len(CLOSE)] if end > start else text[start:]
     return _TAGS.sub("", text[:start]).strip(), _TAGS.sub("", called).strip()
+
+
+def _start(text: str, after: int) -> int:
+    """Where the first call behind an offset begins: calls that a model considers in its thought are none."""
+    start = text.find(OPEN, after)
+    if start < 0:
+        bare = _BARE.search(text, after)
+        start = bare.start() if bare else len(text)
+    return start
 
 
 def _blocks(called: str) -> list[str]:
@@ -118,6 +130,9 @@ def arguments_of(block: str) -> Mapping[str, Any]:
         arguments = _decoded(arguments.strip()[:MAX_CALL])
     if not isinstance(arguments, Mapping):
         raise InvalidActionError("The call has no arguments.")
+    name = call.get("name")
+    if isinstance(name, str) and name in BUILDERS and not {"action", "action_type"} & arguments.keys():
+        return {**arguments, "action": name}  # the action in the place of the function's name
     return arguments
 
 
@@ -140,6 +155,7 @@ def _decoded(text: str) -> Mapping[str, Any]:
 # -- values --------------------------------------------------------------------------------------------------------------------
 
 _POINT_KEYS = ("coordinate", "coordinates", "point", "position", "start_coordinate", "coordinate1", "start", "box", "bbox")
+_START_KEYS = ("start_coordinate", "coordinate1", "start")
 _END_KEYS = ("coordinate2", "end_coordinate", "end", "coordinate_end", "target_coordinate")
 
 
@@ -211,6 +227,15 @@ def actions_of(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Act
     return builder(arguments, frame, dialect)
 
 
+def _click(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
+    at = _at(arguments, frame) or frame.here
+    button = str(arguments.get("button", "left")).strip().lower()[:20]
+    if button in ("right", "middle"):
+        return [act.RightClick(*at) if button == "right" else act.MiddleClick(*at)]
+    clicks = _first(arguments, ("clicks", "num_clicks", "click_count"))
+    return [act.DoubleClick(*at) if clicks == 2 else act.TripleClick(*at) if clicks == 3 else act.Click(*at)]
+
+
 def _pointed(cls: Callable[[float, float], Action]) -> _Builder:
     def build(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
         return [cls(*(_at(arguments, frame) or frame.here))]
@@ -218,10 +243,22 @@ def _pointed(cls: Callable[[float, float], Action]) -> _Builder:
     return build
 
 
+def _way(arguments: Arguments, frame: Frame) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
+    """(start, end) of a drag or a swipe, as far as it says them; ``coordinate`` is the end where the start is named as such."""
+    path = arguments.get("path")
+    if isinstance(path, list) and 2 <= len(path) <= MAX_POINTS:
+        return point_of(path[0], frame), point_of(path[-1], frame)
+    start, end = _first(arguments, _START_KEYS), _first(arguments, _END_KEYS)
+    if start is not None and end is None:
+        end = _first(arguments, ("coordinate", "coordinates"))
+    begin = _at(arguments, frame) if start is None else point_of(start, frame)
+    return begin, None if end is None else point_of(end, frame)
+
+
 def _drag(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
-    start, end = _at(arguments, frame), _first(arguments, _END_KEYS)
+    start, end = _way(arguments, frame)
     if end is not None:
-        return [act.Drag(*(start or frame.here), *point_of(end, frame))]
+        return [act.Drag(*(start or frame.here), *end)]
     if start is None:
         raise InvalidActionError("A drag needs a coordinate.")
     return [act.Drag(*frame.here, *start)]  # from where the pointer is, to the one place that is given
@@ -233,10 +270,10 @@ def _long_press(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Ac
 
 
 def _swipe(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
-    start, end = _at(arguments, frame), _first(arguments, _END_KEYS)
+    start, end = _way(arguments, frame)
     if end is not None:
-        from_, to = start or frame.here, point_of(end, frame)
-        return [act.Scroll(*from_, swipe_direction(from_, to), *to)]
+        begin = start or frame.here
+        return [act.Scroll(*begin, swipe_direction(begin, end), *end)]
     word = str(arguments.get("direction", "")).strip().lower()[:20]
     opposite: dict[str, act.Direction] = {"up": "down", "down": "up", "left": "right", "right": "left"}
     if word not in opposite:
@@ -248,9 +285,11 @@ def _scroll(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action
     if _first(arguments, _END_KEYS) is not None:
         return _swipe(arguments, frame, dialect)
     at = _at(arguments, frame) or frame.here
-    word = str(arguments.get("direction", "")).strip().lower()[:20]
+    word = str(_first(arguments, ("direction", "scroll_direction")) or "").strip().lower()[:20]
     if word in act.DIRECTIONS:
-        return [act.Scroll(*at, next(d for d in act.DIRECTIONS if d == word))]
+        amount = _first(arguments, ("clicks", "amount", "scroll_amount"))
+        clicks = act.wheel(abs(amount)) if _is_number(amount) and amount else None
+        return [act.Scroll(*at, next(d for d in act.DIRECTIONS if d == word), clicks=clicks)]
     pixels = _first(arguments, ("pixels", "clicks", "amount"))
     if isinstance(pixels, str) and len(pixels) <= 20:
         with contextlib.suppress(ValueError):
@@ -357,7 +396,7 @@ def _ask_page(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Acti
 
 
 BUILDERS: dict[str, _Builder] = {
-    **dict.fromkeys(("click", "left_click", "tap", "left_single", "single_click"), _pointed(act.Click)),
+    **dict.fromkeys(("click", "left_click", "tap", "left_single", "single_click"), _click),
     **dict.fromkeys(("double_click", "computer_double_click", "left_double", "double_tap"), _pointed(act.DoubleClick)),
     "triple_click": _pointed(act.TripleClick),
     **dict.fromkeys(("right_click", "right_single"), _pointed(act.RightClick)),

@@ -9,13 +9,14 @@ a missing ``Action:`` or last bracket.  Everything else is an :class:`~envs.erro
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable
 
 from envs import actions as act
 from envs.actions import Action
 from envs.errors import InvalidActionError
 from policies.families.calls import Call, Labels, Scanner
-from policies.families.keys import parse_keys
+from policies.families.keys import key_list, parse_keys
 from policies.families.points import parse_point, seconds_of, swipe_direction, unescape
 from policies.families.reply import MAX_ACTIONS, Frame, Reply, bounded, shorten
 
@@ -119,7 +120,7 @@ def _type(call: Call, frame: Frame) -> Action:
 
 
 def _hotkey(call: Call, frame: Frame) -> Action:
-    keys = parse_keys(unescape(_argument(call, ("key", "keys", "hotkey", "press", "content", "text", "")) or ""))
+    keys = _keys(call, ("key", "keys", "hotkey", "press", "content", "text"))
     if frame.platform == "mobile" and keys in (("home",), ("back",)):
         return act.PressHome() if keys == ("home",) else act.PressBack()
     if call.name in ("press", "keydown", "key_down") and set(keys) <= MODIFIERS:  # held until a release of them
@@ -128,7 +129,19 @@ def _hotkey(call: Call, frame: Frame) -> Action:
 
 
 def _release(call: Call, frame: Frame) -> Action:
-    return act.KeyUp(parse_keys(unescape(_argument(call, ("key", "keys", "content", "text", "")) or "")))
+    return act.KeyUp(_keys(call, ("key", "keys", "content", "text")))
+
+
+_LISTED = re.compile(r"['\"]\s{0,9},\s{0,9}['\"]")
+
+
+def _keys(call: Call, named: tuple[str, ...]) -> tuple[str, ...]:
+    """The keys of a call: ``key='ctrl c'``, ``key=['ctrl', 'c']``, ``key='ctrl', 'c'`` or ``'ctrl', 'c'``."""
+    value = _argument(call, named)
+    listed = [v for k, v in call.arguments if not k] if value is None else _LISTED.split(value)
+    if len(listed) < 2:
+        return parse_keys(unescape("".join(listed)))
+    return key_list(key.strip("[]'\" ") or key for key in listed)
 
 
 def _scroll(call: Call, frame: Frame) -> Action:
@@ -181,7 +194,7 @@ BUILDERS: dict[str, _Builder] = {
     **dict.fromkeys(("mouse_down", "left_down"), _pointed(act.MouseDown)),
     **dict.fromkeys(("mouse_up", "left_up"), _pointed(act.MouseUp)),
     "long_press": _long_press,
-    **dict.fromkeys(("drag", "select", "left_drag"), _drag),
+    **dict.fromkeys(("drag", "select", "left_drag", "left_click_drag"), _drag),
     **dict.fromkeys(("hotkey", "press", "key", "keypress", "keydown", "key_down"), _hotkey),
     **dict.fromkeys(("release", "keyup", "key_up"), _release),
     **dict.fromkeys(("type", "input", "input_text"), _type),

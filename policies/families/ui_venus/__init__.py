@@ -71,16 +71,17 @@ class UIVenus15(Family):
             raise InvalidActionError(
                 f"No action in the reply: {shorten(written or text)!r}." if text.strip() else "The reply is empty."
             )
-        builder = BUILDERS.get(call.name)
+        builder = BUILDERS.get(call.name.replace("_", ""))
         if builder is None:
             raise InvalidActionError(f"Unknown action {shorten(call.name)!r}.")
         return Reply(thought, written[: call.end], tuple(builder(call, frame)))
 
     def split(self, text: str) -> tuple[str, str]:
         thought = _between(text, "think")
-        if "<action>" in text:
-            return thought, _between(text, "action").strip()
-        return thought, text.rpartition("</think>")[2].strip()
+        said = text.partition("</think>")[2] or text  # what it considers in its thought is no action
+        if "<action>" in said:
+            return thought, _between(said, "action").strip()
+        return thought, said.strip()
 
 
 def _between(text: str, tag: str) -> str:
@@ -113,6 +114,9 @@ def _value(call: Call, *keys: str) -> str | None:
 
 def _point(call: Call, frame: Frame, *keys: str) -> tuple[float, float]:
     value = _value(call, *keys)
+    positional = [value for key, value in call.arguments if not key]
+    if len(positional) == 2 and all(each.isdigit() for each in positional):  # Click(500, 500)
+        value = ",".join(positional)
     if value is None:
         raise InvalidActionError(f"{call.name} without a point.")
     return frame.pixel(*parse_point(value))
@@ -120,6 +124,13 @@ def _point(call: Call, frame: Frame, *keys: str) -> tuple[float, float]:
 
 def _pointed(cls: Callable[[float, float], Action]) -> Callable[[Call, Frame], list[Action]]:
     return lambda call, frame: [cls(*_point(call, frame, "box", "point"))]
+
+
+def _drag(call: Call, frame: Frame) -> list[Action]:
+    positional = [value for key, value in call.arguments if not key]
+    if len(positional) == 2:
+        return [act.Drag(*frame.pixel(*parse_point(positional[0])), *frame.pixel(*parse_point(positional[1])))]
+    return [act.Drag(*_point(call, frame, "start"), *_point(call, frame, "end"))]
 
 
 def _scroll(call: Call, frame: Frame) -> list[Action]:
@@ -168,7 +179,7 @@ BUILDERS: dict[str, Callable[[Call, Frame], list[Action]]] = {
     "doubleclick": _pointed(act.DoubleClick),
     "longpress": _pointed(act.LongPress),
     "hover": _pointed(act.Hover),
-    "drag": lambda c, f: [act.Drag(*_point(c, f, "start"), *_point(c, f, "end"))],
+    "drag": _drag,
     "scroll": _scroll,
     "type": _type,
     "launch": _launch,
