@@ -33,7 +33,7 @@ def block_port(container: Container) -> None:
     container.reload()
     port = container.attrs["NetworkSettings"]["Ports"]["5000/tcp"][0]["HostPort"]
     for process in psutil.process_iter(["name", "cmdline"]):
-        if process.info["name"] == "docker-proxy" and port in process.info["cmdline"]:
+        if process.info["name"] == "docker-proxy" and port in (process.info["cmdline"] or ()):
             process.kill()
 
 

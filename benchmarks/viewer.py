@@ -159,6 +159,15 @@ def measure_page(address: str, folder: Path, shots: Path | None) -> None:
         last = page.locator(f"[aria-posinset='{len(session_folders(folder))}']")
         act_and_wait("list scrolled to its end", lambda: page.evaluate("document.getElementById('list').scrollTop = 1e9"), last)
         act_and_wait("filtered", lambda: page.fill("#filter", "newest"), page.locator("[aria-setsize='1']"))
+        page.close()
+        page = browser.new_page(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
+        page.set_default_timeout(1_800_000)
+        act_and_wait("opened on a phone", lambda: page.goto(address), page.locator(".attempt svg").first)
+        act_and_wait(
+            "attempt on a phone",
+            lambda: page.locator(".attempt").first.scroll_into_view_if_needed(),
+            page.locator(".attempt").first,
+        )
         browser.close()
 
 

@@ -13,7 +13,7 @@ from envs.errors import PolicyError, SetupError, UsageError, did_you_mean
 from policies.base import Policy, SamplingConfig
 from policies.causal.load import is_text_model, text_source
 from policies.causal.settings import MODELS as TEXT_MODELS
-from policies.families.registry import checkpoints
+from policies.families.registry import checkpoints, choose
 from policies.families.settings import CHOICES, checked_platform
 from policies.sampling import PRESETS
 
@@ -120,10 +120,10 @@ def checked_engine(options: Mapping[str, Any]) -> str:
 
 
 def check_policy(name: str, options: Mapping[str, Any]) -> None:
-    """Refuse a policy, where it can be seen before it is made that it is not one, or of one that others bring has no such option.
+    """Refuse a policy, where it can be seen before it is made: it is not one, its family is not known, or has no such option.
 
     Raises:
-        UsageError: it can.
+        UsageError, PolicyError: it can.
     """
     if name.startswith("openai:") and not name.removeprefix("openai:").strip():
         raise UsageError("openai: needs the name of a model.", "For example openai:ui-tars-1.5-7b with OPENAI_BASE_URL set.")
@@ -131,6 +131,14 @@ def check_policy(name: str, options: Mapping[str, Any]) -> None:
         from policies.plugged import check_plugged
 
         check_plugged(name, options)
+    elif name.startswith("openai:"):
+        choose(name.removeprefix("openai:"), asked=options.get("family"))
+    elif not name.startswith(ELSEWHERE) and name not in NAMES and not is_text_model(name):
+        _, folder = _locate(name)
+        if folder is not None:
+            from policies.checkpoint import describe_folder, family_of
+
+            family_of(name, describe_folder(folder), options.get("family"))
 
 
 def needs(name: str, options: Mapping[str, Any] | None = None) -> frozenset[Modality]:

@@ -31,6 +31,8 @@ GUIDED = " +guidance"
 """Suffix of a task's name in the figures for examples with guidance."""
 
 MIN_GUIDED = 8
+HEADS_FIRST = 60
+"""Steps that go on from a checkpoint with what is new to it alone, before all weights are trained."""
 GUIDED_VARIANTS = 3
 
 
@@ -61,7 +63,7 @@ def train_config(config: PretrainConfig) -> TrainConfig:
         default,
         muon_lr=config.lr * default.muon_lr,
         adam_lr=config.lr * default.adam_lr,
-        heads_first=60 if config.base is not None else 0,
+        heads_first=HEADS_FIRST if config.base is not None else 0,
         batch_size=max(1, config.batch_size // config.workers),
         warmup=min(60, config.steps // 4),
         decay=0.67,

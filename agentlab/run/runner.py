@@ -299,7 +299,10 @@ def prepare(config: RunConfig, say: Callable[[str], None]) -> None:
         UsageError: a part of somebody else's is not what it is named as.
         SetupError: it is unavailable; the hint says how to mend it.
     """
+    from envs.containers import remove_leftovers  # with Docker's client, for which other verbs need not wait
+
     check_parts(config)
+    remove_leftovers()  # also of a run that was killed when all was done: its next start has nothing to do, and starts no containers
     if config.cluster is not None:
         check_cluster(config)
         refuse([*policy_lacks(config)])

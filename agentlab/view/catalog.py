@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,6 +27,8 @@ Stamp = tuple[int, int, int]
 ABSENT: Stamp = (0, 0, 0)
 TAIL = 256
 """Bytes before the place read up to that must still be what they were."""
+SLOW, PAUSE = 1.0, 20
+"""A table that takes more seconds than SLOW is not computed again until PAUSE times as many have passed."""
 
 
 class Catalog:
@@ -51,6 +54,7 @@ class Catalog:
         self._changed: dict[str, int] = {}
         self._unfinished: set[str] = set()
         self._summary: tuple[int, list[tuple[str, str]]] = (-1, [])
+        self._summary_due = 0.0
         self._counts: tuple[int, Data] = (-1, {})
 
     # -- asking ----------------------------------------------------------------------------------------------------------------
@@ -95,10 +99,13 @@ class Catalog:
         return Run(self.folder, self._config[1], [row for rows in self._rows.values() for row in rows.values()])
 
     def _table(self, run: Run) -> list[tuple[str, str]]:
-        """The final table so far, computed again only when something has changed."""
-        if self._summary[0] != self._rows_revision:
+        """The final table so far, computed again only when something has changed; in a large run not at every change."""
+        if self._summary[0] != self._rows_revision and time.monotonic() >= self._summary_due:
+            begun = time.monotonic()
             rows = [row for name in sorted(self._rows) for _, row in sorted(self._rows[name].items())]
             self._summary = (self._rows_revision, summary_lines(summarize(rows, attempts=run.attempts)))
+            taken = time.monotonic() - begun
+            self._summary_due = begun + (PAUSE * taken if taken > SLOW else 0.0)
         return self._summary[1]
 
     # -- following the files ---------------------------------------------------------------------------------------------------

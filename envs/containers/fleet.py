@@ -18,7 +18,7 @@ import docker.errors
 
 from envs.containers.container import Container, Probe, wait_ready
 from envs.containers.engine import await_engine, connect, engine_errors, require_image
-from envs.containers.housekeeping import gc
+from envs.containers.housekeeping import remove_leftovers
 from envs.containers.network import ensure_network
 from envs.containers.ownership import Ledger, Owner, state_dir
 from envs.errors import InfrastructureError
@@ -105,21 +105,12 @@ class Fleet:
         self._client = connect()
         with engine_errors("name its engine"):
             self._engine = str(self._client.info()["ID"])
-        self._remove_leftovers()
+        remove_leftovers(self.ledger)
         self._mine: set[str] = set()
         self._abandoned: set[str] = set()
         """Containers of this fleet that are unused but could not be removed while the engine was down."""
         self._lock = threading.Lock()
         self._closed = False
-
-    def _remove_leftovers(self) -> None:
-        try:
-            removed = gc(self.ledger)
-        except InfrastructureError as error:  # they stay in the ledger, for the next start
-            logger.warning("What dead runs left could not be removed now (%s).", error)
-            return
-        if removed:
-            logger.warning("Removed what dead runs left: %s.", ", ".join(removed))
 
     # -- starting --------------------------------------------------------------------------------------------------------------
     def start(self, spec: ContainerSpec, probe: Probe, timeout: float) -> Container:

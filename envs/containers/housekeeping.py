@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import docker
@@ -10,7 +11,9 @@ import docker.errors
 from envs.containers.container import Container
 from envs.containers.engine import connect, engine_errors
 from envs.containers.ownership import PREFIX, Ledger, Owner
-from envs.errors import UsageError, did_you_mean
+from envs.errors import InfrastructureError, SetupError, UsageError, did_you_mean
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,20 @@ def gc(ledger: Ledger | None = None) -> list[str]:
             removed.append(row.name)
     _forget_gone(ledger)
     return removed
+
+
+def remove_leftovers(ledger: Ledger | None = None) -> None:
+    """:func:`gc` at the start of something, if there is anything to do; what cannot be removed now stays for the next start."""
+    ledger = ledger or Ledger()
+    if not ledger.has_leftovers:
+        return
+    try:
+        removed = gc(ledger)
+    except (InfrastructureError, SetupError) as error:
+        logger.warning("What dead runs left could not be removed now (%s).", error)
+        return
+    if removed:
+        logger.warning("Removed what dead runs left: %s.", ", ".join(removed))
 
 
 def _forget_gone(ledger: Ledger) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -118,12 +118,18 @@ class Ledger:
 
     def names(self, engine: str) -> dict[str, Owner]:
         """Containers noted for this engine."""
-        found = {}
+        return {name: owner for name, on, owner in self._entries() if on == engine}
+
+    @property
+    def has_leftovers(self) -> bool:
+        """Whether a container of a dead owner is noted, of whichever engine; no engine is asked."""
+        return any(owner.leftover() for _, _, owner in self._entries())
+
+    def _entries(self) -> Iterator[tuple[str, str, Owner]]:
+        """Name, engine and owner of each."""
         for entry in sorted(self.folder.glob("*.json")):
             try:
                 fields = json.loads(entry.read_text())
-                if fields.pop("engine") == engine:
-                    found[entry.stem] = Owner(**fields)
+                yield entry.stem, fields.pop("engine"), Owner(**fields)
             except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
                 continue  # removed by its owner just now, or not one of ours
-        return found

@@ -11,6 +11,7 @@ import asyncio
 import atexit
 import contextlib
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -41,6 +42,8 @@ LAUNCH_SECONDS = 120.0
 CALL_SECONDS = 30.0
 CLOSE_SECONDS = 5.0
 VERSION_SECONDS = 60.0
+BROWSER_FILES = 512
+"""Open files that a browser and what drives it need, with some to spare."""
 
 FLAGS = (
     # Same pixels everywhere: no GPU, no subpixel or hinted glyphs, one colour profile, no scroll bars.
@@ -114,6 +117,18 @@ def _candidates() -> Iterator[str]:
         yield from (str(path) for path in sorted(Path(home).expanduser().glob(pattern), reverse=True))
 
 
+def _limit() -> str:
+    """What to do about a limit of this shell that is below what a browser needs; "" if there is none."""
+    files, memory = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_AS))
+    if files != resource.RLIM_INFINITY and files < BROWSER_FILES:
+        return f"This shell allows a process {files} open files, and a browser needs about {BROWSER_FILES}: `ulimit -n 4096`."
+    if memory != resource.RLIM_INFINITY:
+        return (
+            f"This shell allows a process {memory >> 20} MB of addresses, and a browser reserves far more: `ulimit -v unlimited`."
+        )
+    return ""
+
+
 class Browser:
     """A running Chromium, shared: :meth:`acquire` starts it for the first user, :meth:`release` stops it after the last.
 
@@ -184,7 +199,7 @@ class Browser:
         except (PlaywrightError, OSError) as error:
             self.close()
             reason = _first_line(str(error))
-            raise SetupError(f"{self.executable} did not start: {reason}.", REMEDIES) from error
+            raise SetupError(f"{self.executable} did not start: {reason}.", _limit() or REMEDIES) from error
         except BaseException:
             self.close()
             raise

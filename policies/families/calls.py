@@ -1,7 +1,7 @@
 """The scanner of calls: ``name(key='value', ...)`` as models write them.  Nothing is evaluated, and the time is linear in the text.
 
 Understood besides the protocol: full-width punctuation, unescaped quotes and line breaks inside a value, fences of three quotes,
-code fences and comments around a call, ``name>point>x y``, and a closing bracket that is missing at the end.
+code fences, bullets and comments around a call, ``name>point>x y``, and a closing bracket that is missing at the end.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ class Call(NamedTuple):
 # Runs of blanks, names and digits are matched possessively (``*+``): a run that does not lead to a match is not tried again shorter.
 _LABEL = r"[*_# \t]{0,20}+(?:Action|动作|操作)[*_ \t]{0,20}+[:：][*_]{0,4}+"
 _QUOTES = {"'": "'", '"': '"', "“": "”", "‘": "’", "`": "`"}
-_NAME = re.compile(r"[\s`;；]*+([A-Za-z_][A-Za-z0-9_]{0,60}+)(?:\s*+([(（>])|(?=[`;\s]|$))")
+_NAME = re.compile(r"[\s`;；,，]*+(?:(?:[-*•]|\d{1,2}+[.)])[ \t]++)?+([A-Za-z_][A-Za-z0-9_]{0,60}+)(?:\s*+([(（>])|(?=[`;\s]|$))")
 _KEY = re.compile(r"\s*+([A-Za-z_][A-Za-z0-9_]{0,60}+)\s*+[=＝:]\s*+")
 _BETWEEN = re.compile(r"(?:\s*+[,，])*+\s*+")
 _AFTER_VALUE = re.compile(
-    r"\s*+(?:[)）](?:[^\S\n]*+\n|\s*+(?:$|[#;；`]|[A-Za-z_][A-Za-z0-9_]{0,60}+\s*+[(（:：]))|[,，]\s*+[A-Za-z_]\w{0,60}+\s*+[=＝])"
+    r"\s*+(?:[)）](?:[^\S\n]*+\n|\s*+(?:$|[#;；`]|(?:[,，]\s*+)?+[A-Za-z_][A-Za-z0-9_]{0,60}+\s*+[(（:：]))|[,，]\s*+[A-Za-z_]\w{0,60}+\s*+[=＝])"
 )
 _AFTER_POSITIONAL = re.compile(_AFTER_VALUE.pattern + r"|\s*+[,，]")
 _COMMENT = re.compile(r"[^\S\n]*+#[^\n]*+")
 _REPEATED_LABEL = re.compile(rf"\s*+{_LABEL}", re.IGNORECASE)
 _STEPS = {quote: re.compile(rf"\\.|{re.escape(closing)}", re.DOTALL) for quote, closing in _QUOTES.items()}
 _LOOSE = {quote: re.compile(re.escape(closing) + r"\s*+[)）,，]") for quote, closing in _QUOTES.items()}
-_UNQUOTED = re.compile(r"[(\[（)\]）,，]")
+_UNQUOTED = re.compile(r"[(\[（{)\]）},，]")
 _CLOSED_POINT = re.compile(r"[\[(（<][^'\"]{0,120}[)\]）>]\s*$")
 _TAGGED = re.compile(r"[^\S\n]*(?:<?/?[A-Za-z_]{1,20}>[^\S\n]*){0,4}([^\n]{1,60})")
 
@@ -140,9 +140,9 @@ class Scanner:
         depth = 0
         for mark in _UNQUOTED.finditer(self.text, start):
             char = mark[0]
-            if char in "([（":
+            if char in "([（{":
                 depth += 1
-            elif char in ")]）" and depth:
+            elif char in ")]）}" and depth:
                 depth -= 1
             elif char in ")）" or (char in ",，" and not depth):
                 return self.text[start : mark.start()].strip(), mark.start()
@@ -184,7 +184,8 @@ class Labels:
     def split(self, text: str) -> tuple[str, str]:
         """(thought, action part) of any text; never raises.  Without ``Action:``, the first line that starts a known call is taken."""
         text = _TOKENS.sub("", text).replace("\r\n", "\n").strip()
-        found = next((match for pattern in self._starts if (match := pattern.search(text))), None)
+        thought_end = text.find("</think>") + len("</think>") if text.startswith("<think>") and "</think>" in text else 0
+        found = next((match for pattern in self._starts if (match := pattern.search(text, thought_end))), None)
         start, end = found.span() if found else (len(text), len(text))
-        thought = _PREFIX.sub("", text[:start]).strip()
+        thought = _PREFIX.sub("", text[:start].removeprefix("<think>").replace("</think>", "\n", 1)).strip()
         return thought, text[end:].strip().strip("`").strip()

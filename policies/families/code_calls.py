@@ -142,9 +142,16 @@ class _Reader:
                 return
             case ast.Expr(value=ast.Constant()):  # a comment as a text
                 return
+            case ast.Assign(targets=[ast.Attribute(value=ast.Name(id="pyautogui"))], value=ast.Constant()):  # pyautogui.PAUSE = 1
+                return
+            case ast.Expr(value=ast.Call(func=ast.Name(id="print"))):
+                return
             case ast.Expr(value=ast.Call() as call):
                 self.call(call)
-            case ast.For(iter=ast.Call(func=ast.Name(id="range"), args=[ast.Constant(value=int(times))]), orelse=[]):
+            case ast.Expr(value=ast.Name(id="DONE" | "FAIL" | "WAIT" as word)):  # OSWorld's own words
+                self.add({"DONE": act.Finished(""), "FAIL": act.Fail(""), "WAIT": act.Wait()}[word])
+            case ast.For(iter=ast.Call(func=ast.Name(id="range")) as turns, orelse=[]):
+                times = _times(turns)
                 if not 0 <= times <= MAX_STEPS:
                     raise InvalidActionError(f"A loop of {times} turns.")
                 for _ in range(times):
@@ -208,8 +215,18 @@ class _Reader:
         y += _number(dy) * self.frame.height / self.frame.units_y
         return min(max(x, 0.0), self.frame.width - 1.0), min(max(y, 0.0), self.frame.height - 1.0)
 
-    def drag(self, a: Values, k: Named) -> None:
-        self.add(act.Drag(*self.frame.here, *self.point(a, k)))
+    def left(self, button: Any) -> None:
+        """Refuse what can only be done with the left button here."""
+        if str(button).lower()[:20] not in ("left", "primary", "1"):
+            raise InvalidActionError(f"Only the left button can be held: {shorten(repr(button)[:200])}.")
+
+    def hold(self, a: Values, k: Named, kind: type[act.MouseDown] | type[act.MouseUp]) -> None:
+        self.left(k.get("button", a[2] if len(a) > 2 else "left"))
+        self.add(kind(*self.point(a[:2], k)))
+
+    def drag(self, a: Values, k: Named, *, relative: bool = False) -> None:
+        self.left(k.get("button", a[4] if len(a) > 4 else "left"))
+        self.add(act.Drag(*self.frame.here, *(self.offset(a, k) if relative else self.point(a, k))))
 
     def write(self, a: Values, k: Named) -> None:
         text = k.get("message", k.get("text", a[0] if a else None))
@@ -265,10 +282,10 @@ CALLS: dict[str, Meaning] = {
     "pyautogui.move": lambda r, a, k: r.add(act.Hover(*r.offset(a, k))),
     "pyautogui.moveRel": lambda r, a, k: r.add(act.Hover(*r.offset(a, k))),
     "pyautogui.dragTo": _Reader.drag,
-    "pyautogui.drag": lambda r, a, k: r.add(act.Drag(*r.frame.here, *r.offset(a, k))),
-    "pyautogui.dragRel": lambda r, a, k: r.add(act.Drag(*r.frame.here, *r.offset(a, k))),
-    "pyautogui.mouseDown": lambda r, a, k: r.add(act.MouseDown(*r.point(a[:2], k))),
-    "pyautogui.mouseUp": lambda r, a, k: r.add(act.MouseUp(*r.point(a[:2], k))),
+    "pyautogui.drag": lambda r, a, k: r.drag(a, k, relative=True),
+    "pyautogui.dragRel": lambda r, a, k: r.drag(a, k, relative=True),
+    "pyautogui.mouseDown": lambda r, a, k: r.hold(a, k, act.MouseDown),
+    "pyautogui.mouseUp": lambda r, a, k: r.hold(a, k, act.MouseUp),
     "pyautogui.write": _Reader.write,
     "pyautogui.typewrite": _Reader.write,
     "pyautogui.press": _Reader.press,
@@ -278,13 +295,22 @@ CALLS: dict[str, Meaning] = {
     "pyautogui.scroll": _Reader.scroll,
     "pyautogui.vscroll": _Reader.scroll,
     "pyautogui.hscroll": lambda r, a, k: r.scroll(a, k, sideways=True),
-    "pyautogui.sleep": lambda r, a, k: r.add(act.Wait(seconds_of(a[0] if a else None))),
+    "pyautogui.sleep": lambda r, a, k: r.add(act.Wait(seconds_of(a[0] if a else k.get("seconds", k.get("secs"))))),
     "time.sleep": lambda r, a, k: r.add(act.Wait(seconds_of(a[0] if a else k.get("secs")))),
     "computer.triple_click": lambda r, a, k: r.click(a[:2], _placed(k), act.TripleClick),
     "computer.tripleClick": lambda r, a, k: r.click(a[:2], _placed(k), act.TripleClick),
-    "computer.wait": lambda r, a, k: r.add(act.Wait()),
+    "sleep": lambda r, a, k: r.add(act.Wait(seconds_of(a[0] if a else k.get("secs")))),
+    "computer.wait": lambda r, a, k: r.add(act.Wait(seconds_of(next(iter([*a, *k.values()]), None)))),
     "computer.terminate": _Reader.terminate,
 }
+
+
+def _times(turns: ast.Call) -> int:
+    """How often a loop over ``range`` goes round; one more than may be, of a range of more."""
+    given, _ = _arguments(turns)
+    if not 1 <= len(given) <= 3 or not all(isinstance(v, int) for v in given) or given[2:] == [0]:
+        raise InvalidActionError("A loop over something that is no range.")
+    return len(range(*given)[: MAX_STEPS + 1])
 
 
 def _placed(named: Named) -> Named:
@@ -322,6 +348,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _number(value: Any) -> float:
+    if isinstance(value, str) and re.fullmatch(r"\d{1,9}(?:\.\d{1,9})?", value):
+        return float(value)
     if not _is_number(value):
         raise InvalidActionError(f"{shorten(repr(value)[:200])} is no coordinate.")
     return float(value)

@@ -12,9 +12,10 @@ ALIASES: dict[str, str] = {
     "leftctrl": "ctrl", "rightctrl": "ctrl", "ctrl_l": "ctrl", "ctrl_r": "ctrl", "control_l": "ctrl", "control_r": "ctrl",
     "controlormeta": "ctrl",
     "option": "alt", "opt": "alt", "altleft": "alt", "altright": "alt", "leftalt": "alt", "rightalt": "alt", "alt_l": "alt",
-    "alt_r": "alt", "altgr": "alt", "optionleft": "alt", "optionright": "alt",
+    "alt_r": "alt", "altgr": "alt", "alt_gr": "alt", "optionleft": "alt", "optionright": "alt",
     "cmd": "win", "command": "win", "meta": "win", "super": "win", "windows": "win", "winleft": "win", "winright": "win",
-    "super_l": "win", "super_r": "win", "os": "win", "metaleft": "win", "metaright": "win", "windowskey": "win",
+    "super_l": "win", "super_r": "win", "os": "win", "metaleft": "win", "metaright": "win", "meta_l": "win",
+    "meta_r": "win", "windowskey": "win",
     "shiftleft": "shift", "shiftright": "shift", "leftshift": "shift", "rightshift": "shift", "shift_l": "shift", "shift_r": "shift",
     "return": "enter", "ret": "enter", "numpadenter": "enter", "kp_enter": "enter",
     "apps": "menu", "contextmenu": "menu", "app": "menu",
@@ -34,6 +35,9 @@ ALIASES: dict[str, str] = {
     "equal": "=", "equals": "=", "backslash": "\\", "quote": "'", "apostrophe": "'", "semicolon": ";", "grave": "`", "backtick": "`",
     "tilde": "~", "bracketleft": "[", "bracketright": "]", "underscore": "_", "asterisk": "*", "at": "@", "hash": "#", "ampersand": "&",
     "percent": "%", "dollar": "$", "exclam": "!", "colon": ":", "question": "?", "less": "<", "greater": ">", "pipe": "|",
+    **{f"{pad}{n}": str(n) for pad in ("num", "numpad", "numpad_", "kp", "kp_") for n in range(10)},
+    **{f"{pad}{name}": sign for pad in ("", "numpad", "kp_") for name, sign in
+       {"add": "+", "subtract": "-", "multiply": "*", "divide": "/", "decimal": "."}.items()},
     "plus": "+", "minus": "-", "comma": ",", "period": ".", "dot": ".", "slash": "/",
 }  # fmt: skip
 
@@ -64,10 +68,10 @@ def parse_keys(text: str) -> tuple[str, ...]:
     """
     if len(text) > MAX_CHARACTERS:
         raise InvalidActionError(f"{len(text)} characters are no keys.")
-    spelled = text.strip().lower() or ("enter" if "\n" in text else "")
+    spelled = _unlisted(text).strip().lower() or ("enter" if "\n" in text else "")
     joined = _TWO_WORDS.sub(lambda m: "".join(g for g in m.groups() if g), spelled)
     joined = re.sub(r"(?<=\S)\s+([+,-])\s+(?=\S)", r"\1", joined)
-    keys = tuple(_canonical(part) for chunk in joined.split() for part in _split(chunk))
+    keys = tuple(_canonical(part) for chunk in joined.split() for whole in _split(chunk) for part in _underscored(whole))
     if not keys:
         raise InvalidActionError("hotkey without a key.")
     if len(keys) > MAX_KEYS:
@@ -109,6 +113,23 @@ def _split(chunk: str) -> list[str]:
             keys.append(part)
             expect_key = False
     return keys
+
+
+_LISTED = re.compile(r"\s*\[.*\]\s*|.*['\"]\s*,\s*['\"].*", re.DOTALL)
+_ANGLED = re.compile(r"<(\w+)>")
+
+
+def _unlisted(text: str) -> str:
+    """Keys of a list as text (``['ctrl', 'c']``, ``ctrl', 'c``, ``<ctrl>+<c>``) as ``parse_keys`` takes them."""
+    if len(text.strip()) > 2 and _LISTED.fullmatch(text):
+        text = re.sub(r"['\"\[\]]", " ", text)
+    return _ANGLED.sub(r"\1", text)
+
+
+def _underscored(name: str) -> list[str]:
+    """``ctrl_c`` is two keys, ``volume_up`` one."""
+    parts = name.split("_")
+    return parts if not _known(name) and len(parts) <= MAX_KEYS and all(map(_known, parts)) else [name]
 
 
 def _known(name: str) -> bool:

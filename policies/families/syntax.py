@@ -28,6 +28,18 @@ def syntax_tree(text: str, mode: Literal["exec", "eval"] = "exec") -> Any:
         raise InvalidActionError("too deeply nested") from None
 
 
+JSON_NAMES: dict[str, Any] = {"true": True, "false": False, "null": None}
+
+
+def with_json_names(tree: Any) -> Any:
+    """``tree`` with ``true``, ``false`` and ``null`` as the values that they stand for, where they are items of something."""
+    for node in ast.walk(tree):
+        for items in (getattr(node, "values", None), getattr(node, "elts", None)):
+            if isinstance(items, list):
+                items[:] = [ast.Constant(JSON_NAMES[i.id]) if isinstance(i, ast.Name) and i.id in JSON_NAMES else i for i in items]
+    return tree
+
+
 def literal(node: Any) -> Any:
     """The value of a tree that is a literal.
 

@@ -1,8 +1,7 @@
 """Tool calls as Qwen's models write them: ``<tool_call>{"name": "computer_use", "arguments": {"action": ...}}</tool_call>``.
 
-Shared by every family that calls ``computer_use`` or ``mobile_use``.  JSON is decoded, nothing is evaluated; reading is linear in the
-length of the reply.  Read besides the protocol: tags that are missing, a call that lacks its last brackets, Python's quotes for
-JSON's, arguments that are a JSON text, points of four numbers or written as text, other names of the same action or key.
+Shared by every family that calls ``computer_use`` or ``mobile_use``; ``call_text.py`` finds and decodes the calls.  Read besides the
+protocol: points of four numbers or written as text, other names of the same action, argument or key.
 """
 
 from __future__ import annotations
@@ -20,16 +19,10 @@ from urllib.parse import quote_plus
 from envs import actions as act
 from envs.actions import Action
 from envs.errors import InvalidActionError
+from policies.families.call_text import MAX_CALL, calls_in, split
 from policies.families.keys import key_list, parse_keys
 from policies.families.points import parse_point, seconds_of, swipe_direction, unescape
 from policies.families.reply import MAX_ACTIONS, Frame, Reply, bounded, shorten
-from policies.families.syntax import literal, syntax_tree
-
-OPEN, CLOSE = "<tool_call>", "</tool_call>"
-MAX_CALL = 20_000
-"""Characters of one call."""
-MAX_LITERAL = 4_000
-"""Characters of a call that is read as a Python literal if it is not JSON."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +53,16 @@ def parse(text: str, frame: Frame, dialect: Dialect) -> Reply:
         InvalidActionError: the reply is not an action.
     """
     thought, called = split(bounded(text))
-    blocks = _blocks(called)
-    if not blocks:
+    calls = calls_in(called)
+    if not calls:
         raise InvalidActionError(
             f"No tool call in the reply: {shorten(called or text)!r}." if text.strip() else "The reply is empty."
         )
     actions: list[Action] = []
-    for block in blocks:
+    for arguments in calls:
         if len(actions) >= MAX_ACTIONS:
             raise InvalidActionError(f"More than {MAX_ACTIONS} actions in one reply.")
-        new = actions_of(arguments_of(block), frame, dialect)
+        new = actions_of(arguments, frame, dialect)
         actions.extend(new)
         if isinstance(actions[-1], act.TERMINAL):
             break
@@ -77,70 +70,18 @@ def parse(text: str, frame: Frame, dialect: Dialect) -> Reply:
     return Reply(thought, called, tuple(actions))
 
 
-_BARE = re.compile(r"\{\s{0,9}[\"']name[\"']\s{0,9}:")
-_TAGS = re.compile(r"</?(?:think|thinking|thought|conclusion)>|<\|[A-Za-z0-9_]{1,40}\|>")
-
-
-def split(text: str) -> tuple[str, str]:
-    """(what stands before the first call, the calls as written); never raises."""
-    start = text.find(OPEN)
-    if start < 0:
-        bare = _BARE.search(text)
-        start = bare.start() if bare else len(text)
-    end = text.rfind(CLOSE)
-    called = text[start : end + len(CLOSE)] if end > start else text[start:]
-    return _TAGS.sub("", text[:start]).strip(), _TAGS.sub("", called).strip()
-
-
-def _blocks(called: str) -> list[str]:
-    """The text of each call, at most one more than may be done."""
-    if OPEN not in called:
-        return [called[: MAX_CALL + 1]] if called else []
-    pieces = called.split(OPEN, MAX_ACTIONS + 1)[1:]
-    return [piece.split(CLOSE, 1)[0] for piece in pieces if piece.strip()]
-
-
-_DECODER = json.JSONDecoder(strict=False)
-
-
-def arguments_of(block: str) -> Mapping[str, Any]:
-    """The arguments of one call.
-
-    Raises:
-        InvalidActionError: it is not a call.
-    """
-    start = block.find("{")
-    if start < 0 or len(block) > MAX_CALL:
-        raise InvalidActionError(f"{shorten(block)!r} is no call: a JSON object is expected.")
-    call = _decoded(block[start:].strip())
-    arguments = call.get("arguments", call.get("parameters", call if "action" in call else None))
-    if isinstance(arguments, str):
-        arguments = _decoded(arguments.strip()[:MAX_CALL])
-    if not isinstance(arguments, Mapping):
-        raise InvalidActionError("The call has no arguments.")
-    return arguments
-
-
-def _decoded(text: str) -> Mapping[str, Any]:
-    for candidate in (text, text.rstrip("`\n ") + "}", text.rstrip("`\n ") + "}}"):  # its last brackets may be missing
-        try:
-            found, _ = _DECODER.raw_decode(candidate)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(found, Mapping):
-            return found
-    if len(text) <= MAX_LITERAL:
-        with contextlib.suppress(InvalidActionError):
-            found = literal(syntax_tree(text.strip("`\n "), "eval"))
-            if isinstance(found, Mapping):
-                return found
-    raise InvalidActionError(f"{shorten(text)!r} is no JSON object.")
-
-
 # -- values --------------------------------------------------------------------------------------------------------------------
 
-_POINT_KEYS = ("coordinate", "coordinates", "point", "position", "start_coordinate", "coordinate1", "start", "box", "bbox")
-_END_KEYS = ("coordinate2", "end_coordinate", "end", "coordinate_end", "target_coordinate")
+_POINT_KEYS = (
+    "coordinate", "coordinates", "point", "position", "start_coordinate", "coordinate1", "start", "box", "bbox", "point_2d", "bbox_2d",
+    "from", "from_coordinate",
+)  # fmt: skip
+_END_KEYS = ("coordinate2", "end_coordinate", "end", "coordinate_end", "target_coordinate", "to", "to_coordinate")
+_ENTER_KEYS = ("press_enter", "enter", "submit", "press_enter_after")
+_AMOUNT_KEYS = ("pixels", "clicks", "amount", "scroll_amount")
+_START_KEYS = ("start_coordinate", "coordinate1", "start", "from", "from_coordinate")
+MAX_POINTS = 100
+"""Points of a drag's path."""
 
 
 def _first(arguments: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
@@ -172,7 +113,7 @@ def _is_number(value: Any) -> bool:
 
 def _at(arguments: Mapping[str, Any], frame: Frame) -> tuple[float, float] | None:
     value = _first(arguments, _POINT_KEYS)
-    if value is None and _is_number(arguments.get("x")) and _is_number(arguments.get("y")):
+    if value is None and arguments.get("x") is not None and arguments.get("y") is not None:
         value = [arguments["x"], arguments["y"]]
     return None if value is None else point_of(value, frame)
 
@@ -203,12 +144,24 @@ def actions_of(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Act
     named = arguments.get("action", arguments.get("action_type"))
     if not isinstance(named, str) or len(named) > 60:
         raise InvalidActionError("The call names no action.")
-    name = "_".join(named.lower().replace("-", " ").split())
+    name = "_".join(_HUMP.sub("_", named).lower().replace("-", " ").split())
     builder = BUILDERS.get(name)
     if builder is None:
         near = difflib.get_close_matches(name, BUILDERS, n=1)
         raise InvalidActionError(f"Unknown action {shorten(name)!r}." + (f" Did you mean {near[0]}?" if near else ""))
     return builder(arguments, frame, dialect)
+
+
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+
+def _click(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
+    at = _at(arguments, frame) or frame.here
+    button = str(arguments.get("button", "left")).strip().lower()[:20]
+    if button in ("right", "middle"):
+        return [act.RightClick(*at) if button == "right" else act.MiddleClick(*at)]
+    clicks = _first(arguments, ("clicks", "num_clicks", "click_count"))
+    return [act.DoubleClick(*at) if clicks == 2 else act.TripleClick(*at) if clicks == 3 else act.Click(*at)]
 
 
 def _pointed(cls: Callable[[float, float], Action]) -> _Builder:
@@ -218,10 +171,22 @@ def _pointed(cls: Callable[[float, float], Action]) -> _Builder:
     return build
 
 
+def _way(arguments: Arguments, frame: Frame) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
+    """(start, end) of a drag or a swipe, as far as it says them; ``coordinate`` is the end where the start is named as such."""
+    path = arguments.get("path")
+    if isinstance(path, list) and 2 <= len(path) <= MAX_POINTS:
+        return point_of(path[0], frame), point_of(path[-1], frame)
+    start, end = _first(arguments, _START_KEYS), _first(arguments, _END_KEYS)
+    if start is not None and end is None:
+        end = _first(arguments, ("coordinate", "coordinates"))
+    begin = _at(arguments, frame) if start is None else point_of(start, frame)
+    return begin, None if end is None else point_of(end, frame)
+
+
 def _drag(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
-    start, end = _at(arguments, frame), _first(arguments, _END_KEYS)
+    start, end = _way(arguments, frame)
     if end is not None:
-        return [act.Drag(*(start or frame.here), *point_of(end, frame))]
+        return [act.Drag(*(start or frame.here), *end)]
     if start is None:
         raise InvalidActionError("A drag needs a coordinate.")
     return [act.Drag(*frame.here, *start)]  # from where the pointer is, to the one place that is given
@@ -233,10 +198,10 @@ def _long_press(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Ac
 
 
 def _swipe(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
-    start, end = _at(arguments, frame), _first(arguments, _END_KEYS)
+    start, end = _way(arguments, frame)
     if end is not None:
-        from_, to = start or frame.here, point_of(end, frame)
-        return [act.Scroll(*from_, swipe_direction(from_, to), *to)]
+        begin = start or frame.here
+        return [act.Scroll(*begin, swipe_direction(begin, end), *end)]
     word = str(arguments.get("direction", "")).strip().lower()[:20]
     opposite: dict[str, act.Direction] = {"up": "down", "down": "up", "left": "right", "right": "left"}
     if word not in opposite:
@@ -248,17 +213,21 @@ def _scroll(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action
     if _first(arguments, _END_KEYS) is not None:
         return _swipe(arguments, frame, dialect)
     at = _at(arguments, frame) or frame.here
-    word = str(arguments.get("direction", "")).strip().lower()[:20]
-    if word in act.DIRECTIONS:
-        return [act.Scroll(*at, next(d for d in act.DIRECTIONS if d == word))]
-    pixels = _first(arguments, ("pixels", "clicks", "amount"))
+    word = (
+        str(_first(arguments, ("direction", "scroll_direction")) or "").strip().lower()[:20].removesuffix("s").removesuffix("ward")
+    )
+    named = next((d for d in act.DIRECTIONS if d == word), None)
+    pixels = _first(arguments, _AMOUNT_KEYS)
     if isinstance(pixels, str) and len(pixels) <= 20:
         with contextlib.suppress(ValueError):
             pixels = float(pixels)
     if not _is_number(pixels) or not pixels:
+        if named is not None:
+            return [act.Scroll(*at, named)]
         raise InvalidActionError("scroll needs pixels: above 0 up, below 0 down.")
-    sideways = "hscroll" in str(arguments.get("action", "")).lower()
-    direction: act.Direction = ("right" if pixels > 0 else "left") if sideways else ("up" if pixels > 0 else "down")
+    sideways = "hscroll" in str(arguments.get("action", "")).lower() or named in ("left", "right")
+    signs: tuple[act.Direction, act.Direction] = ("right", "left") if sideways else ("up", "down")
+    direction = named or signs[pixels < 0]
     share = (frame.width / frame.units_x if sideways else frame.height / frame.units_y) if dialect.scaled_scroll else 1.0
     return [act.Scroll(*at, direction, clicks=act.wheel(pixels * share / dialect.click_pixels))]
 
@@ -284,7 +253,7 @@ def _type(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
     if text is None:
         raise InvalidActionError("type without text.")
     text = unescape(text) if dialect.unescape else text
-    submit = _flag(arguments.get("press_enter", arguments.get("enter")), dialect.enter)
+    submit = _flag(next((arguments[key] for key in _ENTER_KEYS if key in arguments), None), dialect.enter)
     at, actions = _at(arguments, frame), list[Action]()
     if at is not None:
         actions.append(act.Click(*at))
@@ -299,13 +268,14 @@ def _wait(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
 
 
 def _terminate(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
-    status = str(arguments.get("status", "success")).strip().lower()[:40]
+    ended = "failure" if str(arguments.get("action", "")).lower() in ("fail", "infeasible") else "success"
+    status = str(arguments.get("status", ended)).strip().lower()[:40]
     text = _written(arguments, ("text", "answer", "content")) or ""
     return [act.Fail(text) if status.startswith(("fail", "infeasible", "impossible")) else act.Finished(text)]
 
 
 def _answer(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action]:
-    text = _written(arguments) or ""
+    text = _written(arguments, ("text", "content", "value", "answer")) or ""
     return [act.Finished(text) if dialect.answer_ends else act.Answer(text)]
 
 
@@ -313,7 +283,7 @@ def _button(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action
     button = str(_first(arguments, ("button", "text")) or "").strip().lower()[:20]
     buttons: dict[str, Action] = {
         "back": act.PressBack(), "home": act.PressHome(), "enter": act.Hotkey(("enter",)), "menu": act.Hotkey(("recents",)),
-        "recent": act.Hotkey(("recents",)),
+        **dict.fromkeys(("recent", "recents", "recent_apps", "app_switch", "overview"), act.Hotkey(("recents",))),
     }  # fmt: skip
     if button not in buttons:
         raise InvalidActionError(f"Unknown button {button!r}: back, home, menu or enter expected.")
@@ -357,7 +327,7 @@ def _ask_page(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Acti
 
 
 BUILDERS: dict[str, _Builder] = {
-    **dict.fromkeys(("click", "left_click", "tap", "left_single", "single_click"), _pointed(act.Click)),
+    **dict.fromkeys(("click", "left_click", "tap", "left_single", "single_click"), _click),
     **dict.fromkeys(("double_click", "computer_double_click", "left_double", "double_tap"), _pointed(act.DoubleClick)),
     "triple_click": _pointed(act.TripleClick),
     **dict.fromkeys(("right_click", "right_single"), _pointed(act.RightClick)),
@@ -369,12 +339,15 @@ BUILDERS: dict[str, _Builder] = {
     "long_press": _long_press,
     "swipe": _swipe,
     **dict.fromkeys(("scroll", "hscroll"), _scroll),
+    "scroll_up": lambda a, f, d: _scroll({**a, "direction": "up"}, f, d),
+    "scroll_down": lambda a, f, d: _scroll({**a, "direction": "down"}, f, d),
+    "screenshot": lambda a, f, d: [act.Wait(0.0)],  # a new one comes with every step
     **dict.fromkeys(("key", "hotkey", "keypress", "press", "press_key"), _key),
     "key_down": lambda a, f, d: [act.KeyDown(_keys(a))],
     "key_up": lambda a, f, d: [act.KeyUp(_keys(a))],
     **dict.fromkeys(("type", "input_text", "write", "input"), _type),
     **dict.fromkeys(("wait", "sleep"), _wait),
-    **dict.fromkeys(("terminate", "stop", "done", "finish"), _terminate),
+    **dict.fromkeys(("terminate", "stop", "done", "finish", "finished", "complete", "fail", "infeasible"), _terminate),
     "answer": _answer,
     **dict.fromkeys(("system_button", "press_button"), _button),
     **dict.fromkeys(("open", "open_app", "launch"), _open),

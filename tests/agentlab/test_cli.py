@@ -100,7 +100,9 @@ def test_dry_run_shows_the_plan_and_starts_nothing(agentlab, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("policy", "fetched"), [("openai:org/model", False), ("org/model", True), ("ui-tars-2b-sft", True)])
+@pytest.mark.parametrize(
+    ("policy", "fetched"), [("openai:org/ui-tars-1.5-7b", False), ("org/model", True), ("ui-tars-2b-sft", True)]
+)
 def test_dry_run_tells_a_model_on_the_hub_from_one_behind_an_endpoint(agentlab, policy, fetched):
     code, out, _ = agentlab("run", "miniwob", "--policy", policy, "--limit", "1", "--dry-run")
     assert code == 0 and ("from the Hugging Face hub" in out) is fetched

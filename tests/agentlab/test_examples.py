@@ -1,5 +1,6 @@
 """A benchmark, a policy and a method of somebody else's, in a folder outside the tree, through the verbs as a user types them."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import in_process
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -31,6 +33,14 @@ def agentlab(folder, *arguments, code=0):
     return done.stdout + done.stderr
 
 
+def reader(folder, *arguments, code=0):
+    """A verb that only reads a run, in ``folder`` and in this process."""
+    with contextlib.chdir(folder):
+        done = in_process.agentlab(*arguments, COLUMNS="200")
+    assert done.returncode == code and "Traceback" not in done.stderr, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
 def rows(folder):
     lines = (folder / "out" / "results.jsonl").read_text().splitlines()
     return [(row["task"], row["attempt"], row["score"]) for row in map(json.loads, lines)]
@@ -48,8 +58,8 @@ def test_words_of_the_house_on_a_strangers_benchmark_and_policy(folder):
     agentlab(folder, *RUN, "--adapt", "textgrad", "--limit", "6", "--attempts", "3")
     written = guidance(folder).values()
     assert written and all(text.startswith("Failed before:") and "guess(" in text for text in written)
-    assert "own_benchmark:Guess" in agentlab(folder, "report", "out")
-    agentlab(folder, "view", "out", "--export", "bundle")
+    assert "own_benchmark:Guess" in reader(folder, "report", "out")
+    reader(folder, "view", "out", "--export", "bundle")
     assert "guess(" in "".join(path.read_text(errors="replace") for path in (folder / "bundle").rglob("*") if path.is_file())
 
 
@@ -59,11 +69,11 @@ def test_a_method_of_ones_own_and_the_runs_directory_names_no_code(folder):
     assert {task for task, *_ in made} == {task for task, _, score in made if score == 1.0}, "the interval is halved on and on"
     (folder / "own_benchmark.py").write_text((EXAMPLES / "own_benchmark.py").read_text() + "\nprint('EXECUTED')\n")
     for verb in (["report", "out"], ["view", "out", "--export", "bundle"], ["compare", "out", "out"]):
-        assert "EXECUTED" not in agentlab(folder, *verb)
-    said = agentlab(folder, "replay", "out", code=2)
+        assert "EXECUTED" not in reader(folder, *verb)
+    said = reader(folder, "replay", "out", code=2)
     assert "EXECUTED" not in said and "--suite own_benchmark:Guess" in said
     assert "EXECUTED" in agentlab(folder, "replay", "out", "--suite", "own_benchmark:Guess")
-    assert "--policy own_policy:Halving" in agentlab(folder, "rescore", "out", code=2)
+    assert "--policy own_policy:Halving" in reader(folder, "rescore", "out", code=2)
 
 
 def test_a_killed_run_goes_on(folder):

@@ -28,6 +28,23 @@ def parsed(text, *arguments):
     return done.exit_code, done.stdout, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Holo1.5-7B", "is not supported"),
+        ("Qwen2.5-VL-7B-Instruct", "No family of models"),
+        ("Fara-7B", None),
+        ("GUI-Owl-7B", None),
+    ],
+)
+def test_a_folder_whose_family_is_not_known_is_refused_before_anything_starts(name, said, tmp_path):
+    (folder := tmp_path / name).mkdir()
+    for file in ("config.json", "tokenizer_config.json", "processor_config.json", "model.safetensors"):
+        (folder / file).write_text('{"model_type": "qwen2_5_vl"}')
+    done = CliRunner().invoke(app, ["run", "miniwob", "--policy", str(folder), "--dry-run", "--out", str(tmp_path / "run")])
+    assert (done.exit_code != 0) == bool(said) and (said or "Run directory") in f"{done.stdout} {done.exception}"
+
+
 def test_parse_prints_actions_in_pixels_of_the_screen():
     reply = "Thought: go\nAction: click(start_box='(966,546)')\n\ntype(content='ü\\n')"
     code, written, _ = parsed(reply, "ui-tars-1.5-7b", "--size", "1920x1080")

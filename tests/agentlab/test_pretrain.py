@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 
-from agentlab.pretrain import PretrainConfig, plan_of, run_pretrain
+from agentlab.pretrain import PretrainConfig, phases, plan_of, run_pretrain
 from agentlab.pretrain.collect import HELD_SEED_START, RESERVED_SEED_START, chunk_path, plan
 from agentlab.pretrain.mistakes import guided, is_right, retried
 from agentlab.pretrain.shards import Screen, read_shard, write_shard
@@ -65,11 +65,17 @@ def test_makes_a_checkpoint_that_plays(finished):
 
 
 @pytest.mark.browser
-def test_goes_on_from_a_checkpoint(finished, tmp_path):
+def test_goes_on_from_a_checkpoint(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(phases, "HEADS_FIRST", 5)
     plan = tmp_path / "plan.json"
-    settings = finished.model_dump(mode="json", exclude={"out", "work", "base"}) | {"skip": 50, "lr": 0.5, "held": 1}
+    settings = finished.model_dump(mode="json", exclude={"out", "work", "base"}) | {
+        "skip": 50,
+        "lr": 0.5,
+        "held": 1,
+        "eval_instances": 0,
+    }
     plan.write_text(json.dumps(settings))
-    config = plan_of(plan, out=tmp_path / "further", work=tmp_path / "work", base=finished.out, guided_steps=70)
+    config = plan_of(plan, out=tmp_path / "further", work=tmp_path / "work", base=finished.out, guided_steps=6)
     run_pretrain(config, Console(file=io.StringIO()))
     first, second = (load_file(folder / "model.safetensors") for folder in (finished.out, config.out))
     assert first.keys() == second.keys() and any(not torch.equal(first[name], second[name]) for name in first)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from agentlab.run.config import resolve
+from agentlab.run.runner import prepare
 from envs import containers
 from envs.containers import ContainerSpec, Fleet, Ledger, Owner, SparePool, run_once
 from envs.containers.fleet import LOOPBACK
@@ -201,7 +203,8 @@ def test_no_engine_is_a_setup_error_with_a_way_out(monkeypatch):
             containers.engine._client.cache_clear()
 
 
-def test_the_next_start_removes_what_a_killed_run_left(engine, ledger):
+@pytest.mark.parametrize("started", ["containers", "a run without any"])
+def test_the_next_start_removes_what_a_killed_run_left(engine, ledger, started, tmp_path):
     """O13: it stayed until somebody typed `gc`."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     run = subprocess.Popen([sys.executable, "-c", textwrap.dedent(KILLED_RUN)], stdout=subprocess.PIPE, text=True, env=environment)
@@ -212,8 +215,12 @@ def test_the_next_start_removes_what_a_killed_run_left(engine, ledger):
             assert names(ledger) == left, "their owner lives"
         run.kill()
         run.wait()
-        with Fleet("afterwards", ledger=ledger):
-            assert names(ledger) == set()
+        assert ledger.has_leftovers
+        if started == "containers":
+            Fleet("afterwards", ledger=ledger).close()
+        else:  # it had just finished its last attempt: the same command starts no containers
+            prepare(resolve({"suite": "reasoning", "policy": "random", "out": tmp_path / "run"}), print)
+        assert names(ledger) == set() and not ledger.has_leftovers
         assert engine.containers.get(foreign.id)
     finally:
         foreign.remove(force=True)

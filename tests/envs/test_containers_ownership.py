@@ -70,6 +70,9 @@ def test_ledger_remembers_per_engine_and_survives_rubbish(tmp_path):
     ledger.discard("one")
     assert ledger.names("engine") == {}
     assert not list(tmp_path.glob("ledger/*.tmp"))
+    assert not ledger.has_leftovers
+    ledger.add("old", "another engine", owner(boot="another"))
+    assert ledger.has_leftovers
 
 
 REMOTE = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import os
 import threading
 import time
 import warnings
@@ -195,8 +196,11 @@ def test_partial_credit_is_no_success(env: MiniWoBEnv) -> None:
 
 
 def test_an_agent_that_does_nothing_solves_nothing(env: MiniWoBEnv) -> None:
-    """Neither declaring success nor a click beside the task is worth anything, on any task of the default suite."""
-    names = MiniWoBSuite("experts").task_names()
+    """Neither declaring success nor a click beside the task is worth anything, on any task of the default suite.
+
+    ``AGENTLAB_EVERY_TASK=1``: nor on any that has an expert.
+    """
+    names = MiniWoBSuite("experts" if os.environ.get("AGENTLAB_EVERY_TASK") else "core").task_names()
     assert len(names) >= 36
     for seed, name in enumerate(names):
         start(env, name, seed)

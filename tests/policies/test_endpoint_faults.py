@@ -23,16 +23,23 @@ SCREEN = {"screenshot": np.zeros((90, 160, 3), dtype=np.uint8)}
 KEY = "sk-of-the-test-0123456789"
 
 
-def ask(url, *, timeout_s=1.0, tries=1):
-    """One action of a policy behind ``url``."""
+def policy_at(url, timeout_s, tries=1):
     options = {"base_url": url, "api_key_env": "KEY_OF_THE_TEST", "max_wait_s": 0.0, "tries": tries, "timeout_s": timeout_s}
-    session = load_policy("openai:ui-tars-1.5-7b", sampling=SamplingConfig(max_new_tokens=9), **options).open(TASK, seed=1)
+    return load_policy("openai:ui-tars-1.5-7b", sampling=SamplingConfig(max_new_tokens=9), **options)
+
+
+def act(policy):
+    session = policy.open(TASK, seed=1)
     session.begin("Do it", guidance="")
     return session.act(SCREEN)
 
 
-def write(url, *, timeout_s=1.0):
-    """One text of a writer of words behind ``url``."""
+def ask(url, *, timeout_s=1.0, tries=1):
+    """One action of a policy behind ``url``."""
+    return act(policy_at(url, timeout_s, tries))
+
+
+def writer_at(url, timeout_s):
     config = WordsConfig(
         engine="openai:m",
         base_url=url,
@@ -41,7 +48,16 @@ def write(url, *, timeout_s=1.0):
         deadline_s=max(2.0, timeout_s),
         max_retries=0,
     )
-    return make_engine(config, self_engine=None).generate("What went wrong?", "You are a critic.", "loss")
+    return make_engine(config, self_engine=None)
+
+
+def written(engine):
+    return engine.generate("What went wrong?", "You are a critic.", "loss")
+
+
+def write(url, *, timeout_s=1.0):
+    """One text of a writer of words behind ``url``."""
+    return written(writer_at(url, timeout_s))
 
 
 @pytest.fixture(autouse=True)
@@ -151,10 +167,10 @@ def test_500_replies_made_at_random():
     draw = random.Random(seed)
     whole = http(json.dumps(completion("Thought: x\nAction: click(start_box='(5,5)')", {"completion_tokens": 7})).encode())
     with RawEndpoint(lambda request: [mangled(draw, whole)]) as endpoint:
+        policy, engine = policy_at(endpoint.url, 2.0), writer_at(endpoint.url, 2.0)
         for number in range(500):
-            client = write if number % 5 == 0 else ask
             try:
-                client(endpoint.url, timeout_s=2.0)
+                written(engine) if number % 5 == 0 else act(policy)
             except LabError as error:
                 assert str(error).isprintable(), f"seed {seed}, reply {number}"
             except Exception as error:

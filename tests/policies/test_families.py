@@ -194,6 +194,26 @@ ODD = [
         (act.KeyDown(("shift",)), act.Click(*MIDDLE), act.KeyUp(("shift",))),
     ),
     ("opencua", code("pyautogui.typewrite(['a', 'enter'])"), (act.Hotkey(("a",)), act.Hotkey(("enter",)))),
+    ("ui-tars-1", "Action: hotkey('ctrl', 'c')", (act.Hotkey(("ctrl", "c")),)),
+    ("ui-tars-1", "Action: hotkey(key='ctrl', 'c')", (act.Hotkey(("ctrl", "c")),)),
+    ("ui-tars-1", "Action: hotkey(key=['ctrl', 'c'])", (act.Hotkey(("ctrl", "c")),)),
+    ("ui-tars-1", "Action: hotkey(key='ctrl [')", (act.Hotkey(("ctrl", "[")),)),
+    ("ui-tars-1", "Action: click(start_box='(500,500)'), type(content='x')", (act.Click(*MIDDLE), act.Type("x"))),
+    ("ui-tars-1", "Action: type(content='a, b), c(d)')", (act.Type("a, b), c(d)"),)),
+    ("ui-tars-doubao", "<think>Or\nAction: wait()\n</think>\nAction: click(point='<point>500 500</point>')", (act.Click(*MIDDLE),)),
+    ("evocua", "<think>Or " + call('{"action": "wait"}') + "</think>" + call('{"action": "terminate"}'), (act.Finished(""),)),
+    ("evocua", "<think>I write <tool_call> later.</think>" + call('{"action": "wait"}'), (act.Wait(),)),
+    ("evocua", '{"action": "wait"}', (act.Wait(),)),
+    ("evocua", '<tool_call>{"name": "left_click", "arguments": {"coordinate": [499.5, 499.5]}}', (act.Click(*MIDDLE),)),
+    ("evocua", call('{"action": "click", "coordinate": [499.5, 499.5], "button": "right"}'), (act.RightClick(*MIDDLE),)),
+    ("evocua", call('{"action": "click", "coordinate": [499.5, 499.5], "clicks": 2}'), (act.DoubleClick(*MIDDLE),)),
+    ("evocua", call('{"action": "drag", "start_coordinate": [0, 0], "coordinate": [499.5, 499.5]}'), (act.Drag(0, 0, *MIDDLE),)),
+    ("evocua", call('{"action": "drag", "path": [[0, 0], [9, 9], [499.5, 499.5]]}'), (act.Drag(0, 0, *MIDDLE),)),
+    ("evocua", call('{"action": "scroll", "scroll_direction": "up", "scroll_amount": 3}'), (act.Scroll(*MIDDLE, "up", clicks=3),)),
+    ("opencua", code("DONE"), (act.Finished(""),)),
+    ("opencua", code("pyautogui.sleep(seconds=2)"), (act.Wait(2.0),)),
+    ("ui-venus-1.5", "<think>Or <action>PressHome()</action></think><action>Click(500,500)</action>", (act.Click(*MIDDLE),)),
+    ("ui-venus-1.5", "<action>Drag((0,0), (500,500))</action>", (act.Drag(0, 0, *MIDDLE),)),
 ]
 
 
@@ -222,6 +242,18 @@ def test_an_action_without_a_place_is_done_where_the_pointer_is():
 def test_code_is_never_run(text):
     with pytest.raises(InvalidActionError):
         read("opencua", code(text))
+
+
+@pytest.mark.parametrize(("family", "reply"), [
+    ("opencua", code("pyautogui.mouseDown(button='right')")),
+    ("opencua", code("pyautogui.dragTo(966, 546, button='right')")),
+    ("evocua", "<think>Or " + call('{"action": "wait"}') + "</think>"),
+    ("ui-tars-doubao", "<think>Or\nAction: wait()\n</think>\nNo."),
+    ("ui-tars-1", "Action: click(start_box='(500,50"),
+])  # fmt: skip
+def test_another_action_than_the_one_meant_is_never_done(family, reply):
+    with pytest.raises(InvalidActionError):
+        read(family, reply)
 
 
 @pytest.mark.parametrize("family", NAMES)

@@ -171,6 +171,13 @@ def test_conversations(name, tmp_path):
     assert hashlib.sha256(written.encode()).hexdigest() == CONVERSATIONS[name]
 
 
+def test_a_prompt_of_ui_venus_that_is_not_the_official_one_is_named_in_the_log(tmp_path, caplog):
+    (tmp_path / "p.txt").write_text("TASK {user_task} PREV {previous_actions}")
+    settings = families()["ui-venus-1.5"].defaults.model_copy(update={"prompt_file": str(tmp_path / "p.txt")})
+    families()["ui-venus-1.5"].messages(Turn(INSTRUCTION, "", [], Screen(0), (32, 32), settings, "mobile"))
+    assert "is not MOBILE_USER_PROMPT of inclusionAI/UI-Venus" in caplog.text
+
+
 def test_every_family_with_a_text_of_its_own_has_a_conversation():
     asked = {name.split("/")[0] for name in CONVERSATIONS}
     assert asked == set(families()) - {"plain", "ui-tars-doubao"}  # Doubao's is UI-TARS's order under another text: see test_prompt

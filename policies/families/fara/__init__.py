@@ -21,7 +21,7 @@ PROMPTS_15 = Source(
     "microsoft/fara",
     "src/fara/agents/fara/_prompts.py",
     "6505fefa7137151f44ec",
-    "system prompt (14,252 characters, read in November 2026)",
+    "system prompt (14,258 characters, read in a fork at a675d6d61c)",
 )
 AGENT_15 = Source(
     "microsoft/fara",

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from envs.errors import InvalidActionError
-from policies.families import tool_calls
+from policies.families import call_text, tool_calls
 from policies.families.base import Family, Recipe, Source, Turn, text_file
 from policies.families.messages import Message, message, neutralise, with_guidance
 from policies.families.reply import Frame, Reply
@@ -69,11 +69,11 @@ def rewritten(reply: str) -> str:
     A reply that it could not have read is given back as it is.
     """
     thinking, tag, rest = _thinking(reply.strip()).partition("</thinking>")
-    called = rest.partition(tool_calls.OPEN)[2].partition(tool_calls.CLOSE)[0].strip().strip('"')
+    called = rest.partition(call_text.OPEN)[2].partition(call_text.CLOSE)[0].strip().strip('"')
     if not tag or not called:
         return reply
     try:
-        arguments = dict(tool_calls.arguments_of(called))
+        arguments = dict(call_text.arguments_of(called)[0])
     except InvalidActionError:
         return reply
     for key in ("coordinate", "start_coordinate", "end_coordinate"):

@@ -9,6 +9,7 @@ a missing ``Action:`` or last bracket.  Everything else is an :class:`~envs.erro
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable
 
 from envs import actions as act
@@ -56,6 +57,7 @@ def parse_reply(text: str, frame: Frame) -> Reply:
 _START_KEYS = ("startbox", "startpoint", "point", "box", "bbox", "coordinate", "coordinates", "position", "start")
 _END_KEYS = ("endbox", "endpoint", "end", "endcoordinate")
 _TEXT_KEYS = ("content", "text", "value", "")
+_NUMBER = re.compile(r"\s{0,9}\d{1,9}(?:\.\d{0,9})?\s{0,9}")
 MODIFIERS = frozenset({"ctrl", "alt", "shift", "win"})
 
 
@@ -67,6 +69,8 @@ def _start(call: Call, frame: Frame, *, named: bool = False) -> tuple[float, flo
     value = _argument(call, _START_KEYS)
     if value is None and not named:  # click(100, 200) and click(x=100, y=200)
         value = ",".join(v for k, v in call.arguments if k in ("", "x", "y")) or None
+    elif value is not None and _NUMBER.fullmatch(value):  # click(start_box=100, 200)
+        value = ",".join([value, *(v for k, v in call.arguments if not k)])
     return None if value is None or not value.strip() else frame.pixel(*parse_point(value))
 
 
@@ -96,6 +100,8 @@ def _drag(call: Call, frame: Frame) -> Action:
     positional = [value for key, value in call.arguments if not key]
     if len(positional) == 2:
         return act.Drag(*frame.pixel(*parse_point(positional[0])), *frame.pixel(*parse_point(positional[1])))
+    if len(positional) == 4 and len(call.arguments) == 4:
+        return act.Drag(*frame.pixel(*parse_point(",".join(positional[:2]))), *frame.pixel(*parse_point(",".join(positional[2:]))))
     start, end = _start(call, frame), _end(call, frame)
     if call.name == "select" and start is not None and end is None:  # an entry of a list
         return act.Click(*start)
@@ -115,11 +121,18 @@ def _type(call: Call, frame: Frame) -> Action:
     for ending in ("\n", "\\n"):
         if text.endswith(ending):
             return act.Type(text[: -len(ending)], submit=True)
-    return act.Type(text)
+    enter = _argument(call, ("pressenter", "enter", "submit")) or ""
+    return act.Type(text, submit=enter.strip().lower() in ("true", "1", "yes"))
+
+
+def _keys(call: Call, named: tuple[str, ...]) -> tuple[str, ...]:
+    """The keys of ``hotkey(key='ctrl c')``, ``hotkey('ctrl', 'c')``."""
+    written = [_argument(call, named) or "", *(value for key, value in call.arguments if not key)]
+    return parse_keys(unescape(" ".join(value for value in written if value)))
 
 
 def _hotkey(call: Call, frame: Frame) -> Action:
-    keys = parse_keys(unescape(_argument(call, ("key", "keys", "hotkey", "press", "content", "text", "")) or ""))
+    keys = _keys(call, ("key", "keys", "hotkey", "press", "content", "text"))
     if frame.platform == "mobile" and keys in (("home",), ("back",)):
         return act.PressHome() if keys == ("home",) else act.PressBack()
     if call.name in ("press", "keydown", "key_down") and set(keys) <= MODIFIERS:  # held until a release of them
@@ -128,12 +141,13 @@ def _hotkey(call: Call, frame: Frame) -> Action:
 
 
 def _release(call: Call, frame: Frame) -> Action:
-    return act.KeyUp(parse_keys(unescape(_argument(call, ("key", "keys", "content", "text", "")) or "")))
+    return act.KeyUp(_keys(call, ("key", "keys", "content", "text")))
 
 
 def _scroll(call: Call, frame: Frame) -> Action:
     start, end = _start(call, frame, named=True), _end(call, frame)
-    word = (_argument(call, ("direction", "")) or "").strip().lower()
+    word = (_argument(call, ("direction", "")) or call.name.partition("_")[2]).strip().lower()
+    word = word.removesuffix("s").removesuffix("ward")
     if word:
         direction: act.Direction | None = next((d for d in act.DIRECTIONS if d == word), None)
         if direction is None:
@@ -142,7 +156,12 @@ def _scroll(call: Call, frame: Frame) -> Action:
         return act.Scroll(*start, swipe_direction(start, end), *end)
     else:
         raise InvalidActionError("scroll without a direction.")
-    return act.Scroll(*(start or (frame.width / 2, frame.height / 2)), direction)
+    clicks = _argument(call, ("amount", "clicks", "scrollamount")) or ""
+    return act.Scroll(
+        *(start or (frame.width / 2, frame.height / 2)),
+        direction,
+        clicks=act.wheel(float(clicks)) if _NUMBER.fullmatch(clicks) and float(clicks) else None,
+    )
 
 
 def _swipe(call: Call, frame: Frame) -> Action:
@@ -181,16 +200,16 @@ BUILDERS: dict[str, _Builder] = {
     **dict.fromkeys(("mouse_down", "left_down"), _pointed(act.MouseDown)),
     **dict.fromkeys(("mouse_up", "left_up"), _pointed(act.MouseUp)),
     "long_press": _long_press,
-    **dict.fromkeys(("drag", "select", "left_drag"), _drag),
+    **dict.fromkeys(("drag", "select", "left_drag", "left_click_drag"), _drag),
     **dict.fromkeys(("hotkey", "press", "key", "keypress", "keydown", "key_down"), _hotkey),
     **dict.fromkeys(("release", "keyup", "key_up"), _release),
     **dict.fromkeys(("type", "input", "input_text"), _type),
-    "scroll": _scroll,
+    **dict.fromkeys(("scroll", "scroll_up", "scroll_down", "scroll_left", "scroll_right"), _scroll),
     "swipe": _swipe,
     **dict.fromkeys(("open_app", "open", "launch"), _open_app),
     "wait": _wait,
-    "press_home": lambda call, frame: act.PressHome(),
-    "press_back": lambda call, frame: act.PressBack(),
+    **dict.fromkeys(("press_home", "navigate_home"), lambda call, frame: act.PressHome()),
+    **dict.fromkeys(("press_back", "navigate_back"), lambda call, frame: act.PressBack()),
     "press_enter": lambda call, frame: act.Hotkey(("enter",)),
     "answer": lambda call, frame: act.Answer(_text(call)),
     "finished": lambda call, frame: act.Finished(_text(call)),

@@ -7,9 +7,12 @@ another.  ``model.prompt_file`` names the text, with ``{user_task}`` and ``{prev
 from __future__ import annotations
 
 import functools
+import hashlib
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from envs import actions as act
 from envs.actions import Action
@@ -17,8 +20,8 @@ from envs.errors import InvalidActionError, UsageError
 from policies.families.base import Family, Recipe, Source, Turn, filled
 from policies.families.calls import Call, Scanner
 from policies.families.keys import key_list
-from policies.families.messages import Message, message, neutralise, with_guidance
-from policies.families.points import parse_point, swipe_direction, unescape
+from policies.families.messages import Message, Platform, message, neutralise, with_guidance
+from policies.families.points import parse_point, seconds_of, swipe_direction, unescape
 from policies.families.reply import Frame, Reply, bounded, shorten
 from policies.families.settings import FamilySettings
 from policies.families.tool_calls import address
@@ -29,6 +32,20 @@ AGENT = Source(
     "order, history; utils.py for the prompts; Venus_framework/policy/ui_venus_policy.py for the coordinates",
 )  # fmt: skip
 README = Source("inclusionAI/UI-Venus", "README.md", REVISION, "AndroidWorld 77.6; scripts/run_navi.sh for the settings")
+
+
+class Official(NamedTuple):
+    """An official text: the constant that holds it, and its SHA-256 without the line breaks at its end."""
+
+    constant: str
+    digest: str
+
+
+OFFICIAL: dict[Platform, Official] = {
+    "computer": Official("WEB_USER_PROMPT", "a45c6725c48da78908d71a0c0e6cf3a192be455142c4f94c84aa406e4cd1d878"),
+    "mobile": Official("MOBILE_USER_PROMPT", "3ac1bd38f9e918882bc5d3d7de4adc420c5fa72844a91969a86f09ab64928fb9"),
+}
+log = logging.getLogger(__name__)
 
 
 class UIVenus15(Family):
@@ -61,7 +78,7 @@ class UIVenus15(Family):
             for n, reply in enumerate(neutralise(reply) for _, reply in recent)
         ]
         task = with_guidance(turn.instruction, turn.guidance)
-        asked = filled(_prompt(turn.settings.prompt_file), user_task=task, previous_actions="\n".join(done))
+        asked = filled(_prompt(turn.settings.prompt_file, turn.platform), user_task=task, previous_actions="\n".join(done))
         return [message("system", "You are a helpful assistant."), message("user", asked, turn.screen)]
 
     def parse(self, text: str, frame: Frame) -> Reply:
@@ -71,16 +88,17 @@ class UIVenus15(Family):
             raise InvalidActionError(
                 f"No action in the reply: {shorten(written or text)!r}." if text.strip() else "The reply is empty."
             )
-        builder = BUILDERS.get(call.name)
+        builder = BUILDERS.get(call.name.replace("_", ""))
         if builder is None:
             raise InvalidActionError(f"Unknown action {shorten(call.name)!r}.")
         return Reply(thought, written[: call.end], tuple(builder(call, frame)))
 
     def split(self, text: str) -> tuple[str, str]:
         thought = _between(text, "think")
-        if "<action>" in text:
-            return thought, _between(text, "action").strip()
-        return thought, text.rpartition("</think>")[2].strip()
+        said = text.partition("</think>")[2] or text  # what it considers in its thought is no action
+        if "<action>" in said:
+            return thought, _between(said, "action").strip()
+        return thought, said.strip()
 
 
 def _between(text: str, tag: str) -> str:
@@ -88,7 +106,7 @@ def _between(text: str, tag: str) -> str:
 
 
 @functools.cache
-def _prompt(path: str) -> str:
+def _prompt(path: str, platform: Platform) -> str:
     if not path:
         raise UsageError(
             "UI-Venus's prompt is not part of this package.",
@@ -101,6 +119,10 @@ def _prompt(path: str) -> str:
         raise UsageError(f"The prompt {path} cannot be read: {error}.") from error
     if "{user_task}" not in text or "{previous_actions}" not in text:
         raise UsageError(f"{path} is not a prompt of UI-Venus.", "It needs {user_task} and {previous_actions}.")
+    if hashlib.sha256(text.rstrip("\n").encode()).hexdigest() != OFFICIAL[platform].digest:
+        log.warning(
+            "%s is not %s of %s: scores are not those of the official agent.", path, OFFICIAL[platform].constant, AGENT.repository
+        )
     return text
 
 
@@ -111,8 +133,15 @@ def _value(call: Call, *keys: str) -> str | None:
     return next((value for wanted in (*keys, "") for key, value in call.arguments if key == wanted and value.strip()), None)
 
 
+def _named(call: Call, *keys: str) -> str | None:
+    return next((value for wanted in keys for key, value in call.arguments if key == wanted), None)
+
+
 def _point(call: Call, frame: Frame, *keys: str) -> tuple[float, float]:
     value = _value(call, *keys)
+    bare = [written for key, written in call.arguments if not key]
+    if len(bare) in (2, 4) and value == bare[0] and "," not in value:  # Click(100, 200)
+        value = ",".join(bare)
     if value is None:
         raise InvalidActionError(f"{call.name} without a point.")
     return frame.pixel(*parse_point(value))
@@ -120,6 +149,13 @@ def _point(call: Call, frame: Frame, *keys: str) -> tuple[float, float]:
 
 def _pointed(cls: Callable[[float, float], Action]) -> Callable[[Call, Frame], list[Action]]:
     return lambda call, frame: [cls(*_point(call, frame, "box", "point"))]
+
+
+def _drag(call: Call, frame: Frame) -> list[Action]:
+    positional = [value for key, value in call.arguments if not key]
+    if len(positional) == 2:
+        return [act.Drag(*frame.pixel(*parse_point(positional[0])), *frame.pixel(*parse_point(positional[1])))]
+    return [act.Drag(*_point(call, frame, "start"), *_point(call, frame, "end"))]
 
 
 def _scroll(call: Call, frame: Frame) -> list[Action]:
@@ -164,16 +200,16 @@ def _words(call: Call) -> str:
 
 BARE = ("wait", "pressback", "presshome", "pressenter", "pressrecent", "finished")
 BUILDERS: dict[str, Callable[[Call, Frame], list[Action]]] = {
-    "click": _pointed(act.Click),
+    **dict.fromkeys(("click", "tap"), _pointed(act.Click)),
     "doubleclick": _pointed(act.DoubleClick),
-    "longpress": _pointed(act.LongPress),
+    "longpress": lambda c, f: [act.LongPress(*_point(c, f, "box", "point"), seconds_of(_named(c, "time", "duration")))],
     "hover": _pointed(act.Hover),
-    "drag": lambda c, f: [act.Drag(*_point(c, f, "start"), *_point(c, f, "end"))],
+    "drag": _drag,
     "scroll": _scroll,
     "type": _type,
     "launch": _launch,
     "hotkey": _hotkey,
-    "wait": lambda c, f: [act.Wait()],
+    "wait": lambda c, f: [act.Wait(seconds_of(_value(c, "time", "duration", "seconds")))],
     "finished": lambda c, f: [act.Finished(_words(c))],
     "calluser": lambda c, f: [act.Answer(_words(c)) if f.platform == "mobile" else act.Finished(_words(c))],
     "pressback": lambda c, f: [act.PressBack() if f.platform == "mobile" else act.Hotkey(("alt", "left"))],

@@ -1,7 +1,12 @@
-"""Fifty ways for the machinery to fail, over both servers: no reward from a failure, no wait without end, nothing lost."""
+"""Ways for the machinery to fail, over both servers: no reward from a failure, no wait without end, nothing lost.
+
+Fifty of them in every test run; ``AGENTLAB_FAULTS=all`` injects every kind on every route, a hundred.
+"""
 
 from __future__ import annotations
 
+import itertools
+import os
 import time
 from contextlib import contextmanager
 
@@ -30,6 +35,8 @@ UPSTREAM_FAULTS = (
     ("/execute_action", "error500"), ("/execute_action", "refuse"), ("/execute_action", "stall"),
     ("/task/score", "error500"), ("/task/score", "malformed"), ("/task/score", "wrong_shape"), ("/task/score", "refuse"),
 )  # fmt: skip
+if os.environ.get("AGENTLAB_FAULTS") == "all":  # a hundred of them: some minutes more
+    UPSTREAM_FAULTS = tuple(itertools.product(dict.fromkeys(route for route, _ in UPSTREAM_FAULTS), faults.KINDS))
 
 
 @contextmanager

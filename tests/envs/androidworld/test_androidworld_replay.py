@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
+import in_process
 import pytest
 
 pytestmark = pytest.mark.android
@@ -21,8 +19,7 @@ def server(request):
 
 
 def agentlab(*arguments):
-    command = [sys.executable, "-m", "agentlab", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=os.environ | {"COLUMNS": "200"})
+    done = in_process.agentlab(*arguments, COLUMNS="200")
     return done.returncode, done.stdout + done.stderr
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import faults
 import pytest
+from in_process import agentlab
 
 DEMONSTRATED = {
     "SystemWifiTurnOff": ((18, 24), (50, 16), (50, 18)),
@@ -37,11 +35,10 @@ def demonstrations(tmp_path):
 def run(server, out, *arguments, port=None):
     """Run the command; its exit code, what it printed, and the rows it left."""
     screen = json.dumps(server.size)
-    command = [
-        sys.executable, "-m", "agentlab", "run", "androidworld", "--provider", f"127.0.0.1:{port or server.port}", "--out", str(out),
-        "--seed", "30", "--set", f"androidworld.screen={screen}", "--set", "androidworld.settle=none", *map(str, arguments),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=os.environ | {"COLUMNS": "200"})
+    done = agentlab(
+        "run", "androidworld", "--provider", f"127.0.0.1:{port or server.port}", "--out", out, "--seed", 30,
+        "--set", f"androidworld.screen={screen}", "--set", "androidworld.settle=none", *arguments, COLUMNS="200",
+    )  # fmt: skip
     rows = (
         [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()] if (out / "results.jsonl").exists() else []
     )

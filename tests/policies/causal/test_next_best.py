@@ -162,7 +162,7 @@ def test_no_repeat_reads_the_prompt_once_a_step_however_much_was_tried(folder):
     assert [d.text for d in attempts(policy, range(3, 5), again)[1]] == [d.text for d in said[2:]]
 
 
-def test_an_excluded_reply_has_the_hidden_states_and_probabilities_of_its_adapter_alone_or_in_a_batch(engine):
+def test_an_excluded_reply_has_the_hidden_states_and_probabilities_of_its_adapter_alone_or_in_a_batch(engine, monkeypatch):
     from policies.exclusion import Exclusion
     from policies.generation import Request
     from policies.learner import HeadLearner
@@ -177,7 +177,13 @@ def test_an_excluded_reply_has_the_hidden_states_and_probabilities_of_its_adapte
     sampling = SamplingConfig(temperature=0.9, max_new_tokens=4)
     adapters = (learner.adapter, None)  # one session has learned, the other has not
     asked = [Request(p, sampling, 5 + i, adapters[i], True, exclusion) for i, p in enumerate(prompts)]
+    packed: list[int] = []
+    forest = engine._forest
+    monkeypatch.setattr(engine, "_forest", lambda reads, **how: packed.append(len(reads)) or forest(reads, **how))
     together = engine.generate(asked)
+    assert packed == [2]
+    monkeypatch.setattr(engine, "_worth_packing", 1)  # of a model whose attention to both costs more than it spares
+    assert [r.tokens.tolist() for r in engine.generate(asked)] == [r.tokens.tolist() for r in together] and packed == [2, 1, 1]
     for i, reply in enumerate(together):
         alone = engine.generate([asked[i]])[0]
         assert alone.tokens.tolist() == reply.tokens.tolist() and exclusion.counts(reply.text)
