@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,7 @@ class TaskFamily:
         generator: Its name there, if it is another one than the family's.
         guesses: How many answers there are to guess from, where they are few: guessing without replacement solves these.
         usable: Which of its questions are taken (others are redrawn from the seeds that follow).
+        prepared: What is done to the package's data set before it is asked.
     """
 
     kind: Kind
@@ -41,6 +42,21 @@ class TaskFamily:
     generator: str = ""
     guesses: int = 0
     usable: Callable[[dict[str, Any]], bool] = lambda entry: True
+    prepared: Callable[[Any], None] = lambda dataset: None
+
+
+class _InOrder(frozenset[str]):
+    """A set that is read in order.  That of others depends on the process (PYTHONHASHSEED), and so would what is drawn from it."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(super().__iter__()))
+
+    def __sub__(self, other: Set[str]) -> _InOrder:
+        return _InOrder(super().__sub__(other))
+
+
+def _letters_in_order(dataset: Any) -> None:
+    dataset.letters = _InOrder(dataset.letters)
 
 
 def _is_weekday(entry: dict[str, Any]) -> bool:
@@ -61,7 +77,9 @@ FAMILIES: dict[str, TaskFamily] = {
     "family_relationships": TaskFamily("word", {"min_family_size": 4, "max_family_size": 4}),
     "gcd": TaskFamily("number", {"min_numbers": 2, "max_numbers": 2, "min_value": 2, "max_value": 30}),
     "gsm_symbolic": TaskFamily("number"),
-    "isomorphic_strings": TaskFamily("bool", {"min_string_length": 2, "max_string_length": 5}, guesses=2),
+    "isomorphic_strings": TaskFamily(
+        "bool", {"min_string_length": 2, "max_string_length": 5}, guesses=2, prepared=_letters_in_order
+    ),
     "lcm": TaskFamily("number", {"min_numbers": 2, "max_numbers": 2, "min_value": 2, "max_value": 12}),
     "leg_counting": TaskFamily("number", {"min_animals": 1, "max_animals": 2, "min_instances": 1, "max_instances": 4}),
     "letter_counting": TaskFamily("number", {"min_words": 1, "max_words": 3}),
@@ -105,7 +123,9 @@ def _made(name: str, seed: int, shots: tuple[tuple[str, str], ...] = ()) -> Item
     package = _package()
     for number in range(1000):
         # Spread, so that an instance that is redrawn is not its neighbour's.
-        entry = package.create_dataset(family.generator or name, size=1, seed=seed + number * 1_000_003, **family.settings)[0]
+        dataset = package.create_dataset(family.generator or name, size=1, seed=seed + number * 1_000_003, **family.settings)
+        family.prepared(dataset)
+        entry = dataset[0]
         answer = "" if entry["answer"] is None else str(entry["answer"]).strip()
         if answer and family.usable(entry):
             question = str(entry["question"]).strip()
