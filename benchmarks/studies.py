@@ -134,6 +134,7 @@ RL = tuple(
 """A short step, and long ones that are cut back to a given KL per token."""
 RULES = "adapt.words.engine=rules"
 HINT = "env.feedback=hint"
+CONSISTENT = (HINT, "sampling.consistent=true")
 CONVERSATION = "history=conversation"
 
 
@@ -162,7 +163,7 @@ REASONING = Study(
         Method("rosa-reply", "rosa", REPLY, _reply_lines((1.0, 0.7), (1.0, 0.5), (1.0, 1.0), (0.5, 0.7), (1.0, 0.3), (1.0, 0.0))),
         Method("rosa", "rosa"),
         Method(
-            "rosa2 (words: rules)", "rosa2", (RULES, HINT, "adapt.weights.target=reply", "sampling.no_repeat=true"),
+            "rosa2 (words: rules)", "rosa2", (RULES, *CONSISTENT, "adapt.weights.target=reply", "sampling.no_repeat=true"),
             tuple((f"sampling.temperature={t}", f"history={h}") for t, h in (
                 (1.0, "fresh"), (0.7, "fresh"), (0.5, "fresh"), (0.7, "conversation"), (0.3, "conversation"),
                 (0.0, "fresh"),
@@ -174,6 +175,8 @@ REASONING = Study(
         ),
         Method("greedy conversation", "conversation"),
         Method("greedy conversation, hints", "conversation", (HINT,), uses=(BIT, FEEDBACK), only=_numeric()),
+        Method("next-best, consistent", "next-best", CONSISTENT, ((), ("sampling.beams=30",)), (BIT, FEEDBACK), _numeric()),
+        Method("no-repeat, consistent", "no-repeat", CONSISTENT, COLD, (BIT, FEEDBACK), _numeric()),
         Method("next-best, hints", "next-best", (CONVERSATION, HINT), uses=(BIT, FEEDBACK), only=_numeric()),
         Method(
             "rosa2, guided (words: rules)", "rosa2", (RULES, HINT, "adapt.weights.target=guided", "sampling.no_repeat=true"),

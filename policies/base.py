@@ -149,6 +149,14 @@ class SamplingConfig:
             "Needs a model that runs here."
         ),
     ] = False
+    consistent: Annotated[
+        bool,
+        Field(
+            description="To no_repeat and next_best, an answer counts as tried as well if the user, were it right, would have said "
+            "something else to an earlier one: after “too large” every larger number. What is understood: of a number “too large” and "
+            "“too small”, of a word or a list how long it is and how much of it is in its place (env.feedback=hint)."
+        ),
+    ] = False
     beams: Annotated[
         int,
         Field(
@@ -318,6 +326,11 @@ class PolicySession(abc.ABC):
 
     def blame(self, credit: Sequence[float]) -> None:
         """The attempt just made has failed: ``credit`` per step.  ``no_repeat`` and ``next_best`` leave out what was blamed (< 0)."""
+
+    def heed(self, feedback: str) -> None:
+        """What the user said to the last attempt, the one just made or the one that was recalled last ("" if nothing); for
+        ``consistent``.
+        """
 
     def discard(self) -> None:
         """Drop what was captured of the attempt in flight (it was void: the machinery failed).

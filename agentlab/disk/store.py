@@ -45,10 +45,12 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def differing(old: Mapping[str, Any], new: Mapping[str, Any], *, free: Iterable[str]) -> list[str]:
-    """Dotted keys whose values differ, but for those in ``free``, as ``key: old -> new`` lines."""
+def differing(old: Mapping[str, Any], new: Mapping[str, Any], *, free: Iterable[str], implied: Iterable[str] = ()) -> list[str]:
+    """Dotted keys whose values differ, but for those in ``free``, and those in ``implied`` that ``old`` has not at all, as
+    ``key: old -> new`` lines.
+    """
     a, b = flatten(old), flatten(new)
-    keys = sorted((a.keys() | b.keys()) - set(free))
+    keys = sorted((a.keys() | b.keys()) - set(free) - (set(implied) - a.keys()))
     return [f"{k}: {json.dumps(a.get(k))} -> {json.dumps(b.get(k))}" for k in keys if a.get(k) != b.get(k)]
 
 
@@ -83,6 +85,7 @@ class RunStore:
         say: Callable[[str], None] = lambda line: None,
         free: Iterable[str] = (),
         grows: Iterable[str] = (),
+        implied: Iterable[str] = (),
     ) -> RunStore:
         """Create a run, or continue the one in ``folder``.
 
@@ -92,6 +95,7 @@ class RunStore:
             say: Told, in a line, what is restored, or set aside and why.
             free: Dotted keys that may differ from the stored configuration (they change no result).
             grows: Keys whose numbers may be larger than the stored ones (sessions are independent: more of them extend a run).
+            implied: Keys that a stored configuration may lack: what they say now is what was done before there were such settings.
 
         Raises:
             StoreError: unwritable, foreign or corrupt directory, another configuration, or another process works in it.
@@ -110,7 +114,7 @@ class RunStore:
             if fresh:
                 store._write_config(config)
             else:
-                store._check_config(config, set(free), set(grows))
+                store._check_config(config, set(free), set(grows), set(implied))
             with disk_errors(folder):
                 (folder / "sessions").mkdir(exist_ok=True)
             store._restore_results()
@@ -142,11 +146,11 @@ class RunStore:
     def _write_config(self, config: Mapping[str, Any]) -> None:
         write_atomic(self.folder / "config.json", json.dumps({"schema": SCHEMA, "config": config}, indent=2) + "\n")
 
-    def _check_config(self, config: Mapping[str, Any], free: set[str], grows: set[str]) -> None:
+    def _check_config(self, config: Mapping[str, Any], free: set[str], grows: set[str], implied: set[str]) -> None:
         old = redacted(read_config(self.folder))
         numbers = {key: (old.get(key), config.get(key)) for key in grows}
         bigger = {key for key, (a, b) in numbers.items() if isinstance(a, int) and isinstance(b, int) and b > a}
-        changed = differing(old, config, free=free | bigger)
+        changed = differing(old, config, free=free | bigger, implied=implied)
         empty = not any(self.folder.glob("sessions/*/attempt_*/result.json"))  # a start that failed fixes no configuration
         if changed and not empty:
             raise StoreError(

@@ -195,6 +195,10 @@ class RunConfig(ConfigSection):
             settings["adapt"]["words"] = {name: value for name, value in words.items() if not name.startswith("judge_")}
         return settings
 
+    def at_default(self) -> set[str]:
+        """Dotted keys that say what they say where nobody sets them: a run of an earlier version may lack them."""
+        return flatten(self.to_json()).keys() - flatten(self.model_dump(mode="json", exclude_defaults=True)).keys()
+
 
 # -- resolving ---------------------------------------------------------------------------------------------------------------------
 def resolve(flags: Settings, *, file: Path | None = None, sets: Sequence[str] = (), recipe: Settings | None = None) -> RunConfig:

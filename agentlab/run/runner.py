@@ -127,7 +127,9 @@ class Runner:
             KeyboardInterrupt: stopped by Ctrl-C; everything is closed and the run can be continued.
             LabError: the run cannot go on.
         """
-        store = RunStore.open(self.folder, self.config.to_json(), say=self.say, free=CHANGES_NO_RESULT, grows=GROWS)
+        store = RunStore.open(
+            self.folder, self.config.to_json(), say=self.say, free=CHANGES_NO_RESULT, grows=GROWS, implied=self.config.at_default()
+        )
         try:
             todo = self._todo(store)
             on_start(store.rows())

@@ -234,6 +234,7 @@ class Session:
         if self.words is not None and (words or weights) and not silent:  # the weights may want the credit only
             credit = self._learn_words(self.words, played, writer, learn=words, credit=said)
         theta.blame(credit)
+        theta.heed(played.trace.feedback)
         if played.guidance:
             writer.text("guidance.txt", played.guidance)
         if weights:
@@ -343,6 +344,7 @@ class Session:
                 trace = load_trace(self.store.attempt_folder(row.attempt))
                 theta.recall(blamed([(step.observation, step.actions) for step in trace.steps], self._credit_of(row)))
                 theta.recall_replies([(step.observation, step.text) for step in trace.steps])
+                theta.heed(trace.feedback)
                 h = self._history_after(h, trace)
         # Attempts that the weights did not learn from (`switch`) left no file: the newest adapter is the one in force.
         adapted = [row.attempt for row in made if row.adapter]

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from envs import actions as act
 from envs.answer_forms import LETTERS
+from envs.answer_hints import objection
 from envs.base import Observation, TaskSpec
 from envs.errors import UsageError, did_you_mean
 from envs.reasoning import gym
@@ -90,8 +91,7 @@ class ReasoningEnv(TextEnv):
         if self._item is None or self._verdict is None or score is None or score >= 1.0 or self.feedback in ("none", "judge"):
             return ""
         hint = self._verdict.hint if self.feedback == "hint" else ""
-        said = f"That is wrong: {hint}." if hint else "That is wrong."
-        return REPEATED.format(said=said, question=self._item.prompt())
+        return REPEATED.format(said=objection(hint), question=self._item.prompt())
 
     def reference(self) -> str | None:
         if self._item is None:
@@ -103,7 +103,7 @@ class ReasoningEnv(TextEnv):
         return f"{letter}. {texts[letter]}" if self._item.kind == "choice" and letter in texts else self._item.answer
 
     def objection(self) -> str:
-        return REPEATED.format(said="That is wrong.", question=self._item.prompt()) if self._item is not None else ""
+        return REPEATED.format(said=objection(""), question=self._item.prompt()) if self._item is not None else ""
 
     def step(self, action: act.Action | tuple[act.Action, ...]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = super().step(action)

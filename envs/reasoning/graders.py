@@ -23,6 +23,7 @@ from envs.answer_forms import (
     without_lead,
     word_form,
 )
+from envs.answer_hints import hint, side
 from envs.answers import (
     clean,
     final_answer,
@@ -79,7 +80,7 @@ def _number(item: Item, text: str, marked: bool) -> Verdict:
         return Verdict(0.0, None, NO_ANSWER)
     if value == right:
         return Verdict(1.0, show_number(value))
-    return Verdict(0.0, show_number(value), "too large" if value > right else "too small")
+    return Verdict(0.0, show_number(value), side(value, right))
 
 
 def _math(item: Item, text: str, marked: bool) -> Verdict:
@@ -90,7 +91,7 @@ def _math(item: Item, text: str, marked: bool) -> Verdict:
         if value == right:
             return Verdict(1.0, show_number(value))
         if not re.search(r"[\\^=√]|[a-zA-Z]\(", answer):
-            return Verdict(0.0, show_number(value), "too large" if value > right else "too small")
+            return Verdict(0.0, show_number(value), side(value, right))
     if right is None and (said := whole_number(unlatexed(answer))) is not None:
         answer = show_number(said)  # in words, or in a form that the package does not read
     if _several(answer) and not _several(item.answer):
@@ -134,15 +135,7 @@ def _word(item: Item, text: str, marked: bool) -> Verdict:
         return Verdict(0.0, None, NO_ANSWER)
     if said == right:
         return Verdict(1.0, said)
-    return Verdict(0.0, said, _letters_hint(said, right))
-
-
-def _letters_hint(said: str, right: str) -> str:
-    if " " in said or " " in right or not said.isalpha() or not right.isalpha():
-        return ""
-    if len(said) != len(right):
-        return f"that has {len(said)} letters, and the answer another number of them"
-    return f"{sum(a == b for a, b in zip(said, right, strict=True))} of its letters are in their places"
+    return Verdict(0.0, said, hint("word", said, right))
 
 
 def _list(item: Item, text: str, marked: bool) -> Verdict:
@@ -156,9 +149,7 @@ def _list(item: Item, text: str, marked: bool) -> Verdict:
     form = ", ".join(said)
     if said == right:
         return Verdict(1.0, form)
-    if len(said) != len(right):
-        return Verdict(0.0, form, f"that has {len(said)} members, and the answer another number of them")
-    return Verdict(0.0, form, f"{sum(a == b for a, b in zip(said, right, strict=True))} of its members are in their places")
+    return Verdict(0.0, form, hint("list", form, ", ".join(right)))
 
 
 GRADERS: dict[str, Callable[[Item, str, bool], Verdict]] = {

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from envs.actions import Action, Answer, Finished, Invalid
 from envs.answer_forms import normal_form
+from envs.answer_hints import could_be, spoken
 from envs.answers import after_thought
 from envs.base import Observation, TaskSpec
 from envs.errors import UsageError
@@ -71,6 +72,7 @@ class CausalSession(ThinkingSession):
         self._said_now: list[str] = []  # one per reply of this attempt
         self._texts: list[str] = []  # every reply of earlier attempts
         self._texts_now: list[str] = []
+        self._hints: list[tuple[str, str]] = []  # (answer, what the user said of it), see ``consistent``
         self._own_examples: tuple[tuple[str, str], ...] = ()  # solved by earlier sessions, after those that the task brings
 
     # -- the conversation --------------------------------------------------------------------------------------------------------
@@ -114,6 +116,12 @@ class CausalSession(ThinkingSession):
     def blame(self, credit: Sequence[float]) -> None:
         self._said_now = blamed(self._said_now, credit)
 
+    def heed(self, feedback: str) -> None:
+        replies = self._texts_now or self._texts
+        form = self._form(replies[-1]) if replies and self.sampling.consistent else None
+        if form is not None and (hint := spoken(self._kind, feedback)):
+            self._hints.append((form, hint))
+
     def messages(self, observation: str, *, guidance: str | None = None, step: int | None = None) -> list[ChatMessage]:
         """The conversation of the next reply, or of reply ``step`` of this attempt; under other guidance if given."""
         guidance = self.guidance if guidance is None else guidance
@@ -152,7 +160,7 @@ class CausalSession(ThinkingSession):
         parts = [self.instruction]
         if guidance.strip():
             parts.append(f"Keep in mind:\n{guidance.strip()}")
-        wanted = FORMATS.get(str(self.task.options.get("kind", "")))
+        wanted = FORMATS.get(self._kind)
         if self.settings.instruct and wanted:
             parts.append(wanted)
         return "\n\n".join(parts)
@@ -198,7 +206,8 @@ class CausalSession(ThinkingSession):
             reply = self._draw(prompt, warm, seed_of(self.seed, self.task.id, self.attempt, step, index))
             actions = self._read(reply)
             drawn.append((reply, actions))
-            if not isinstance(actions[0], Invalid) and self._key(actions) not in self._said.union(self._said_now):
+            fresh = self._key(actions) not in self._said.union(self._said_now) and self._could_be(reply.text)
+            if fresh and not isinstance(actions[0], Invalid):
                 break
         return drawn
 
@@ -207,7 +216,7 @@ class CausalSession(ThinkingSession):
         tried = self._said.union(self._said_now)
         spellings = dict.fromkeys(self._spelling(text) for text in self._texts)
         return Exclusion(
-            lambda text: bool(text.strip()) and self._key((Answer(text),)) not in tried,
+            lambda text: bool(text.strip()) and self._key((Answer(text),)) not in tried and self._could_be(text),
             says_something,
             thought_tokens,
             tuple(spellings),
@@ -232,7 +241,7 @@ class CausalSession(ThinkingSession):
 
         def counts(text: str) -> bool:
             form = self._form(text)
-            return form is not None and form not in tried
+            return form is not None and form not in tried and self._could_be(text)
 
         answer = self.engine.submit(Search(prompt, counts, self.sampling.beams, limit, self.adapter, self.learner is not None))
         return answer if thought is None else joined(thought, answer)
@@ -252,10 +261,18 @@ class CausalSession(ThinkingSession):
             return (Invalid("The reply is empty."),)
         return (Answer(reply.text),)
 
+    @property
+    def _kind(self) -> str:
+        return str(self.task.options.get("kind", ""))
+
     def _form(self, text: str) -> str | None:
         """A reply's answer in the normal form of its question's grader; None if it has none."""
-        options = self.task.options
-        return normal_form(str(options.get("kind", "")), text, options.get("choices", ()))
+        return normal_form(self._kind, text, self.task.options.get("choices", ()))
+
+    def _could_be(self, text: str) -> bool:
+        """Whether what the user said of earlier answers leaves a reply's answer open."""
+        form = self._form(text) if self._hints else None
+        return form is None or all(could_be(self._kind, form, said, hint) for said, hint in self._hints)
 
     def _key(self, actions: tuple[Action, ...]) -> str:
         """Equal for replies with the same final answer."""

@@ -46,6 +46,12 @@ def test_resolved_settings_survive_json():
     assert config.model == {"dtype": "float32"} and config.sampling.temperature == 0.7
 
 
+def test_what_nobody_set_is_known_apart_from_what_a_preset_said():
+    config = resolve({"suite": "miniwob", "policy": "reference", "adapt": {"preset": "rosa"}}, sets=["sampling.top_p=0.9"])
+    assert {"sampling.consistent", "adapt.weights.damping"} <= config.at_default()
+    assert not {"sampling.temperature", "sampling.top_p", "adapt.weights.beta", "policy"} & config.at_default()
+
+
 def test_a_temperature_on_request_leaves_what_a_preset_says_of_repeats():
     greedy = resolve({"adapt": {"preset": "rosa2"}, "sampling": {"temperature": 0.0}}).sampling
     assert (greedy.temperature, greedy.no_repeat) == (0.0, True)

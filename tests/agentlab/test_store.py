@@ -73,6 +73,15 @@ def test_another_configuration_is_refused_naming_the_keys(folder):
     assert read_config(folder) == CONFIG
 
 
+def test_a_setting_that_did_not_exist_then_is_what_it_is_by_default(folder):
+    new = {**CONFIG, "sampling": {"consistent": False}}
+    RunStore.open(folder, new, implied=("sampling.consistent", "attempts"), free=("workers",)).close()
+    with pytest.raises(StoreError, match="sampling.consistent: null -> true"):
+        RunStore.open(folder, {**CONFIG, "sampling": {"consistent": True}}, implied=("attempts",))
+    with pytest.raises(StoreError, match="attempts: 3 -> 4"):  # it was said then
+        RunStore.open(folder, {**new, "attempts": 4}, implied=("sampling.consistent", "attempts"))
+
+
 def test_a_run_without_any_attempt_binds_nobody(tmp_path):
     open_store(tmp_path).close()
     open_store(tmp_path, attempts=4).close()
