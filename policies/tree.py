@@ -19,6 +19,7 @@ from torch import Tensor
 
 from policies.adapters.base import HeadAdapter
 from policies.head import HeadTap
+from policies.tree_attention import Segment, segments
 
 ROOT = -1
 """The prompt's end, where a reply begins."""
@@ -89,16 +90,18 @@ class Forest:
         ids: list[int] = []
         places: list[int] = []
         adapters: list[HeadAdapter | None] = []
+        parts: list[Segment] = []
         row = 0
         for (tree, growth), m in zip(asked, sizes, strict=True):
             places += tree.add(growth, self._columns + row)
-            tree.unmask(mask[row : row + m])
+            parts.append(tree.unmask(mask[row : row + m], row))
             ids += growth.tokens
             adapters += m * [tree.root.adapter]
             row += m
         self._columns += row
         self._tap.use(adapters)
-        logits = self._call(torch.tensor([ids]), torch.tensor([places]), mask[None, None])[0].float().split(sizes)
+        with segments(parts):
+            logits = self._call(torch.tensor([ids]), torch.tensor([places]), mask[None, None])[0].float().split(sizes)
         hidden = self._tap.hidden.pop().split(sizes) if self._tap.hidden else ()
         for (tree, _), rows in zip(asked, hidden, strict=False):
             tree.captured.append(rows)
@@ -171,11 +174,13 @@ class TokenTree:
         self.passes += m
         return [depth + self.root.position - 1 for depth in self._depths[old:]]
 
-    def unmask(self, mask: Tensor) -> None:
-        """Let the newest nodes, the rows of ``mask``, attend to what they follow."""
-        seen = torch.full((len(mask), self.size), torch.finfo(mask.dtype).min, dtype=mask.dtype)
-        mask[:, self._start : self._start + self.root.prompt_tokens] = 0
-        mask[:, torch.tensor(self._columns)] = seen.masked_fill_(self._lineage[-len(mask) :], 0)
+    def unmask(self, mask: Tensor, row: int) -> Segment:
+        """Let the newest nodes, the rows of ``mask``, attend to what they follow; ``row``: of all new tokens, the first of these."""
+        m, end, columns = len(mask), self._start + self.root.prompt_tokens, torch.tensor(self._columns)
+        seen = torch.full((m, self.size), torch.finfo(mask.dtype).min, dtype=mask.dtype).masked_fill_(self._lineage[-m:], 0)
+        mask[:, self._start : end] = 0
+        mask[:, columns] = seen
+        return Segment((row, row + m), (self._start, end), columns, seen)
 
     def newest(self, m: int) -> list[int]:
         """The numbers of the last m nodes."""

@@ -6,6 +6,7 @@ import abc
 import contextlib
 import dataclasses
 import functools
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from policies.growing import packed, row_of
 from policies.head import head_hooks
 from policies.sampling import seed_of
 from policies.tree import Forest, Root, TokenTree, Work, has_trees
+from policies.tree_attention import own_attention
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,13 @@ class TreeEngine(abc.ABC):
     def _worth_packing(self) -> int:
         """Tokens of prompts that are gone back to together, at most.
 
-        Together they share the reading of the weights, but every new token attends to the columns of all of them.  At so many columns
-        that costs as much as the rest of the model: 2 · parameters = 4 · columns · layers · heads · size of a head.
+        Together they share the reading of the weights, but, elsewhere than on a CPU (:mod:`policies.tree_attention`), every new token
+        attends to the columns of all of them.  At so many columns that costs as much as the rest of the model:
+        2 · parameters = 4 · columns · layers · heads · size of a head.
         """
         config = self.model.config.get_text_config()
+        if self.device.type == "cpu" and config._attn_implementation == "sdpa":
+            return sys.maxsize
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         attention = 2 * config.num_hidden_layers * config.num_attention_heads * size
         return sum(p.numel() for p in self.model.parameters()) // attention
@@ -212,7 +217,10 @@ class TreeEngine(abc.ABC):
             ).logits
             return logits
 
-        with head_hooks(self.model.lm_head, [], capture=capture, packed=True) as tap:
+        with (
+            own_attention(self.model.config.get_text_config()),
+            head_hooks(self.model.lm_head, [], capture=capture, packed=True) as tap,
+        ):
             yield Forest(call, tap, [read.root for read in reads], self.model.dtype)
 
     def _tree_positions(self, positions: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ def test_another_configuration_is_refused_naming_the_keys(folder):
 def test_a_setting_that_did_not_exist_then_is_what_it_is_by_default(folder):
     new = {**CONFIG, "sampling": {"consistent": False}}
     RunStore.open(folder, new, implied=("sampling.consistent", "attempts"), free=("workers",)).close()
-    with pytest.raises(StoreError, match="sampling.consistent: null -> true"):
+    with pytest.raises(StoreError, match=r"sampling\.consistent: null -> true"):
         RunStore.open(folder, {**CONFIG, "sampling": {"consistent": True}}, implied=("attempts",))
     with pytest.raises(StoreError, match="attempts: 3 -> 4"):  # it was said then
         RunStore.open(folder, {**new, "attempts": 4}, implied=("sampling.consistent", "attempts"))
