@@ -30,7 +30,8 @@ class TextEngine(Engine, TextPrompts):
         tokenizer: Its tokenizer, with a chat template.
         max_batch: Rows generated together at most.
         window_s: How long a batch waits for sessions that are known to be acting.
-        prefix_cache_mb: Memory for keys and values of prompts that may be continued or asked again.
+        prefix_cache_mb: Memory for keys and values of prompts that may be continued or asked again; up to four times as much while more
+            sessions than fit into it are acting.
     """
 
     def __init__(
@@ -120,7 +121,7 @@ class TextEngine(Engine, TextPrompts):
             at = mask[row].nonzero()[:, 0].to(cache.layers[0].keys.device)  # [n]: without the padding between
             keys = torch.stack([layer.keys[row].index_select(1, at) for layer in cache.layers])
             values = torch.stack([layer.values[row].index_select(1, at) for layer in cache.layers])
-            kept.append(self.prefixes.add(prompts[row], keys, values))
+            kept.append(self.prefixes.add(prompts[row], keys, values, in_flight=self.batcher.acting))
         return kept
 
     @torch.no_grad()

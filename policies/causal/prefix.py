@@ -21,6 +21,8 @@ from policies.growing import GrowingLayer
 MB = 2**20
 PADDING = 256
 """Tokens of padding that are cheaper than another call of the model."""
+MOST = 4
+"""Times its memory, which the prompts of sessions in flight may take."""
 ALIKE = 0.75
 """Rows at least this share as long as the longest are read together with it."""
 
@@ -72,8 +74,11 @@ class PrefixCache:
             self._entries.move_to_end(found)
         return best, length
 
-    def add(self, tokens: Tensor, keys: Tensor, values: Tensor) -> Entry:
-        """Keep a prompt's keys and values, [L, k, n, e], if they fit; an entry that it continues goes."""
+    def add(self, tokens: Tensor, keys: Tensor, values: Tensor, *, in_flight: int = 0) -> Entry:
+        """Keep a prompt's keys and values, [L, k, n, e], if they fit; an entry that it continues goes.
+
+        ``in_flight``: so many of the newest stay, up to :data:`MOST` times the memory: one per session that will come back to its own.
+        """
         entry = Entry(tokens, keys, values)
         if entry.nbytes > self._budget:
             return entry
@@ -84,7 +89,7 @@ class PrefixCache:
         self._entries[self._next] = entry
         self._next += 1
         self._bytes += entry.nbytes
-        while self._bytes > self._budget:
+        while self._bytes > self._budget and (len(self._entries) > in_flight or self._bytes > MOST * self._budget):
             self._drop(next(iter(self._entries)))
         return entry
 

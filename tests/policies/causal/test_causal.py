@@ -16,6 +16,7 @@ from envs.errors import PolicyError, UsageError
 from policies.base import PastAttempt, SamplingConfig
 from policies.causal.load import is_text_model, load_engine
 from policies.causal.policy import CausalPolicy
+from policies.causal.prefix import MB, PrefixCache
 from policies.causal.settings import CausalSettings, settings_of
 from policies.generation import Request
 from policies.registry import load_policy, needs
@@ -101,6 +102,19 @@ def test_what_prompts_begin_with_alike_is_read_once(folder):
     none = load_engine(str(folder), device="cpu", prefix_cache_mb=0)
     again = none.generate([Request(none.chat(first), GREEDY)])[0]
     assert again.tokens.tolist() == reply.tokens.tolist() and none.prefixes.reused == 0
+
+
+def test_the_prompts_of_sessions_in_flight_stay():
+    def prompt(n):
+        return torch.tensor([n, n + 1, n + 2]), torch.zeros(1, 1, 3, 64), torch.zeros(1, 1, 3, 64)
+
+    size = 2 * 3 * 64 * 4
+    for in_flight, kept in ((0, 2), (1, 2), (5, 5), (100, 8)):
+        cache = PrefixCache(2 * size / MB)
+        for n in range(20):
+            cache.add(*prompt(10 * n), in_flight=in_flight)
+        there = [n for n in range(20) if cache.match(torch.tensor([10 * n, 10 * n + 1, 10 * n + 2, 0]))[1] == 3]
+        assert there == list(range(20 - kept, 20))
 
 
 def test_one_new_question_costs_its_own_tokens_whoever_else_is_in_the_batch(folder):
