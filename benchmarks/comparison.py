@@ -339,7 +339,7 @@ def main() -> None:
     study = STUDIES[args.study]
     with reported():
         comparison = Comparison(study, args.stage, args)
-        names = [name.strip() for name in args.methods.split(";" if ";" in args.methods else ",")] if args.methods else None
+        names = [n.strip() for n in args.methods.split(";" if ";" in args.methods else ",") if n.strip()] if args.methods else None
         pieces = comparison.pieces(names, args.untuned)
         if args.lines is not None:
             pieces = [p for p in pieces if p.name.partition(" #")[2] in args.lines.split(",")]
