@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from envs.errors import PolicyError
@@ -17,6 +18,13 @@ Result = TypeVar("Result")
 
 _POLL_S = 1.0
 """Upper bound of a single wait; what is waited for always notifies earlier."""
+
+
+@dataclass(frozen=True)
+class Again(Generic[Question]):
+    """Instead of a result: what is to be asked in the next batch, in the place of the question."""
+
+    question: Question
 
 
 class _Ticket(Generic[Question, Result]):
@@ -34,7 +42,9 @@ class Batcher(Generic[Question, Result]):
     became free: a session that is busy with its environment delays the others no longer.
     """
 
-    def __init__(self, run: Callable[[Sequence[Question]], Sequence[Result]], *, max_batch: int, window_s: float = 0.02) -> None:
+    def __init__(
+        self, run: Callable[[Sequence[Question]], Sequence[Result | Again[Question]]], *, max_batch: int, window_s: float = 0.02
+    ) -> None:
         self._run = run
         self._max_batch, self._window_s = max_batch, window_s
         self._changed = threading.Condition()
@@ -96,11 +106,17 @@ class Batcher(Generic[Question, Result]):
             return batch
 
     def _answer(self, batch: list[_Ticket[Question, Result]]) -> None:
+        again: list[_Ticket[Question, Result]] = []
         try:
             results = self._run([t.question for t in batch])
             for ticket, result in zip(batch, results, strict=True):
-                ticket.result = result
+                if isinstance(result, Again):
+                    ticket.question = result.question
+                    again.append(ticket)
+                else:
+                    ticket.result = result
         except BaseException as error:
+            again = []
             for ticket in batch:
                 # Ctrl-C belongs to the thread it reached; the others only learn that their answer will not come.
                 ticket.error = error if isinstance(error, Exception) else PolicyError("Generation was interrupted.")
@@ -109,6 +125,7 @@ class Batcher(Generic[Question, Result]):
         finally:
             with self._changed:
                 for ticket in batch:
-                    ticket.done = True
+                    ticket.done = ticket not in again
+                self._waiting = again + self._waiting
                 self._busy = False
                 self._changed.notify_all()

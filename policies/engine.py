@@ -20,17 +20,23 @@ from transformers import DynamicCache
 
 from envs.errors import AdaptationError, PolicyError
 from policies.base import Passes
-from policies.batching import Batcher
+from policies.batching import Again, Batcher
 from policies.generation import BatchRow, FirstPass, Generation, Prompt, Request, Score, Search
 from policies.head import HeadAdapter, head_hooks
 from policies.learner import HeadLearner
 from policies.methods import WeightsConfig
 from policies.prompts import VisionPrompts, stop_ids_of
 from policies.sampler import Sampler
-from policies.tree_engine import Read, TreeEngine, is_out_of_memory
+from policies.tree_engine import Read, Redrawing, TreeEngine, is_out_of_memory
 from policies.vision_cache import VisionCache
 
 __all__ = ["Engine", "Generation", "Prompt", "Request", "Score", "Search"]
+
+Asked = Request | Search | Redrawing
+"""What a batch answers."""
+
+PASSES = 32
+"""Passes after which replies that are still being drawn again are left for the next batch."""
 
 KEEP_SHARE = 0.75
 """Rows of a batch that are finished leave it once no more than this share is still being written."""
@@ -68,7 +74,7 @@ class Engine(VisionPrompts, TreeEngine):
         keep_head_resident(model)
         self._input_device = execution_device(model.get_input_embeddings())
         self._lock = threading.Lock()  # one pass at a time: the hooks sit on the shared head
-        self.batcher: Batcher[Request | Search, Generation] = Batcher(self._answer, max_batch=max_batch, window_s=window_s)
+        self.batcher: Batcher[Asked, Generation] = Batcher(self._answer, max_batch=max_batch, window_s=window_s)
 
     @property
     def device(self) -> torch.device:
@@ -141,10 +147,16 @@ class Engine(VisionPrompts, TreeEngine):
         """The reply to ``request``, generated together with what other threads ask at the same time."""
         return self.batcher.submit(request)
 
-    def _answer(self, asked: Sequence[Request | Search]) -> list[Generation]:
-        """Draws share their passes; every search has its own, so that what it finds depends on nobody else's."""
-        drawn = iter(self.generate([r for r in asked if isinstance(r, Request)]))
-        return [next(drawn) if isinstance(one, Request) else self.search(one) for one in asked]
+    def _answer(self, asked: Sequence[Asked]) -> list[Generation | Again[Asked]]:
+        """Draws share their passes; every search has its own, so that what it finds depends on nobody else's.
+
+        A reply that takes many draws is gone on with in the next batch, beside what is asked by then.
+        """
+        drawn = iter(self._draw([one for one in asked if isinstance(one, Request)]))
+        made = [next(drawn) if isinstance(one, Request) else self.search(one) if isinstance(one, Search) else one for one in asked]
+        again = iter(self._draw_again([one for one in made if isinstance(one, Redrawing)], PASSES))
+        made = [next(again) if isinstance(one, Redrawing) else one for one in made]
+        return [Again(one) if isinstance(one, Redrawing) else one for one in made]
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
         """Replies of one batch, in the order of ``requests``; a batch that does not fit into memory is halved.
@@ -152,6 +164,12 @@ class Engine(VisionPrompts, TreeEngine):
         Raises:
             PolicyError: not even one row fits into memory, or the logits are not numbers.
         """
+        drawn = self._draw(requests)
+        again = iter(self._draw_again([one for one in drawn if isinstance(one, Redrawing)], None))
+        replies = [next(again) if isinstance(one, Redrawing) else one for one in drawn]
+        return [one for one in replies if isinstance(one, Generation)]  # all of them
+
+    def _draw(self, requests: Sequence[Request]) -> list[Generation | Redrawing]:
         if not requests:
             return []
         try:
@@ -168,7 +186,7 @@ class Engine(VisionPrompts, TreeEngine):
         self._make_room()
         half = len(requests) // 2
         self.batcher.limit(max(1, half))  # it would not fit the next time either
-        return self.generate(requests[:half]) + self.generate(requests[half:])
+        return self._draw(requests[:half]) + self._draw(requests[half:])
 
     def _make_room(self) -> None:
         """Forget what can be computed again."""
@@ -177,7 +195,7 @@ class Engine(VisionPrompts, TreeEngine):
             torch.cuda.empty_cache()
 
     @torch.no_grad()
-    def _generate(self, requests: Sequence[Request]) -> list[Generation]:
+    def _generate(self, requests: Sequence[Request]) -> list[Generation | Redrawing]:
         pass_ = self._first_pass(requests)
         mask, cache = pass_.mask, pass_.cache
         padded = not bool(mask.all())

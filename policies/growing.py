@@ -91,3 +91,12 @@ def packed(caches: Sequence[Any]) -> Any:
         for part in parts:
             part.keys = part.values = part._key_room = part._value_room = None
     return whole
+
+
+def columns_of(cache: Any, columns: Tensor) -> DynamicCache:
+    """A copy of these columns of a cache of one row, [n]."""
+    own = DynamicCache()
+    for layer in cache.layers:
+        index = columns.to(layer.keys.device)
+        own.layers.append(GrowingLayer(layer.keys.index_select(2, index), layer.values.index_select(2, index)))
+    return own

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -69,19 +69,18 @@ class Forest:
     Args:
         call: The model on m new tokens: (ids [1, m], positions [1, m], mask [1, 1, m, P + S + m]) -> logits [1, m, V].
         tap: Of the packed hooks on the head.
-        roots: The prompts, in the order in which the model's cache has them.
+        trees: In the order in which the model's cache has them, of each its prompt and then its nodes.
         mask_dtype: Of the additive attention mask.
     """
 
     def __init__(
-        self, call: Callable[[Tensor, Tensor, Tensor], Tensor], tap: HeadTap, roots: Sequence[Root], mask_dtype: torch.dtype
+        self, call: Callable[[Tensor, Tensor, Tensor], Tensor], tap: HeadTap, trees: Sequence[TokenTree], mask_dtype: torch.dtype
     ) -> None:
         self._call, self._tap, self._dtype = call, tap, mask_dtype
         self._columns = 0  # P + S
-        self.trees: list[TokenTree] = []
-        for root in roots:
-            self.trees.append(TokenTree(self, root, self._columns))
-            self._columns += root.prompt_tokens
+        self.trees = list(trees)
+        for tree in trees:
+            self._columns = tree.plant(self, self._columns)
 
     def grow(self, asked: Sequence[tuple[TokenTree, Growth]]) -> list[Grown]:
         """New nodes of trees, in one call."""
@@ -107,24 +106,20 @@ class Forest:
             tree.captured.append(rows)
         return [Grown(tree.newest(m), rows) for (tree, _), m, rows in zip(asked, sizes, logits, strict=True)]
 
-    def run(self, works: Sequence[Work[T]]) -> list[T]:
-        """Results of one work per tree; nodes that they ask for at the same time are computed in one call."""
-        results: dict[int, T] = {}
-        answers: dict[int, Any] = dict.fromkeys(range(len(works)))  # a generator is begun with None
-        while answers:
-            asked: list[tuple[int, Growth]] = []
-            for at, answer in answers.items():
-                try:
-                    asked.append((at, works[at].send(answer)))
-                except StopIteration as end:
-                    results[at] = end.value
-            grown = self.grow([(self.trees[at], growth) for at, growth in asked]) if asked else []
-            answers = {at: answer for (at, _), answer in zip(asked, grown, strict=True)}
-        return [results[at] for at in range(len(works))]
+    def go(self, errands: Sequence[Errand[Any]], passes: int | None = None) -> None:
+        """Let errands in these trees get on: what they ask for at the same time is computed in one call.
+
+        Until all are done, or for so many calls at most; what has not been done then can be gone on with in another forest.
+        """
+        while (waiting := [errand for errand in errands if errand.asks is not None]) and passes != 0:
+            grown = self.grow([(errand.tree, errand.asks) for errand in waiting if errand.asks is not None])
+            for errand, answer in zip(waiting, grown, strict=True):
+                errand.on(answer)
+            passes = None if passes is None else passes - 1
 
 
 class TokenTree:
-    """Nodes below one prompt of a forest, numbered from 0.
+    """Nodes below one prompt, numbered from 0.  It grows while it stands in a forest.
 
     Attributes:
         root: The prompt.
@@ -132,8 +127,9 @@ class TokenTree:
         captured: What the head received, [m, d] of each growth; the prompt's last position stands first.
     """
 
-    def __init__(self, forest: Forest, root: Root, start: int) -> None:
-        self._forest, self._start, self.root = forest, start, root
+    def __init__(self, root: Root) -> None:
+        self._forest: Forest | None = None
+        self._start, self.root = 0, root
         self.passes = 0
         self.captured = [] if root.hidden is None else [root.hidden[None]]
         self._parents: list[int] = []
@@ -142,8 +138,19 @@ class TokenTree:
         self._columns: list[int] = []
         self._lineage = torch.zeros(0, 0, dtype=torch.bool)  # [N, N]: does node i attend to node j
 
+    def plant(self, forest: Forest, start: int) -> int:
+        """Put it into a forest whose sequence has its prompt, and then its nodes, from column ``start`` on; the column after them."""
+        first = start + self.root.prompt_tokens
+        self._forest, self._start, self._columns = forest, start, list(range(first, first + self.size))
+        return first + self.size
+
+    def columns(self) -> Tensor:
+        """Where the sequence has its prompt, and then its nodes, [P + N]."""
+        return torch.tensor([*range(self._start, self._start + self.root.prompt_tokens), *self._columns])
+
     def grow(self, parents: Sequence[int], tokens: Sequence[int]) -> Grown:
         """New nodes of this tree alone."""
+        assert self._forest is not None
         return self._forest.grow([(self, Growth(parents, tokens))])[0]
 
     def alone(self, work: Work[T]) -> T:
@@ -214,6 +221,29 @@ class TokenTree:
             found.append(node)
             node = self._parents[node]
         return found[::-1]
+
+
+class Errand(Generic[T]):
+    """A work in one tree, and how far it has come.
+
+    Attributes:
+        tree: In which it asks for nodes.
+        asks: For what, now; None when it is done.
+        result: Then.
+    """
+
+    def __init__(self, tree: TokenTree, work: Work[T]) -> None:
+        self.tree, self._work = tree, work
+        self.asks: Growth | None = None
+        self.result: T | None = None
+        self.on(None)
+
+    def on(self, answer: Any) -> None:
+        """What was asked for; None to begin with."""
+        try:
+            self.asks = self._work.send(answer)
+        except StopIteration as end:
+            self.asks, self.result = None, end.value
 
 
 def keeps_everything(config: Any) -> bool:

@@ -20,10 +20,10 @@ from policies.base import Passes, SamplingConfig
 from policies.beam import BestFirst
 from policies.exclusion import Excluding, Redrawn, redraw
 from policies.generation import FirstPass, Generation, Request, Search
-from policies.growing import packed, row_of
+from policies.growing import columns_of, packed, row_of
 from policies.head import head_hooks
 from policies.sampling import seed_of
-from policies.tree import Forest, Root, TokenTree, Work, has_trees
+from policies.tree import Errand, Forest, Root, TokenTree, Work, has_trees
 from policies.tree_attention import own_attention
 
 
@@ -44,6 +44,25 @@ class Read:
         return cls(row_of(cache, row, mask), root)
 
 
+@dataclass
+class Redrawing:
+    """A reply that is drawn again.  It may be put aside between two passes, so that nobody waits for one that takes many.
+
+    Attributes:
+        request: What was asked.
+        reply: What was drawn first, which does not count.
+        cache: Keys and values of its prompt and of its tree's nodes, one row.
+        excluding: What is drawn from.
+        errand: The drawing.
+    """
+
+    request: Request
+    reply: Generation
+    cache: Any
+    excluding: Excluding
+    errand: Errand[Redrawn]
+
+
 class TreeEngine(abc.ABC):
     """The part of :class:`policies.engine.Engine` that works below one prompt."""
 
@@ -61,6 +80,9 @@ class TreeEngine(abc.ABC):
     @abc.abstractmethod
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
         """Replies of one batch."""
+
+    @abc.abstractmethod
+    def _make_room(self) -> None: ...
 
     @abc.abstractmethod
     def _first_pass(self, requests: Sequence[Request]) -> FirstPass: ...
@@ -118,8 +140,9 @@ class TreeEngine(abc.ABC):
         return dataclasses.replace(drawn, passes=drawn.passes + found.passes)
 
     def _search(self, search: Search) -> Generation:
-        with self._forest([self._read_alone(search)], capture=search.capture) as forest:
-            tree = forest.trees[0]
+        read = self._read_alone(search)
+        tree = TokenTree(read.root)
+        with self._forest([tree], [read.cache], capture=search.capture):
             best = BestFirst(
                 tree, width=search.beams, limit=search.max_new_tokens, stops=self.stop_ids,
                 counts=lambda tokens: search.counts(self._decode(tokens, skip_special_tokens=True)),
@@ -151,28 +174,60 @@ class TreeEngine(abc.ABC):
         hidden = tap.hidden[0][0] if tap.hidden else None
         return Read(first.cache, Root(logits, first.prompt_tokens[0], int(first.next_position[0]), hidden, search.adapter))
 
-    @torch.no_grad()
-    def _counting(self, requests: Sequence[Request], made: Sequence[Generation], read: dict[int, Read]) -> list[Generation]:
-        """``made``, where what does not count is drawn again as if it did not exist: the prompts in ``read`` are not read again."""
-        found = list(made)
-        for row, one in enumerate(made):
-            exclusion = requests[row].exclusion
-            if exclusion is not None and one.finish == "stop" and exclusion.counts(one.text):
-                del read[row]
-        while read:
-            some: dict[int, Read] = {}
-            for row in sorted(read):
-                if some and sum(r.root.prompt_tokens for r in (*some.values(), read[row])) > self._worth_packing:
-                    break
-                some[row] = read[row]
-            with self._forest(list(some.values()), capture=any(requests[row].capture for row in some)) as forest:
-                draws = [self._excluding(requests[row], tree) for row, tree in zip(some, forest.trees, strict=True)]
-                works = [self._redraw(requests[row], found[row], draw) for row, draw in zip(some, draws, strict=True)]
-                for row, tree, draw, taken in zip(some, forest.trees, draws, forest.run(works), strict=True):
-                    found[row] = self._redrawn(requests[row], found[row], tree, draw, taken)
-            for row in some:
-                del read[row]
+    def _counting(
+        self, requests: Sequence[Request], made: Sequence[Generation], read: dict[int, Read]
+    ) -> list[Generation | Redrawing]:
+        """``made``, where what does not count is to be drawn again as if it did not exist: the prompts in ``read`` are not read again."""
+        found: list[Generation | Redrawing] = []
+        for row, (request, one) in enumerate(zip(requests, made, strict=True)):
+            exclusion = request.exclusion
+            if exclusion is None or (one.finish == "stop" and exclusion.counts(one.text)):
+                found.append(one)
+                continue
+            tree = TokenTree(read[row].root)
+            excluding = self._excluding(request, tree)
+            errand = Errand(tree, self._redraw(request, one, excluding))
+            found.append(Redrawing(request, one, read[row].cache, excluding, errand))
         return found
+
+    def _draw_again(self, some: Sequence[Redrawing], passes: int | None) -> list[Generation | Redrawing]:
+        """Go on with replies that are drawn again, to the end or for so many passes; those that are not done then are given as they are.
+
+        If they do not fit into memory, each is begun anew by itself.
+        """
+        if not some:
+            return []
+        try:
+            with self._lock, torch.no_grad():
+                for group in self._groups(some):
+                    self._go_on(group, passes)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(some) == 1:
+                raise PolicyError(f"Out of memory on {self.device} while generating.", "Use a smaller policy.") from error
+            self._make_room()
+            return [self.generate([one.request])[0] for one in some]
+        return [one if one.errand.asks is not None else self._redrawn(one) for one in some]
+
+    def _groups(self, some: Sequence[Redrawing]) -> Iterator[list[Redrawing]]:
+        """Those that are worth going back to together."""
+        group: list[Redrawing] = []
+        for one in some:
+            if group and sum(other.errand.tree.root.prompt_tokens for other in (*group, one)) > self._worth_packing:
+                yield group
+                group = []
+            group.append(one)
+        yield group
+
+    def _go_on(self, group: Sequence[Redrawing], passes: int | None) -> None:
+        capture = any(one.request.capture for one in group)
+        with self._forest([one.errand.tree for one in group], [one.cache for one in group], capture=capture) as (forest, cache):
+            forest.go([one.errand for one in group], passes)
+        left = [one for one in group if one.errand.asks is not None]
+        caches = [cache] if len(group) == 1 else [columns_of(cache, one.errand.tree.columns()) for one in left]
+        for one, own in zip(left, caches, strict=False):
+            one.cache = own
 
     def _excluding(self, request: Request, tree: TokenTree) -> Excluding:
         generator = torch.Generator().manual_seed(seed_of(request.seed, "again"))
@@ -187,24 +242,27 @@ class TreeEngine(abc.ABC):
             pieces=lambda tokens: [self._decode([token]) for token in tokens],
         )  # fmt: skip
 
-    def _redrawn(self, request: Request, reply: Generation, tree: TokenTree, excluding: Excluding, found: Redrawn) -> Generation:
+    def _redrawn(self, one: Redrawing) -> Generation:
+        """The reply that was found."""
+        found, tree, request = one.errand.result, one.errand.tree, one.request
+        assert found is not None
         return Generation(
             text=found.text,
             tokens=torch.tensor(found.drawn.tokens),
             hidden=tree.hidden(found.drawn.node) if request.capture else None,  # [T, d]
-            logprobs=excluding.logprobs(found.drawn),
+            logprobs=one.excluding.logprobs(found.drawn),
             finish="stop" if found.drawn.ended else "length",
-            prompt_tokens=reply.prompt_tokens,
-            passes=Passes(reply.passes.forward + tree.passes, 1),
+            prompt_tokens=one.reply.prompt_tokens,
+            passes=Passes(one.reply.passes.forward + tree.passes, 1),
             redrawn=found.others,
             redrawn_unparsable=found.unparsable,
             drawn_tokens=found.tokens,
         )
 
     @contextlib.contextmanager
-    def _forest(self, reads: Sequence[Read], *, capture: bool) -> Iterator[Forest]:
-        """What follows prompts that were read, to be grown node by node while the block runs; their caches are used up."""
-        cache = packed([read.cache for read in reads])
+    def _forest(self, trees: Sequence[TokenTree], caches: Sequence[Any], *, capture: bool) -> Iterator[tuple[Forest, Any]]:
+        """Trees to be grown node by node while the block runs, and the one cache that they stand in; theirs are used up."""
+        cache = packed(caches)
 
         def call(ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
             logits: Tensor = self.model(
@@ -221,7 +279,7 @@ class TreeEngine(abc.ABC):
             own_attention(self.model.config.get_text_config()),
             head_hooks(self.model.lm_head, [], capture=capture, packed=True) as tap,
         ):
-            yield Forest(call, tap, [read.root for read in reads], self.model.dtype)
+            yield Forest(call, tap, trees, self.model.dtype), cache
 
     def _tree_positions(self, positions: Tensor) -> Tensor:
         """Rotary positions of new tokens, [1, m] -> [3, 1, m]."""

@@ -13,7 +13,7 @@ from scipy.stats import chisquare
 from policies.base import SamplingConfig
 from policies.exclusion import Excluding, Exclusion, redraw
 from policies.head import HeadTap
-from policies.tree import Forest, Root, TokenTree
+from policies.tree import Errand, Forest, Root, TokenTree
 
 V, STOP, LIMIT = 5, 4, 4
 THOUGHTS = (0, 1, 2, 3)
@@ -47,7 +47,7 @@ def forest(*prompts: int) -> tuple[Forest, list[int]]:
             out.append(row(path))
         return torch.stack(out)[None]
 
-    return Forest(call, HeadTap([]), [Root(row(()), n, n) for n in prompts], torch.float32), sizes
+    return Forest(call, HeadTap([]), [TokenTree(Root(row(()), n, n)) for n in prompts], torch.float32), sizes
 
 
 def tree() -> TokenTree:
@@ -210,7 +210,9 @@ def test_replies_to_several_prompts_are_drawn_again_in_the_same_calls_as_if_each
         alone.append(one_of.trees[0].alone(work(one_of.trees[0], n)))
         calls += len(sizes)
     together, sizes = forest(3, 1, 5, 2)
-    found = together.run([work(below, n) for n, below in enumerate(together.trees)])
+    errands = [Errand(below, work(below, n)) for n, below in enumerate(together.trees)]
+    together.go(errands)
+    found = [errand.result for errand in errands]
     assert [(f.text, f.others, f.tokens) for f in found] == [(f.text, f.others, f.tokens) for f in alone]
     assert len(sizes) < calls and sum(sizes) == sum(below.passes for below in together.trees)
     assert all(counts(f.text) for f in found)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from test_causal import WORDS, save, task
 
+import policies.engine
 from envs.errors import AdaptationError, PolicyError, UsageError
 from policies.base import SamplingConfig
 from policies.causal.load import load_engine
@@ -179,7 +181,7 @@ def test_an_excluded_reply_has_the_hidden_states_and_probabilities_of_its_adapte
     asked = [Request(p, sampling, 5 + i, adapters[i], True, exclusion) for i, p in enumerate(prompts)]
     packed: list[int] = []
     forest = engine._forest
-    monkeypatch.setattr(engine, "_forest", lambda reads, **how: packed.append(len(reads)) or forest(reads, **how))
+    monkeypatch.setattr(engine, "_forest", lambda trees, caches, **how: packed.append(len(trees)) or forest(trees, caches, **how))
     together = engine.generate(asked)
     assert packed == [2]
     monkeypatch.setattr(engine, "_worth_packing", 1)  # of a model whose attention to both costs more than it spares
@@ -190,6 +192,58 @@ def test_an_excluded_reply_has_the_hidden_states_and_probabilities_of_its_adapte
         score = engine.score(prompts[i], reply.tokens, adapters[i])
         assert torch.allclose(score.logprobs, reply.logprobs, atol=1e-4) and torch.allclose(score.hidden, reply.hidden, atol=1e-4)
     assert sum(reply.redrawn for reply in together) > 0
+
+
+def test_replies_that_take_many_draws_are_put_aside_and_nobody_waits_for_them(engine, monkeypatch):
+    """One session asks for what hardly ever comes; the others are answered meanwhile, and it gets what it would have got alone."""
+    from policies.exclusion import Exclusion
+    from policies.generation import Request
+
+    monkeypatch.setattr(policies.engine, "PASSES", 2)
+    prompts = [engine.chat([{"role": "user", "content": text}]) for text in ("w1 w2 w3", "w9 " * 20, "w4 w5")]
+    rare = Exclusion(lambda text: text.startswith("w30"), bool, lambda pieces: 0)
+    often = Exclusion(lambda text: text[-1:] in "02468", bool, lambda pieces: 0)
+    hot = SamplingConfig(temperature=1.0, max_new_tokens=4)
+    asked = [Request(p, hot, n, None, True, rare if n == 0 else often) for n, p in enumerate(prompts)]
+    alone = [engine.generate([one])[0] for one in asked]
+    assert alone[0].redrawn > 5
+    order: list[int] = []
+
+    def ask(n):
+        engine.enter(n)
+        replies = [engine.submit(asked[n]) for _ in range(1 if n == 0 else 3)]
+        order.append(n)
+        engine.leave(n)
+        return replies
+
+    with ThreadPoolExecutor(3) as pool:
+        said = list(pool.map(ask, range(3)))
+    assert order[-1] == 0
+    for one, replies in zip(alone, said, strict=True):
+        for reply in replies:
+            assert (reply.text, reply.redrawn, reply.drawn_tokens) == (one.text, one.redrawn, one.drawn_tokens)
+            assert torch.allclose(reply.hidden, one.hidden, atol=1e-4) and torch.allclose(reply.logprobs, one.logprobs, atol=1e-4)
+            assert reply.passes == one.passes
+
+
+def test_what_does_not_fit_into_memory_together_is_drawn_again_one_by_one(engine, monkeypatch):
+    from policies.exclusion import Exclusion
+    from policies.generation import Request
+
+    often = Exclusion(lambda text: text[-1:] in "02468", bool, lambda pieces: 0)
+    hot = SamplingConfig(temperature=1.0, max_new_tokens=4)
+    prompts = [engine.chat([{"role": "user", "content": text}]) for text in ("w1 w2 w3", "w9 " * 20, "w4 w5")]
+    asked = [Request(p, hot, 20 + n, None, True, often) for n, p in enumerate(prompts)]
+    fine = engine.generate(asked)
+    forest = engine._forest
+
+    def small(trees, caches, **how):
+        if len(trees) > 1:
+            raise torch.OutOfMemoryError("no room")
+        return forest(trees, caches, **how)
+
+    monkeypatch.setattr(engine, "_forest", small)
+    assert [r.text for r in engine.generate(asked)] == [r.text for r in fine]
 
 
 def test_the_weights_learn_what_the_model_says_under_the_guidance(folder):
