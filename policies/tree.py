@@ -136,7 +136,6 @@ class TokenTree:
         self._tokens: list[int] = []
         self._depths: list[int] = []
         self._columns: list[int] = []
-        self._lineage = torch.zeros(0, 0, dtype=torch.bool)  # [N, N]: does node i attend to node j
 
     def plant(self, forest: Forest, start: int) -> int:
         """Put it into a forest whose sequence has its prompt, and then its nodes, from column ``start`` on; the column after them."""
@@ -166,13 +165,6 @@ class TokenTree:
     def add(self, growth: Growth, column: int) -> list[int]:
         """Number new nodes, the first of them in this column of the sequence; their positions."""
         old, m = self.size, len(growth.tokens)
-        lineage = torch.zeros(old + m, old + m, dtype=torch.bool)
-        lineage[:old, :old] = self._lineage
-        for number, parent in enumerate(growth.parents, start=old):
-            if parent != ROOT:
-                lineage[number] |= lineage[parent]
-            lineage[number, number] = True
-        self._lineage = lineage
         self._parents += growth.parents
         self._tokens += growth.tokens
         self._columns += range(column, column + m)
@@ -183,11 +175,16 @@ class TokenTree:
 
     def unmask(self, mask: Tensor, row: int) -> Segment:
         """Let the newest nodes, the rows of ``mask``, attend to what they follow; ``row``: of all new tokens, the first of these."""
-        m, end, columns = len(mask), self._start + self.root.prompt_tokens, torch.tensor(self._columns)
-        seen = torch.full((m, self.size), torch.finfo(mask.dtype).min, dtype=mask.dtype).masked_fill_(self._lineage[-m:], 0)
+        m, end = len(mask), self._start + self.root.prompt_tokens
+        lines = [self._line(node) for node in self.newest(m)]
+        place = {node: at for at, node in enumerate(dict.fromkeys(node for line in lines for node in line))}
+        columns = torch.tensor([self._columns[node] for node in place])
+        seen = torch.full((m, len(place)), torch.finfo(mask.dtype).min, dtype=mask.dtype)
+        for at, line in enumerate(lines):
+            seen[at, torch.tensor([place[node] for node in line])] = 0
         mask[:, self._start : end] = 0
         mask[:, columns] = seen
-        return Segment((row, row + m), (self._start, end), columns, seen)
+        return Segment((row, row + m), (self._start, end), columns, seen if m > 1 else None)
 
     def newest(self, m: int) -> list[int]:
         """The numbers of the last m nodes."""

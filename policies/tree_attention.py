@@ -33,14 +33,14 @@ class Segment:
     Attributes:
         rows: Of the new tokens, the first of this tree's and the first after them.
         prompt: Columns of its prompt, the first and the first after them.
-        columns: Of its nodes, [N].
-        mask: Added to the scores of these, [rows, N].
+        columns: Of its nodes that the new ones follow, and theirs, [N].
+        mask: Added to the scores of these, [rows, N]; None: all are attended to.
     """
 
     rows: tuple[int, int]
     prompt: tuple[int, int]
     columns: Tensor
-    mask: Tensor
+    mask: Tensor | None
 
 
 @contextmanager
@@ -89,7 +89,9 @@ def _of_one(query: Tensor, key: Tensor, value: Tensor, segment: Segment) -> Tens
     rows = query.reshape(k, -1, query.shape[-1])  # the heads of a group share keys: their rows stand below each other
     start, end = segment.prompt
     far = rows @ key[:, start:end].mT
-    near = rows @ key.index_select(1, segment.columns).mT + segment.mask.repeat(groups, 1)
+    near = rows @ key.index_select(1, segment.columns).mT
+    if segment.mask is not None:
+        near += segment.mask.repeat(groups, 1)
     weights = torch.cat([far, near], -1).softmax(-1, dtype=torch.float32).to(value.dtype)
     n = end - start
     found = weights[..., :n] @ value[:, start:end] + weights[..., n:] @ value.index_select(1, segment.columns)
