@@ -33,10 +33,11 @@ from agentlab.run.session import History, Interrupted, Session
 from envs.base import Observation, TaskSpec
 from envs.errors import LabError, StoreError, UsageError
 from envs.slot import EnvSlot
-from policies.base import Decision, PastAttempt, Policy, PolicySession, SamplingConfig
+from policies.base import Decision, PastAttempt, Policy, PolicySession
 from policies.causal.policy import CausalPolicy
 from policies.families.policy import ModelPolicy, ModelSession
 from policies.learned import LearnedSession
+from policies.sampling import SamplingConfig
 from retrospect.trace import Trace
 
 CAPTURE = "capture.safetensors"

@@ -31,11 +31,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "policies"))
 from checkpoints import processor, tokenizer
 
 from policies.adapters.lora import LoRAHead
-from policies.base import SamplingConfig
 from policies.checkpoint import load_engine
 from policies.families.messages import message
 from policies.generation import Prompt, Request
 from policies.registry import load_policy
+from policies.sampling import SamplingConfig
 from policies.served import updates, wire
 from policies.served.process import Process, vllm_arguments
 

@@ -29,11 +29,11 @@ from envs.reasoning.env import REPEATED
 from envs.reasoning.graders import grade
 from envs.reasoning.items import Item, read_items
 from envs.reasoning.suite import spec_of
-from policies.base import SamplingConfig
 from policies.causal.load import load_text_policy, text_source
 from policies.causal.session import CausalSession
 from policies.causal.settings import settings_of
 from policies.prompts import ChatMessage
+from policies.sampling import SamplingConfig
 
 EXTRA = "pip install '.[train]'"
 METHODS = ("sft", "grpo")

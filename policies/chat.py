@@ -20,13 +20,14 @@ from envs.bounded import endpoint_client, within
 from envs.errors import InfrastructureError, PolicyError, SetupError, UsageError
 from envs.redaction import redact, remember, remember_address
 from envs.replies import FAULTS_OF_PARSING, MOST_BYTES, clean_text, count_of, why
-from policies.base import Passes, Policy, SamplingConfig
+from policies.base import Passes, Policy
 from policies.checkpoint import settings_of
 from policies.families.base import Family
 from policies.families.messages import Message, Platform, images
 from policies.families.registry import choose
 from policies.families.session import Draw, ProtocolSession, description
 from policies.families.settings import CHOICES, FamilySettings, checked_platform, seen_size
+from policies.sampling import SamplingConfig
 
 
 class ChatOptions(BaseModel):

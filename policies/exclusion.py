@@ -24,8 +24,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from policies.base import SamplingConfig
 from policies.sampler import nucleus
+from policies.sampling import SamplingConfig
 from policies.tree import ROOT, Growth, TokenTree, Work
 
 MAX_DRAWS = 64

@@ -11,9 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
-from policies.base import NO_PASSES, Passes, SamplingConfig
+from policies.base import NO_PASSES, Passes
 from policies.exclusion import Exclusion
 from policies.head import HeadAdapter
+from policies.sampling import SamplingConfig
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 What is named is a :class:`~policies.base.Policy`, a subclass of it, or a function that returns one.  A class or function is called with
 those of the following that it has parameters for: ``name`` (what stands behind ``--policy``), ``sampling`` (how replies are drawn, a
-:class:`~policies.base.SamplingConfig`), and every setting ``model.KEY`` as ``KEY=``.
+:class:`~policies.sampling.SamplingConfig`), and every setting ``model.KEY`` as ``KEY=``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any
 from envs.base import Modality
 from envs.errors import LabError, PolicyError, UsageError, did_you_mean
 from envs.plugins import Plugins, is_module_name
-from policies.base import Policy, SamplingConfig
+from policies.base import Policy
+from policies.sampling import SamplingConfig
 
 PLUGINS = Plugins("policy", "agentlab.policies")
 GIVEN = ("name", "sampling")

@@ -10,12 +10,12 @@ from typing import Any
 
 from envs.base import Modality
 from envs.errors import PolicyError, SetupError, UsageError, did_you_mean
-from policies.base import Policy, SamplingConfig
+from policies.base import Policy
 from policies.causal.load import is_text_model, text_source
 from policies.causal.settings import MODELS as TEXT_MODELS
 from policies.families.registry import checkpoints, choose
 from policies.families.settings import CHOICES, checked_platform
-from policies.sampling import PRESETS
+from policies.sampling import PRESETS, SamplingConfig
 
 BUNDLED = "ui-tars-nano"
 MODEL_FREE = ("noop", "random", "scripted")

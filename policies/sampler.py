@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from envs.errors import PolicyError
-from policies.base import SamplingConfig
+from policies.sampling import SamplingConfig
 
 
 class Sampler:

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from envs.errors import PolicyError
-from policies.base import Passes, SamplingConfig
+from policies.base import Passes
 from policies.beam import BestFirst
 from policies.exclusion import Excluding, Redrawn, redraw
 from policies.generation import FirstPass, Generation, Request, Search
 from policies.growing import columns_of, packed, row_of
 from policies.head import head_hooks
-from policies.sampling import seed_of
+from policies.sampling import SamplingConfig, seed_of
 from policies.tree import Errand, Forest, Root, TokenTree, Work, has_trees
 from policies.tree_attention import own_attention
 

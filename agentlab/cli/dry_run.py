@@ -86,7 +86,7 @@ def estimates(config: RunConfig, sessions: int, steps: int) -> Iterator[str]:
 
 def workload(config: RunConfig, sessions: int, steps: int) -> Workload:
     """What the run is going to do; a model on this machine answers all sessions, one that is asked over the network each by itself."""
-    from policies.base import MAX_REDRAWS
+    from policies.sampling import MAX_REDRAWS
 
     size: dict[str, Any] = {"sessions": sessions, "attempts": config.attempts, "steps": steps, "workers": config.parallel}
     size["retries"] = config.infra_retries

@@ -28,10 +28,10 @@ from envs.option_types import wrong_type
 from envs.redaction import redacted
 from envs.suites import benchmark_names, default_attempts, default_limit, default_options, default_workers, judged
 from policies.adaptation import config_classes, config_of, method_named
-from policies.base import SamplingConfig
 from policies.methods import MethodConfig, NoneConfig, WeightsConfig
 from policies.registry import writes_text
 from policies.sampling import PRESETS as SAMPLING
+from policies.sampling import SamplingConfig
 from retrospect.config import NO_JUDGE, WordsConfig
 
 Settings = dict[str, Any]

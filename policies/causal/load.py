@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from envs.errors import PolicyError, UsageError
-from policies.base import Policy, SamplingConfig
+from policies.base import Policy
 from policies.causal.settings import MODELS, settings_of
+from policies.sampling import SamplingConfig
 
 ENGINE_OPTIONS = ("device", "dtype", "attn_implementation", "max_batch", "window_s", "prefix_cache_mb")
 

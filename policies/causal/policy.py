@@ -8,12 +8,12 @@ from envs.answers import after_thought
 from envs.base import Modality, TaskSpec
 from envs.errors import UsageError
 from policies.backbone import ReadingBackbone, gpu_peak
-from policies.base import SamplingConfig
 from policies.causal.replies import END_OF_THOUGHT, thinks_on
 from policies.causal.session import CausalSession
 from policies.causal.settings import CausalSettings
 from policies.generation import Prompt, Request
 from policies.prior.policy import StartingPolicy
+from policies.sampling import SamplingConfig
 
 
 class CausalPolicy(StartingPolicy):

@@ -17,7 +17,7 @@ from envs.answers import after_thought
 from envs.base import Observation, TaskSpec
 from envs.errors import UsageError
 from policies.backbone import ReadingBackbone
-from policies.base import MAX_REDRAWS, NO_PASSES, Decision, Passes, PastAttempt, SamplingConfig
+from policies.base import NO_PASSES, Decision, Passes, PastAttempt
 from policies.causal.replies import beginning, joined, says_something, thinks_on, thought_tokens, turn
 from policies.causal.settings import CausalSettings
 from policies.causal.thinking import ThinkingSession
@@ -25,7 +25,7 @@ from policies.exclusion import Exclusion
 from policies.generation import Generation, Prompt, Search
 from policies.learner import HeadLearner
 from policies.prompts import ChatMessage
-from policies.sampling import seed_of
+from policies.sampling import MAX_REDRAWS, SamplingConfig, seed_of
 from policies.tried import blamed
 
 REDRAW_TEMPERATURE = 1.0

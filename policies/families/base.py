@@ -48,7 +48,7 @@ class Recipe:
         score: The published success rate in percent; None where the source names settings but no number.
         steps: Replies per attempt; None leaves it to the benchmark's tasks.
         source: Where number and settings are published.
-        sampling: Fields of :class:`~policies.base.SamplingConfig`.
+        sampling: Fields of :class:`~policies.sampling.SamplingConfig`.
         model: Fields of :class:`FamilySettings` that differ from the family's defaults, ``family`` and ``platform``.
         env: Options of the environment.
         note: What else must match, or does not.

@@ -15,7 +15,6 @@ from envs.actions import Action
 from envs.base import Observation, TaskSpec, picture
 from envs.errors import UsageError
 from policies.backbone import SeeingBackbone, gpu_peak
-from policies.base import SamplingConfig
 from policies.exclusion import Exclusion
 from policies.families.base import Family
 from policies.families.messages import Message, Platform, message
@@ -26,7 +25,7 @@ from policies.generation import Generation, Prompt, Request, Search
 from policies.learned import LearnedSession
 from policies.learner import HeadLearner
 from policies.prior.policy import StartingPolicy
-from policies.sampling import seed_of
+from policies.sampling import SamplingConfig, seed_of
 
 
 class ModelPolicy(StartingPolicy):

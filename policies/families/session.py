@@ -13,13 +13,13 @@ from PIL import Image
 from envs.actions import Action, Invalid
 from envs.base import Observation, TaskSpec, picture
 from envs.errors import InvalidActionError, UsageError
-from policies.base import MAX_REDRAWS, NO_PASSES, Decision, Passes, PolicySession, SamplingConfig
+from policies.base import NO_PASSES, Decision, Passes, PolicySession
 from policies.families.base import Family, Turn
 from policies.families.messages import Message, Platform
 from policies.families.registry import families
 from policies.families.reply import MAX_CHARACTERS, Frame, Reply, pointer_after
 from policies.families.settings import FamilySettings, seen_size
-from policies.sampling import seed_of
+from policies.sampling import MAX_REDRAWS, SamplingConfig, seed_of
 from policies.tried import TriedActions, alike, look_at
 
 DEVICES: dict[Platform, str] = {"computer": "computer", "mobile": "phone"}

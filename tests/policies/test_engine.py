@@ -11,12 +11,11 @@ from PIL import Image
 
 from envs.errors import PolicyError
 from policies.adapters.lora import LoRAHead
-from policies.base import SamplingConfig
 from policies.engine import Request
 from policies.families.base import Turn
 from policies.families.plain import Plain
 from policies.sampler import Sampler
-from policies.sampling import seed_of
+from policies.sampling import SamplingConfig, seed_of
 from policies.vision_cache import VisionCache
 
 PLAIN = Plain()

@@ -10,9 +10,9 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from policies.base import SamplingConfig
 from policies.exclusion import Excluding, Exclusion, redraw
 from policies.head import HeadTap
+from policies.sampling import SamplingConfig
 from policies.tree import Errand, Forest, Root, TokenTree
 
 V, STOP, LIMIT = 5, 4, 4

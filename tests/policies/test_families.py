@@ -444,8 +444,8 @@ def test_a_family_of_the_wrong_name_is_corrected():
 
 
 def test_recipes_name_policies_settings_and_sources():
-    from policies.base import SamplingConfig
     from policies.checkpoint import settings_of
+    from policies.sampling import SamplingConfig
 
     assert recipes()["evocua-8b@osworld-verified"].score == 46.06
     for name, recipe in recipes().items():

@@ -5,11 +5,11 @@ import pytest
 from envs.base import TaskSpec
 from envs.miniwob.env import MiniWoBEnv
 from envs.miniwob.tasks import ENV_ID
-from policies.base import SamplingConfig
 from policies.families.messages import images
 from policies.families.registry import families
 from policies.families.session import Draw, ProtocolSession
 from policies.families.settings import seen_size
+from policies.sampling import SamplingConfig
 
 pytestmark = pytest.mark.browser
 

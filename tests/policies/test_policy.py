@@ -11,7 +11,6 @@ from synthetic import weights_of
 from envs import actions as act
 from envs.base import TaskSpec
 from envs.errors import AdaptationError, PolicyError, UsageError
-from policies.base import SamplingConfig
 from policies.checkpoint import settings_of
 from policies.families.plain import Plain
 from policies.families.policy import ModelPolicy
@@ -21,6 +20,7 @@ from policies.families.settings import FamilySettings
 from policies.marks import coordinate_tokens
 from policies.methods import NoneConfig
 from policies.registry import load_policy
+from policies.sampling import SamplingConfig
 
 TASK = TaskSpec("agentlab/miniwob-v0", "click-test", 7, max_steps=3)
 SETTINGS = FamilySettings(history_images=2, history_replies=2, min_pixels=400, max_pixels=409600, max_new_tokens=8)

@@ -15,9 +15,9 @@ from envs.base import TaskSpec
 from envs.errors import AdaptationError, InfrastructureError, PolicyError, SetupError, UsageError
 from policies.adapters.hidden import HiddenShift
 from policies.adapters.lora import LoRAHead
-from policies.base import SamplingConfig
 from policies.generation import Request
 from policies.registry import load_policy, needs
+from policies.sampling import SamplingConfig
 from policies.served import wire
 from policies.served.learner import ServedLearner
 from policies.served.process import python

@@ -9,9 +9,9 @@ import torch
 
 from policies.adapters.hidden import HiddenShift
 from policies.adapters.lora import LoRAHead
-from policies.base import SamplingConfig
 from policies.head import add_deltas
 from policies.sampler import Sampler
+from policies.sampling import SamplingConfig
 from policies.served import wire
 from policies.served.plugin import heads, worker
 

@@ -18,10 +18,10 @@ from PIL import Image
 
 from policies.adapters.hidden import HiddenShift
 from policies.adapters.lora import LoRAHead
-from policies.base import SamplingConfig
 from policies.checkpoint import load_engine
 from policies.generation import Request
 from policies.registry import bundled_checkpoint, load_policy
+from policies.sampling import SamplingConfig
 from policies.served import wire
 from policies.served.load import servable
 from policies.served.process import Process, vllm_arguments

@@ -32,7 +32,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from torch import Tensor
 
-from policies.base import SamplingConfig
+from policies.sampling import SamplingConfig
 from policies.served import wire
 from policies.served.plugin.metrics import Metrics
 

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from policies.adapters.base import HeadAdapter
-from policies.base import SamplingConfig
 from policies.head import add_deltas, row_groups
 from policies.sampler import Sampler
+from policies.sampling import SamplingConfig
 
 FORGET_S = 600.0
 """What a finished request left is dropped after this time, if nobody fetched it."""

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, Pr
 from envs.actions import Answer, Invalid
 from envs.base import TaskSpec
 from envs.errors import PolicyError, UsageError
-from policies.base import PastAttempt, SamplingConfig
+from policies.base import PastAttempt
 from policies.causal.load import is_text_model, load_engine
 from policies.causal.policy import CausalPolicy
 from policies.causal.prefix import MB, PrefixCache
@@ -21,6 +21,7 @@ from policies.causal.settings import CausalSettings, settings_of
 from policies.generation import Request
 from policies.registry import load_policy, needs
 from policies.rosa.config import RosaConfig
+from policies.sampling import SamplingConfig
 
 WORDS = [f"w{n}" for n in range(40)] + ["<|im_start|>", "<|im_end|>", "user", "assistant", "system", "[UNK]", "\n"]
 TEMPLATE = (

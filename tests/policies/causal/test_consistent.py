@@ -12,8 +12,8 @@ from test_next_best import every_reply
 import policies.exclusion
 from envs.answer_forms import normal_form
 from envs.answer_hints import could_be, hint, objection
-from policies.base import SamplingConfig
 from policies.registry import load_policy
+from policies.sampling import SamplingConfig
 
 KIND = "list"
 LIMIT = 3

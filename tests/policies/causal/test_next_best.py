@@ -11,12 +11,12 @@ from test_causal import WORDS, save, task
 
 import policies.engine
 from envs.errors import AdaptationError, PolicyError, UsageError
-from policies.base import SamplingConfig
 from policies.causal.load import load_engine
 from policies.generation import Search
 from policies.methods import NoneConfig
 from policies.registry import load_policy
 from policies.rosa.config import RosaConfig
+from policies.sampling import SamplingConfig
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config
 
 from envs.actions import Answer, Invalid
-from policies.base import SamplingConfig
 from policies.causal.load import load_engine
 from policies.causal.policy import CausalPolicy
 from policies.causal.settings import CausalSettings
 from policies.generation import Generation
 from policies.rosa.config import RosaConfig
+from policies.sampling import SamplingConfig
 from tests.policies.causal.test_causal import SMALL, TEMPLATE, WORDS, task
 
 VOCABULARY = [*WORDS, "<think>", "</think>"]
