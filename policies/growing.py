@@ -75,7 +75,7 @@ def row_of(cache: Any, row: int, mask: Tensor) -> DynamicCache:
     at = mask[row].nonzero()[:, 0]
     for layer in cache.layers:
         index = at.to(layer.keys.device)
-        keys, values = (part[row : row + 1].index_select(2, index) for part in (layer.keys, layer.values))
+        keys, values = (part[row : row + 1][:, :, index] for part in (layer.keys, layer.values))
         own.layers.append(GrowingLayer(keys, values))
     return own
 
@@ -98,5 +98,5 @@ def columns_of(cache: Any, columns: Tensor) -> DynamicCache:
     own = DynamicCache()
     for layer in cache.layers:
         index = columns.to(layer.keys.device)
-        own.layers.append(GrowingLayer(layer.keys.index_select(2, index), layer.values.index_select(2, index)))
+        own.layers.append(GrowingLayer(layer.keys[:, :, index], layer.values[:, :, index]))
     return own

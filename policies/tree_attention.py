@@ -89,12 +89,12 @@ def _of_one(query: Tensor, key: Tensor, value: Tensor, segment: Segment) -> Tens
     rows = query.reshape(k, -1, query.shape[-1])  # the heads of a group share keys: their rows stand below each other
     start, end = segment.prompt
     far = rows @ key[:, start:end].mT
-    near = rows @ key.index_select(1, segment.columns).mT
+    near = rows @ key[:, segment.columns].mT  # index_select would first copy a part of a larger buffer as a whole
     if segment.mask is not None:
         near += segment.mask.repeat(groups, 1)
     weights = torch.cat([far, near], -1).softmax(-1, dtype=torch.float32).to(value.dtype)
     n = end - start
-    found = weights[..., :n] @ value[:, start:end] + weights[..., n:] @ value.index_select(1, segment.columns)
+    found = weights[..., :n] @ value[:, start:end] + weights[..., n:] @ value[:, segment.columns]
     return found.reshape(query.shape)
 
 

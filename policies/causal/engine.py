@@ -119,8 +119,8 @@ class TextEngine(Engine, TextPrompts):
         kept = []
         for row in rows:
             at = mask[row].nonzero()[:, 0].to(cache.layers[0].keys.device)  # [n]: without the padding between
-            keys = torch.stack([layer.keys[row].index_select(1, at) for layer in cache.layers])
-            values = torch.stack([layer.values[row].index_select(1, at) for layer in cache.layers])
+            keys = torch.stack([layer.keys[row][:, at] for layer in cache.layers])
+            values = torch.stack([layer.values[row][:, at] for layer in cache.layers])
             kept.append(self.prefixes.add(prompts[row], keys, values, in_flight=self.batcher.acting))
         return kept
 
