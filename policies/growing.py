@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-GROWTH = 64
-"""Tokens by which a buffer grows at a time: appended to one by one, every step would copy the whole cache."""
+GROWTH, SHARE = 64, 8
+"""A buffer grows by so many tokens at a time, or by this part of what it holds if that is more: else many steps would copy it all."""
 
 
 class GrowingLayer(DynamicLayer):
@@ -39,8 +39,8 @@ class GrowingLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         end = self._used + key_states.shape[2]
         if end > self._key_room.shape[2]:
-            self._key_room = _roomier(self._key_room, key_states, self._used, end + GROWTH)
-            self._value_room = _roomier(self._value_room, value_states, self._used, end + GROWTH)
+            self._key_room = _roomier(self._key_room, key_states, self._used, end)
+            self._value_room = _roomier(self._value_room, value_states, self._used, end)
         self._key_room[:, :, self._used : end] = key_states
         self._value_room[:, :, self._used : end] = value_states
         self._used = end
@@ -61,9 +61,9 @@ class GrowingLayer(DynamicLayer):
         self.keys, self.values = self._key_room[:, :, : self._used], self._value_room[:, :, : self._used]
 
 
-def _roomier(room: Tensor, like: Tensor, used: int, size: int) -> Tensor:
+def _roomier(room: Tensor, like: Tensor, used: int, end: int) -> Tensor:
     b, k, _, e = like.shape
-    larger = like.new_zeros(b, k, size, e)
+    larger = like.new_empty(b, k, end + max(GROWTH, used // SHARE), e)
     if used:
         larger[:, :, :used] = room[:, :, :used]
     return larger
