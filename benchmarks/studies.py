@@ -165,8 +165,7 @@ REASONING = Study(
         Method(
             "rosa2 (words: rules)", "rosa2", (RULES, *CONSISTENT, "adapt.weights.target=reply", "sampling.no_repeat=true"),
             tuple((f"sampling.temperature={t}", f"history={h}") for t, h in (
-                (1.0, "fresh"), (0.7, "fresh"), (0.5, "fresh"), (0.7, "conversation"), (0.3, "conversation"),
-                (0.0, "fresh"),
+                (0.3, "fresh"), (0.5, "fresh"), (0.7, "fresh"), (0.3, "conversation"), (0.7, "conversation"), (0.0, "fresh"),
             )),
             uses=(BIT, FEEDBACK), only=_numeric(),
         ),
