@@ -176,6 +176,10 @@ REASONING = Study(
         Method("greedy conversation, hints", "conversation", (HINT,), uses=(BIT, FEEDBACK), only=_numeric()),
         Method("next-best, consistent", "next-best", CONSISTENT, ((), ("sampling.beams=30",)), (BIT, FEEDBACK), _numeric()),
         Method("no-repeat, consistent", "no-repeat", CONSISTENT, COLD, (BIT, FEEDBACK), _numeric()),
+        Method(
+            "rosa-reply, consistent", "rosa", (*CONSISTENT, *REPLY),
+            _reply_lines((1.0, 0.3), (1.0, 0.5), (0.5, 0.3), (2.0, 0.3), (1.0, 0.7), (1.0, 0.0)), (BIT, FEEDBACK), _numeric(),
+        ),
         Method("next-best, hints", "next-best", (CONVERSATION, HINT), uses=(BIT, FEEDBACK), only=_numeric()),
         Method(
             "rosa2, guided (words: rules)", "rosa2", (RULES, HINT, "adapt.weights.target=guided", "sampling.no_repeat=true"),
