@@ -31,6 +31,9 @@ from policies.tree import ROOT, Growth, TokenTree, Work
 MAX_DRAWS = 64
 """Draws for one reply at most; what is left then is so improbable that it is not worth looking for."""
 
+MAX_NODES = 1024
+"""Tokens of a tree at which no more is drawn (or three whole replies, if that is more): the logits after each of them take memory."""
+
 NEGLIGIBLE = 1e-4
 """A reply that is no action and less probable than this is not remembered: it hardly comes again, and its logits take memory."""
 
@@ -282,7 +285,7 @@ def redraw(
             thought = tokens[: exclusion.action_at(pieces(tokens))]
             below = [[*thought, *spelling] for spelling in exclusion.spellings if len(thought) + len(spelling) <= limit]
             yield from excluding.exclude([tokens, *(reply for reply in below if not exclusion.counts(decode(reply)))])
-        if len(made) == MAX_DRAWS or excluding.kept < LEAST_KEPT:
+        if len(made) == MAX_DRAWS or excluding.size >= max(MAX_NODES, 3 * limit) or excluding.kept < LEAST_KEPT:
             break
         since = excluding.size
         drawn = yield from excluding.draw(limit)
