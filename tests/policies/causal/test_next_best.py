@@ -10,6 +10,7 @@ import torch
 from test_causal import WORDS, save, task
 
 import policies.engine
+import policies.exclusion
 from envs.errors import AdaptationError, PolicyError, UsageError
 from policies.causal.load import load_engine
 from policies.generation import Search
@@ -275,3 +276,16 @@ def test_a_whole_reply_is_a_target_of_a_text_policy_and_its_end_is_protected(fol
     session.act({"text": "w1 w2"})
     update = session.adapt([-1.0])
     assert update.accepted and update.numbers["moved_tokens"] > 0
+
+
+def test_what_hardly_ever_comes_is_given_up_before_its_tree_fills_the_memory(engine, monkeypatch):
+    from policies.exclusion import Exclusion
+    from policies.generation import Request
+
+    prompt = engine.chat([{"role": "user", "content": "w1 w2 w3"}])
+    never = Exclusion(lambda text: False, bool, lambda pieces: 0)
+    asked = Request(prompt, SamplingConfig(temperature=1.0, max_new_tokens=4), 0, None, False, never)
+    assert engine.generate([asked])[0].redrawn == policies.exclusion.MAX_DRAWS
+    monkeypatch.setattr(policies.exclusion, "MAX_NODES", 20)
+    few = engine.generate([asked])[0]
+    assert 1 < few.redrawn < 20
