@@ -51,7 +51,7 @@ class _InOrder(frozenset[str]):
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(super().__iter__()))
 
-    def __sub__(self, other: Set[str]) -> _InOrder:
+    def __sub__(self, other: Set[object]) -> _InOrder:
         return _InOrder(super().__sub__(other))
 
 
