@@ -197,7 +197,9 @@ class Pool:
         """The run directory of a configuration, opened once."""
         with self._guard:
             if config.folder not in self._stores:
-                self._stores[config.folder] = RunStore.open(config.folder, config.to_json(), free=CHANGES_NO_RESULT, grows=GROWS)
+                self._stores[config.folder] = RunStore.open(
+                    config.folder, config.to_json(), free=CHANGES_NO_RESULT, grows=GROWS, implied=config.at_default()
+                )
             return self._stores[config.folder]
 
     def session(self, config: RunConfig, task: TaskSpec) -> SessionStore:

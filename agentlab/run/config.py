@@ -241,9 +241,22 @@ def resolve(flags: Settings, *, file: Path | None = None, sets: Sequence[str] = 
     except ValidationError as error:
         raise UsageError(_explain(error), "`agentlab settings` lists them all.") from error
     check_keys(said, types=True)
+    _refuse_consistent_without_hints(config)
     if config.judged and config.adapt.words.engine == "rules":
         raise UsageError(f"With env.feedback=judge {NO_JUDGE}.", "For example --set adapt.words.engine=openai:<model>.")
     return config
+
+
+def _refuse_consistent_without_hints(config: RunConfig) -> None:
+    """A setting that would silently do nothing."""
+    if not config.sampling.consistent:
+        return
+    if not config.sampling.remembers:
+        raise UsageError(
+            "sampling.consistent is about what is not drawn again, and nothing is remembered.", "Add --set sampling.no_repeat=true."
+        )
+    if config.env.get("feedback") != "hint":
+        raise UsageError("sampling.consistent needs a user who says more than that it is wrong.", "Add --set env.feedback=hint.")
 
 
 def _options(settings: Settings) -> Mapping[str, Any]:

@@ -52,6 +52,22 @@ def test_what_nobody_set_is_known_apart_from_what_a_preset_said():
     assert not {"sampling.temperature", "sampling.top_p", "adapt.weights.beta", "policy"} & config.at_default()
 
 
+@pytest.mark.parametrize(
+    "suite,preset,sets,needed",
+    [
+        ("reasoning", "no-repeat", [], "env.feedback=hint"),
+        ("reasoning", "none", ["env.feedback=hint"], "sampling.no_repeat=true"),
+        ("miniwob", "rosa", [], "env.feedback=hint"),
+    ],
+)
+def test_consistent_is_refused_where_it_would_do_nothing(suite, preset, sets, needed):
+    flags = {"suite": suite, "policy": "reference", "adapt": {"preset": preset}}
+    with pytest.raises(UsageError) as error:
+        resolve(flags, sets=["sampling.consistent=true", *sets])
+    assert needed in error.value.hint
+    resolve({**flags, "suite": "reasoning"}, sets=["sampling.consistent=true", "sampling.no_repeat=true", "env.feedback=hint"])
+
+
 def test_a_temperature_on_request_leaves_what_a_preset_says_of_repeats():
     greedy = resolve({"adapt": {"preset": "rosa2"}, "sampling": {"temperature": 0.0}}).sampling
     assert (greedy.temperature, greedy.no_repeat) == (0.0, True)
