@@ -19,7 +19,7 @@ from torch import Tensor
 
 from policies.adapters.base import HeadAdapter
 from policies.head import HeadTap
-from policies.tree_attention import Segment, segments
+from policies.tree_attention import NAME, Segment, segments
 
 ROOT = -1
 """The prompt's end, where a reply begins."""
@@ -251,5 +251,8 @@ def keeps_everything(config: Any) -> bool:
 
 
 def has_trees(config: Any) -> bool:
-    """Whether a model of this (text) configuration takes a tree's mask: full attention, by a kernel that takes masks."""
-    return keeps_everything(config) and getattr(config, "_attn_implementation", None) in ("sdpa", "eager")
+    """Whether a model of this (text) configuration takes a tree's mask: full attention, by a kernel that takes masks.
+
+    The answer is the same while a tree of another session grows, which has the attention of :mod:`policies.tree_attention`.
+    """
+    return keeps_everything(config) and getattr(config, "_attn_implementation", None) in ("sdpa", "eager", NAME)

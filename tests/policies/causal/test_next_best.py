@@ -227,6 +227,20 @@ def test_replies_that_take_many_draws_are_put_aside_and_nobody_waits_for_them(en
             assert reply.passes == one.passes
 
 
+def test_whether_replies_can_be_excluded_does_not_depend_on_what_another_session_does_meanwhile(engine, monkeypatch):
+    """A session that asked while the tree of another grew took the other way of drawing again, so that workers changed results."""
+    known, asked = engine.has_trees, []
+    call = engine.model.forward
+
+    def watched(*args, **kwargs):
+        asked.append(engine.has_trees)
+        return call(*args, **kwargs)
+
+    monkeypatch.setattr(engine.model, "forward", watched)
+    engine.search(Search(engine.chat([{"role": "user", "content": "w1 w2 w3"}]), bool, beams=2, max_new_tokens=3))
+    assert known and len(asked) > 1 and all(asked)
+
+
 def test_what_does_not_fit_into_memory_together_is_drawn_again_one_by_one(engine, monkeypatch):
     from policies.exclusion import Exclusion
     from policies.generation import Request
