@@ -149,6 +149,12 @@ class Excluding:
         """Nodes so far."""
         return self._tree.size
 
+    @property
+    def held_mb(self) -> float:
+        """Memory of the logits that are kept."""
+        row = self._tree.root.logits
+        return len(self._nodes) * row.numel() * row.element_size() / 2**20
+
     def forget(self, drawn: Drawn, since: int) -> bool:
         """Forget the nodes numbered from ``since``, which were made for this reply, if it is improbable enough; whether it was.
 

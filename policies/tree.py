@@ -100,11 +100,13 @@ class Forest:
         self._columns += row
         self._tap.use(adapters)
         with segments(parts):
-            logits = self._call(torch.tensor([ids]), torch.tensor([places]), mask[None, None])[0].float().split(sizes)
-        hidden = self._tap.hidden.pop().split(sizes) if self._tap.hidden else ()
+            logits = self._call(torch.tensor([ids]), torch.tensor([places]), mask[None, None])[0].float()
+        # Copies: a view would keep what all trees got of this call, for as long as one of them needs its own.
+        each = [rows.clone() for rows in logits.split(sizes)]
+        hidden = [rows.clone() for rows in self._tap.hidden.pop().split(sizes)] if self._tap.hidden else []
         for (tree, _), rows in zip(asked, hidden, strict=False):
             tree.captured.append(rows)
-        return [Grown(tree.newest(m), rows) for (tree, _), m, rows in zip(asked, sizes, logits, strict=True)]
+        return [Grown(tree.newest(m), rows) for (tree, _), m, rows in zip(asked, sizes, each, strict=True)]
 
     def go(self, errands: Sequence[Errand[Any]], passes: int | None = None) -> None:
         """Let errands in these trees get on: what they ask for at the same time is computed in one call.

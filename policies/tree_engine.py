@@ -26,6 +26,9 @@ from policies.sampling import SamplingConfig, seed_of
 from policies.tree import Errand, Forest, Root, TokenTree, Work, has_trees
 from policies.tree_attention import own_attention
 
+PARKED_MB = 2048.0
+"""Memory of replies that are put aside: beyond it the largest are drawn to their end first, though others wait."""
+
 
 @dataclass(frozen=True)
 class Read:
@@ -201,6 +204,8 @@ class TreeEngine(abc.ABC):
             with self._lock, torch.no_grad():
                 for group in self._groups(some):
                     self._go_on(group, passes)
+                for one in _beyond(PARKED_MB, some):
+                    self._go_on([one], None)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -284,6 +289,16 @@ class TreeEngine(abc.ABC):
     def _tree_positions(self, positions: Tensor) -> Tensor:
         """Rotary positions of new tokens, [1, m] -> [3, 1, m]."""
         return positions.expand(3, 1, -1)
+
+
+def _beyond(room_mb: float, some: Sequence[Redrawing]) -> list[Redrawing]:
+    """Of those that are still being drawn the largest, so that the others take no more memory than this."""
+    found = []
+    for one in sorted((one for one in some if one.errand.asks is not None), key=lambda one: one.excluding.held_mb):
+        room_mb -= one.excluding.held_mb
+        if room_mb < 0:
+            found.append(one)
+    return found
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

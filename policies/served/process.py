@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -13,6 +14,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+
+import psutil
 
 from envs.errors import PolicyError, SetupError, UsageError
 from policies.served.wire import TOKEN_VARIABLE
@@ -40,7 +43,10 @@ for _name in ("nms", "qnms"):
 START_S = 1800.0
 """A model of hundreds of gigabytes takes its time."""
 STOP_S = 30.0
-TAIL = 25
+CPU_SHARE = 0.25
+"""Of the memory that is free, what keys and values take where the model runs on a CPU."""
+MEMORY = ("--gpu-memory-utilization", "--kv-cache-memory-bytes", "--kv-cache-memory")
+"""vLLM's own options for it."""
 
 
 def home() -> Path:
@@ -214,9 +220,10 @@ class Process:
             str(interpreter), "-m", "policies.served.plugin.server", "--agentlab-source", model, "--agentlab-ready", str(self._ready),
             *(f"--agentlab-{name.replace('_', '-')}={value}" for name, value in (options or {}).items() if value is not None),
             "--model", model, "--host", host, "--port", str(port), "--hf-overrides", '{"head_dtype": "float32"}',
-            "--no-async-scheduling", *(["--enforce-eager"] if cpu else []), *extra,
+            "--no-async-scheduling", *(["--enforce-eager", *cpu_memory(extra)] if cpu else []), *extra,
         ]  # fmt: skip
         output = self._stack.enter_context(log.open("ab")) if log else None
+        self._said_before = output.tell() if output else 0
         self._process = subprocess.Popen(
             command, env={**_environment(links), TOKEN_VARIABLE: self.token}, stdin=subprocess.DEVNULL,
             stdout=output, stderr=subprocess.STDOUT if output else None, start_new_session=True,
@@ -242,9 +249,10 @@ class Process:
     def _tail(self) -> str:
         if self.log is None or not self.log.is_file():
             return ""
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        errors = [line for line in lines if "Error" in line]
-        return f" Its last error: {errors[-1].strip()[-300:]} (all of it: {self.log})" if errors else f" What it said: {self.log}"
+        with self.log.open("rb") as file:
+            file.seek(self._said_before)
+            cause = cause_of(file.read().decode(errors="replace"))
+        return f" {cause} (all that it said: {self.log})" if cause else f" What it said: {self.log}"
 
     def join(self) -> int:
         """Until it ends: its exit code."""
@@ -269,6 +277,22 @@ class Process:
             os.killpg(self._process.pid, 9)  # engine and workers are its children, in a session of their own
         self._process.wait()
         self._stack.close()
+
+
+def cpu_memory(extra: Sequence[str]) -> list[str]:
+    """vLLM's argument for the memory of keys and values on a CPU, unless ``extra`` or the environment says one.
+
+    By itself it asks for 92 % of all memory to be free, which it is on no machine that somebody works on.
+    """
+    told = any(part.partition("=")[0].replace("_", "-") in MEMORY for part in extra) or "VLLM_CPU_KVCACHE_SPACE" in os.environ
+    return [] if told else ["--kv-cache-memory-bytes", str(int(CPU_SHARE * psutil.virtual_memory().available))]
+
+
+def cause_of(log: str) -> str:
+    """The error that a log of vLLM's processes ends with: not the later ones, which only say that there was one."""
+    found = re.findall(r"(?m)(?:^|[\]\s])((?:\w+\.)*\w+(?:Error|Exception): .+)$", log)
+    own = [line for line in found if "root cause" not in line]
+    return own[-1].strip()[:500] if own else ""
 
 
 def vllm_arguments(**given: object) -> list[str]:

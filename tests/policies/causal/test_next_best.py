@@ -11,9 +11,11 @@ from test_causal import WORDS, save, task
 
 import policies.engine
 import policies.exclusion
+import policies.tree_engine
 from envs.errors import AdaptationError, PolicyError, UsageError
+from policies.batching import Again
 from policies.causal.load import load_engine
-from policies.generation import Search
+from policies.generation import Generation, Search
 from policies.methods import NoneConfig
 from policies.registry import load_policy
 from policies.rosa.config import RosaConfig
@@ -225,6 +227,36 @@ def test_replies_that_take_many_draws_are_put_aside_and_nobody_waits_for_them(en
             assert (reply.text, reply.redrawn, reply.drawn_tokens) == (one.text, one.redrawn, one.drawn_tokens)
             assert torch.allclose(reply.hidden, one.hidden, atol=1e-4) and torch.allclose(reply.logprobs, one.logprobs, atol=1e-4)
             assert reply.passes == one.passes
+
+
+@pytest.mark.parametrize("room", [0.0, 1.0])
+def test_replies_that_are_put_aside_take_so_much_memory_at_most(engine, monkeypatch, room):
+    """The largest are drawn to their end at once; what they get does not depend on it."""
+    from policies.exclusion import Exclusion
+    from policies.generation import Request
+
+    monkeypatch.setattr(policies.engine, "PASSES", 1)
+    prompts = [engine.chat([{"role": "user", "content": text}]) for text in ("w1 w2 w3", "w9 " * 20, "w4 w5")]
+    rare = Exclusion(lambda text: text.startswith("w30"), bool, lambda pieces: 0)
+    asked = [Request(p, SamplingConfig(temperature=1.0, max_new_tokens=4), n, None, True, rare) for n, p in enumerate(prompts)]
+    alone = [engine.generate([one])[0] for one in asked]
+    one_node = 4 * engine.head_weight.shape[0] / 2**20
+    limit = room * 2.5 * 3 * one_node  # a few nodes of each
+    monkeypatch.setattr(policies.tree_engine, "PARKED_MB", limit)
+    waiting, rounds = list(asked), 0
+    while any(not isinstance(one, Generation) for one in waiting):
+        left = [n for n, one in enumerate(waiting) if not isinstance(one, Generation)]
+        for n, answer in zip(left, engine._answer([waiting[n] for n in left]), strict=True):
+            waiting[n] = answer.question if isinstance(answer, Again) else answer
+        parked = [one.excluding for one in waiting if not isinstance(one, Generation)]
+        assert sum(one.held_mb for one in parked) <= limit
+        kept = [{node.logits.untyped_storage() for node in one._nodes.values()} for one in parked]
+        sizes = [sum({memory.data_ptr(): memory.nbytes() for memory in some}.values()) / 2**20 for some in kept]
+        assert sizes == pytest.approx([one.held_mb for one in parked])  # not what others got of the same calls
+        rounds += 1
+    assert (rounds == 1) == (room == 0.0)
+    for one, reply in zip(alone, waiting, strict=True):
+        assert (reply.text, reply.redrawn) == (one.text, one.redrawn) and torch.allclose(reply.hidden, one.hidden, atol=1e-4)
 
 
 def test_whether_replies_can_be_excluded_does_not_depend_on_what_another_session_does_meanwhile(engine, monkeypatch):
