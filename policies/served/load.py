@@ -17,7 +17,7 @@ from policies.sampling import SamplingConfig
 from policies.served import wire
 from policies.served.client import Client, ServedOptions
 from policies.served.files import write_files
-from policies.served.process import Process, made_kind, vllm_arguments
+from policies.served.process import Process, made_kind, sees_tinted, vllm_arguments
 
 PREFIX = "served:"
 STARTED = ("device", "dtype", "max_batch")
@@ -128,8 +128,7 @@ def start_served(name: str, source: str, sampling: SamplingConfig, options: Mapp
 
 def servable(source: str, folder: Path) -> str:
     """What vLLM is to load: ``source``, or the bundled policy with wider heads (:mod:`policies.nano.wide`), written into ``folder``."""
-    config = Path(source).expanduser() / "preprocessor_config.json"
-    if config.is_file() and "NanoImageProcessor" in config.read_text(encoding="utf-8"):
+    if sees_tinted(source):
         from policies.nano.wide import save_wide
 
         return str(save_wide(Path(source).expanduser(), folder / "model"))

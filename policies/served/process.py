@@ -47,6 +47,8 @@ CPU_SHARE = 0.25
 """Of the memory that is free, what keys and values take where the model runs on a CPU."""
 MEMORY = ("--gpu-memory-utilization", "--kv-cache-memory-bytes", "--kv-cache-memory")
 """vLLM's own options for it."""
+RAW_PICTURES = "--no-mm-device-do-normalize"
+"""Pictures are normalised by the checkpoint's own processor.  vLLM would skip that step of it, and do Qwen's in its stead."""
 
 
 def home() -> Path:
@@ -220,7 +222,8 @@ class Process:
             str(interpreter), "-m", "policies.served.plugin.server", "--agentlab-source", model, "--agentlab-ready", str(self._ready),
             *(f"--agentlab-{name.replace('_', '-')}={value}" for name, value in (options or {}).items() if value is not None),
             "--model", model, "--host", host, "--port", str(port), "--hf-overrides", '{"head_dtype": "float32"}',
-            "--no-async-scheduling", *(["--enforce-eager", *cpu_memory(extra)] if cpu else []), *extra,
+            "--no-async-scheduling", *(["--enforce-eager", *cpu_memory(extra)] if cpu else []),
+            *([RAW_PICTURES] if sees_tinted(model) else []), *extra,
         ]  # fmt: skip
         output = self._stack.enter_context(log.open("ab")) if log else None
         self._said_before = output.tell() if output else 0
@@ -277,6 +280,12 @@ class Process:
             os.killpg(self._process.pid, 9)  # engine and workers are its children, in a session of their own
         self._process.wait()
         self._stack.close()
+
+
+def sees_tinted(model: str) -> bool:
+    """Whether a checkpoint's pictures are tinted before they are normalised (:mod:`policies.nano.processor`): the bundled policy's."""
+    config = Path(model).expanduser() / "preprocessor_config.json"
+    return config.is_file() and "NanoImageProcessor" in config.read_text(encoding="utf-8")
 
 
 def cpu_memory(extra: Sequence[str]) -> list[str]:

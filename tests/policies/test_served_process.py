@@ -5,7 +5,8 @@ from __future__ import annotations
 import psutil
 import pytest
 
-from policies.served.process import cause_of, cpu_memory
+from policies.registry import bundled_checkpoint
+from policies.served.process import cause_of, cpu_memory, sees_tinted
 
 LOG = """\
 (APIServer pid=7) INFO 11-30 11:57:10 [entry.py:1] Error-free so far
@@ -38,3 +39,9 @@ def test_a_server_on_a_cpu_takes_a_part_of_what_is_free(monkeypatch):
     assert name == "--kv-cache-memory-bytes" and 0 < int(size) < psutil.virtual_memory().total / 2
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "4")
     assert cpu_memory([]) == []
+
+
+def test_the_bundled_policys_pictures_are_left_to_its_own_processor(tmp_path):
+    (tmp_path / "preprocessor_config.json").write_text('{"image_processor_type": "Qwen2VLImageProcessor"}')
+    assert sees_tinted(str(bundled_checkpoint()))
+    assert not sees_tinted(str(tmp_path)) and not sees_tinted("ByteDance-Seed/UI-TARS-7B-DPO")
