@@ -221,12 +221,16 @@ def test_openais_routes_are_beside_ours_and_under_the_same_token(served):
 
 @pytest.mark.browser
 def test_a_run_on_miniwob_is_the_same_run(url, tmp_path):
-    """The same seed: the same actions and the same updates, attempt by attempt."""
+    """Greedily: the same actions and the same updates, attempt by attempt.
+
+    Nothing is drawn again here: in this process a tried action is excluded exactly, on a server whole replies are drawn until one is new.
+    """
     told = {}
     for name, policy in (("served", f"served:{url}"), ("here", "ui-tars-nano")):
         command = [
             sys.executable, "-m", "agentlab", "run", "miniwob", "--policy", policy, "--adapt", "rosa", "--attempts", "3", "--limit", "6",
-            "--seed", "5", "--workers", "2", "--out", str(tmp_path / name),
+            "--seed", "5", "--workers", "2", "--out", str(tmp_path / name), "--set", "sampling.temperature=0",
+            "--set", "sampling.no_repeat=false",
         ]  # fmt: skip
         subprocess.run(
             [*command, *(["--set", "model.dtype=float32"] if name == "here" else ["--set", "model.timeout_s=3000"])], check=True
