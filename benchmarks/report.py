@@ -188,6 +188,59 @@ def _update_memory(data: Json) -> str:
     ])  # fmt: skip
 
 
+def serving(data: Json) -> str:
+    """Acting through a server against acting in this process."""
+    rows = [
+        (
+            str(r["sessions"]),
+            number(r["ours_tokens_per_s"], 1),
+            number(r["served_tokens_per_s"], 1),
+            number(r["served_over_ours"], 2),
+        )
+        for r in data["throughput"]
+    ]
+    swaps = [
+        (rank, number(s["mb"], 1), f"{s['median_ms']:.0f}", f"{s['worst_ms']:.0f}") for rank, s in data["swap_by_rank"].items()
+    ]
+    h = data["H"]
+    return "\n".join([
+        "## Acting in this process and through a vLLM server\n",
+        f"Random weights of UI-TARS's architecture, size `{data['size']}`, with its true vocabulary, {data['dtype']}, {data['device']}, "
+        f"{data['threads']} threads; every session has an adapter of rank {data['rank']}, shows {data['pictures']} screenshots or more and "
+        "wants H. Tokens per second of all sessions together, prompts included; both engines take turns in one run.\n",
+        _command(data),
+        markdown_table(("sessions", "in process", "served", "served / in process"), rows),
+        "\nAn adapter sent and in use, by rank:\n",
+        markdown_table(("rank", "MB", "median ms", "worst ms"), swaps),
+        f"\nH of {h['tokens']} tokens, d={h['d']}: {h['kb_per_token']:.1f} KB a token on the wire; a reply with it takes "
+        f"{h['reply_with_H_ms']:.0f} ms, without {h['reply_without_ms']:.0f} ms.\n",
+    ])  # fmt: skip
+
+
+def cluster(data: Json) -> str:
+    """Nodes of Ray on one machine: what they cost, and what is lost when they are killed."""
+    parts = [
+        "## Nodes of a cluster\n",
+        "Several real nodes of Ray on one machine: they share its processors, so that more are not faster.\n",
+    ]
+    if "speed" in data:
+        rows = [
+            (count, *(number(t[kind]["episodes per minute"], 1) for kind in ("threads", "nodes")), number(t["ratio"], 2), str(t["same rows"]))
+            for count, t in data["speed"]["at a time"].items()
+        ]  # fmt: skip
+        header = ("at a time", "threads: episodes a minute", "nodes", "nodes / threads", "same rows")
+        parts += [f"MiniWoB++, policy `{data['speed']['policy']}`.\n", _command(data["speed"]), markdown_table(header, rows), ""]
+    if "kills" in data:
+        told = [(name, str(value)) for name, value in data["kills"].items() if name != "command"]
+        parts += [
+            "Nodes killed in the midst of a run and started again:\n",
+            _command(data["kills"]),
+            markdown_table(("", ""), told),
+            "",
+        ]
+    return "\n".join(parts)
+
+
 def _command(data: Json) -> str:
     return f"```sh\n{data['command']}\n```\n" if "command" in data else ""
 
@@ -199,7 +252,8 @@ def _image(name: str) -> Path:
 
 
 PARTS: tuple[tuple[str, Callable[[Json], str]], ...] = (
-    ("adaptation", earlier), ("transfer", transfer), ("costs", costs), ("rosa_cost", rosa_cost),
+    ("adaptation", earlier), ("transfer", transfer), ("costs", costs), ("rosa_cost", rosa_cost), ("serving", serving),
+    ("cluster", cluster),
 )  # fmt: skip
 
 

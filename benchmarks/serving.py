@@ -210,6 +210,7 @@ def main() -> None:
                 })  # fmt: skip
                 print(rows[-1], flush=True)
             result = {
+                "command": " ".join(["python benchmarks/serving.py", *sys.argv[1:]]).replace(f" --out {given.out}", ""),
                 "size": given.size, "dtype": given.dtype, "device": torch.cuda.get_device_name() if on_gpu else "cpu",
                 "threads": torch.get_num_threads(), "server_ready_s": round(ready, 1), "tokens_per_reply": shape["tokens"],
                 "pictures": shape["pictures"], "screen": shape["screen"], "rank": given.rank, "throughput": rows,
