@@ -224,10 +224,10 @@ def cluster(data: Json) -> str:
         "Several real nodes of Ray on one machine: they share its processors, so that more are not faster.\n",
     ]
     if "speed" in data:
-        rows = [
-            (count, *(number(t[kind]["episodes per minute"], 1) for kind in ("threads", "nodes")), number(t["ratio"], 2), str(t["same rows"]))
-            for count, t in data["speed"]["at a time"].items()
-        ]  # fmt: skip
+        rows = []
+        for count, timed in data["speed"]["at a time"].items():
+            rates = (number(timed[kind]["episodes per minute"], 1) for kind in ("threads", "nodes"))
+            rows.append((count, *rates, number(timed["ratio"], 2), str(timed["same rows"])))
         header = ("at a time", "threads: episodes a minute", "nodes", "nodes / threads", "same rows")
         parts += [f"MiniWoB++, policy `{data['speed']['policy']}`.\n", _command(data["speed"]), markdown_table(header, rows), ""]
     if "kills" in data:
