@@ -77,9 +77,12 @@ class Cluster:
         """How many sessions at a time: as many as asked for, else as there is room for; ``usual``, where no room is counted."""
         return min(asked or (min(self.places.room(), MOST_WORKERS) if self.places.place else usual), sessions)
 
-    def slots(self, count: int, run: str, stop: threading.Event) -> list[ClusterSlot]:
-        """One slot per session in flight; more than there is room for wait for each other."""
-        return [ClusterSlot(self.connection, self.places, self.suite, self.options, run, stop) for _ in range(count)]
+    def slots(self, count: int, options: Mapping[str, Any], run: str, stop: threading.Event) -> list[ClusterSlot]:
+        """One slot per session in flight; more than there is room for wait for each other.
+
+        ``options``: of their environments, with those that the policy asks for.
+        """
+        return [ClusterSlot(self.connection, self.places, self.suite, options, run, stop) for _ in range(count)]
 
     def summary(self) -> str:
         """For the line of progress."""

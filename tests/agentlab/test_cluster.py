@@ -60,6 +60,12 @@ def test_four_nodes_and_threads_make_the_same_rows_and_files(ray, tmp_path, work
     assert [line for line in said if "differ in their table" in line and "round on node-2" in line]
 
 
+def test_what_a_policy_asks_of_its_environments_is_there_on_nodes_too(ray, tmp_path):
+    """The follower of an expert needs one."""
+    rows, _ = run(tmp_path / "nodes", policy="scripted", adapt={"preset": "none"}, attempts=1)
+    assert len(rows) == 8 and all(row.success for row in rows)
+
+
 def test_a_node_that_dies_voids_what_it_was_doing_which_is_done_again_elsewhere(ray, tmp_path):
     threads, _ = run(tmp_path / "threads", None, workers=4)
     killed = threading.Event()
