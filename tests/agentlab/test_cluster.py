@@ -160,6 +160,23 @@ def test_nodes_that_are_not_ready_are_named_with_what_brings_what_they_lack(ray,
     assert "node-2" not in error.value.message and "agentlab setup placed" in error.value.hint
 
 
+def test_a_node_that_has_died_unnoticed_is_left_out(ray, tmp_path):
+    """The cluster still lists it; nothing is tried on it, since nobody knows what it has."""
+    third = ray.cluster["node-3-id"]
+    third.gone = True
+    threads, _ = run(tmp_path / "threads", None)
+    back = lambda row: setattr(third, "gone", False)  # noqa: E731 - it answers again, but was not made ready
+    rows, said = run(tmp_path / "nodes", on_row=back, journal=str(tmp_path / "journal"))
+    assert lived(rows) == lived(threads) and not any(row.infrastructure for row in rows)
+    assert any("node-3 does not answer" in line and "This run does without it" in line for line in said)
+    assert "node-3" not in (tmp_path / "journal").read_text()
+    for one in ray.cluster.values():
+        one.gone = True
+    with pytest.raises(SetupError, match="does not answer") as problem:
+        run(tmp_path / "none")
+    assert all(f"node-{n}" in problem.value.message for n in range(1, 5))
+
+
 def test_a_node_with_another_version_of_the_code_is_refused(ray, tmp_path, monkeypatch):
     def there(suite, options):
         return node.Readiness("0.0.1 (abc)" if standin_ray.on.node == "node-2" else node.code(), {})
