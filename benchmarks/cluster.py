@@ -92,11 +92,16 @@ def kills(work: Path, wanted: int, nodes: int) -> dict[str, Any]:
             on_row=lambda row: told.append((row.task, row.attempt)),
             say=lambda line: print(f"  {line}", flush=True),
         )
-        killer = threading.Thread(target=_kill, args=(ray, journal, wanted, dead, runner.stop, told), daemon=True)
-        killer.start()
-        with contextlib.suppress(KeyboardInterrupt):  # enough have died
-            runner.run()
-        killer.join()
+
+        def play() -> None:
+            with contextlib.suppress(KeyboardInterrupt):  # enough have died
+                runner.run()
+            runner.stop.set()
+
+        running = threading.Thread(target=play)  # Ray starts nodes in the main thread only
+        running.start()
+        _kill(ray, journal, wanted, dead, runner.stop, told)
+        running.join()
         rows = read_rows(work / "killed")
         time.sleep(10)
         orphans = [

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from envs.errors import PolicyError
+from envs.room import memory_gb
 from policies.base import Passes
 from policies.beam import BestFirst
 from policies.exclusion import Excluding, Redrawn, redraw
@@ -26,8 +27,9 @@ from policies.sampling import SamplingConfig, seed_of
 from policies.tree import Errand, Forest, Root, TokenTree, Work, has_trees
 from policies.tree_attention import own_attention
 
-PARKED_MB = 2048.0
-"""Memory of replies that are put aside: beyond it the largest are drawn to their end first, though others wait."""
+PARKED_SHARE = {"cpu": 0.25, "cuda": 0.1}
+"""Of the memory of the device, what replies that are put aside may take: beyond it the largest are drawn to their end first, though others
+wait."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,13 @@ class TreeEngine(abc.ABC):
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         attention = 2 * config.num_hidden_layers * config.num_attention_heads * size
         return sum(p.numel() for p in self.model.parameters()) // attention
+
+    @functools.cached_property
+    def _parked_mb(self) -> float:
+        """Memory of replies that are put aside, at most."""
+        if self.device.type == "cuda":
+            return PARKED_SHARE["cuda"] * torch.cuda.mem_get_info(self.device)[1] / 2**20
+        return PARKED_SHARE["cpu"] * memory_gb() * 1024
 
     def search(self, search: Search) -> Generation:
         """The most probable reply that counts.  If none does, the most probable one; if none has ended, the greedy one as far as it goes.
@@ -204,7 +213,7 @@ class TreeEngine(abc.ABC):
             with self._lock, torch.no_grad():
                 for group in self._groups(some):
                     self._go_on(group, passes)
-                for one in _beyond(PARKED_MB, some):
+                for one in _beyond(self._parked_mb, some):
                     self._go_on([one], None)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from agentlab.cluster import node as on_node
-from agentlab.cluster.connection import JOIN, Node, RayConnection, offering
+from agentlab.cluster.connection import JOIN, NoAnswerError, Node, RayConnection, offering
 from agentlab.cluster.placement import Places
 from agentlab.cluster.slot import ClusterSlot
 from envs.errors import LabError, SetupError, UsageError
@@ -46,19 +46,32 @@ class Cluster:
                     f"No node of the cluster offers {benchmark.place or 'a processor'}, which {suite} takes one of for each session.",
                     f"Start Ray on every node with what it has room for: `{JOIN}`.",
                 )
-            self.places = Places(benchmark.place, self.connection.nodes, say)
+            self._left_out: set[str] = set()
+            self.places = Places(benchmark.place, self._nodes, say)
         except BaseException:
             self.connection.close()
             raise
 
+    def _nodes(self) -> list[Node]:
+        """The cluster's, without those that did not answer when all were made ready."""
+        return [node for node in self.connection.nodes() if node.id not in self._left_out]
+
     def check(self) -> None:
         """Make every node ready: containers of dead runs are removed there, what can be brought is brought.
+
+        A node that does not answer is left out of this run, as long as another one does.
 
         Raises:
             SetupError: a node that offers room lacks something, or has another version of agentlab; all of it is named.
         """
         nodes = offering(self.connection.nodes(), self.places.place)
         reports = list(self.connection.ask(nodes, on_node.report, self.suite, self.options))
+        dead = [(node, found) for node, found in reports if isinstance(found, NoAnswerError)]
+        if len(dead) < len(reports):
+            reports = [(node, found) for node, found in reports if not isinstance(found, NoAnswerError)]
+            for node, error in dead:
+                self._left_out.add(node.id)
+                self._say(f"{error.message} This run does without it.")
         for node, found in reports:
             for line in found.said if isinstance(found, on_node.Readiness) else ():
                 self._say(f"{node.name}: {line}")
@@ -77,9 +90,12 @@ class Cluster:
         """How many sessions at a time: as many as asked for, else as there is room for; ``usual``, where no room is counted."""
         return min(asked or (min(self.places.room(), MOST_WORKERS) if self.places.place else usual), sessions)
 
-    def slots(self, count: int, run: str, stop: threading.Event) -> list[ClusterSlot]:
-        """One slot per session in flight; more than there is room for wait for each other."""
-        return [ClusterSlot(self.connection, self.places, self.suite, self.options, run, stop) for _ in range(count)]
+    def slots(self, count: int, options: Mapping[str, Any], run: str, stop: threading.Event) -> list[ClusterSlot]:
+        """One slot per session in flight; more than there is room for wait for each other.
+
+        ``options``: of their environments, with those that the policy asks for.
+        """
+        return [ClusterSlot(self.connection, self.places, self.suite, options, run, stop) for _ in range(count)]
 
     def summary(self) -> str:
         """For the line of progress."""

@@ -143,7 +143,7 @@ class RayConnection:
             except self.ray.exceptions.RayTaskError as error:
                 yield node, _why(node, error)
             except self.ray.exceptions.RayError as error:
-                yield node, SetupError(f"{node.name} does not answer: {first_line(error)}.", "Look whether the machine is well.")
+                yield node, NoAnswerError(f"{node.name} does not answer: {first_line(error)}.", "Look whether the machine is well.")
 
     def actors(self) -> list[str]:
         """The names of all environments of ours that are open in the cluster, of whatever run."""
@@ -157,6 +157,10 @@ class RayConnection:
             return
         with _handlers_kept():
             self.ray.shutdown()
+
+
+class NoAnswerError(SetupError):
+    """A node cannot be asked: it has died, though the cluster may not have noticed yet."""
 
 
 def _why(node: Node, error: Any) -> LabError:

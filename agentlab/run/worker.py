@@ -43,7 +43,8 @@ def slots(
         SetupError, UsageError: it is unavailable.
     """
     if cluster is not None:
-        yield cluster.slots(cluster.workers(config.workers, config.parallel, sessions), config.folder.name, stop)
+        count = cluster.workers(config.workers, config.parallel, sessions)
+        yield cluster.slots(count, options, config.folder.name, stop)
         return
     workers = min(config.parallel, sessions)
     with machinery(config.suite, options, run=config.folder.name, workers=workers) as shared:

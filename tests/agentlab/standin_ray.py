@@ -49,6 +49,7 @@ class NodeOfStandIn:
     name: str
     resources: dict
     alive: bool = True
+    gone: bool = False  # dead, and still listed as alive
     used: dict = field(default_factory=dict)
     died: threading.Event = field(default_factory=threading.Event)
 
@@ -150,11 +151,17 @@ class StandInRay(types.ModuleType):
             def start(*arguments):
                 travelled = pickle.dumps(arguments)
                 if isinstance(what, type):
-                    if not node.alive:
+                    if not node.alive or node.gone:
                         raise ActorUnschedulableError("The node does not exist any more.")
                     actor = Actor(self, node, lambda: what(*_opened(travelled)), name, resources or {})
                     self.actors_alive.append(actor)
                     return actor
+                if node.gone:
+                    answer = Future()
+                    answer.set_exception(
+                        RayError("The task is not schedulable: the node does not exist any more.\nA page follows.")
+                    )
+                    return answer
                 task = Actor(self, node, lambda: types.SimpleNamespace(run=lambda a: what(*_opened(a))), "", {})
                 return task.run.remote(travelled)
 

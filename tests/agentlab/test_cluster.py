@@ -60,6 +60,12 @@ def test_four_nodes_and_threads_make_the_same_rows_and_files(ray, tmp_path, work
     assert [line for line in said if "differ in their table" in line and "round on node-2" in line]
 
 
+def test_what_a_policy_asks_of_its_environments_is_there_on_nodes_too(ray, tmp_path):
+    """The follower of an expert needs one."""
+    rows, _ = run(tmp_path / "nodes", policy="scripted", adapt={"preset": "none"}, attempts=1)
+    assert len(rows) == 8 and all(row.success for row in rows)
+
+
 def test_a_node_that_dies_voids_what_it_was_doing_which_is_done_again_elsewhere(ray, tmp_path):
     threads, _ = run(tmp_path / "threads", None, workers=4)
     killed = threading.Event()
@@ -152,6 +158,23 @@ def test_nodes_that_are_not_ready_are_named_with_what_brings_what_they_lack(ray,
         run(tmp_path / "nodes")
     assert all(text in error.value.message for text in ("node-1", "no chair", "node-4", "no lamp"))
     assert "node-2" not in error.value.message and "agentlab setup placed" in error.value.hint
+
+
+def test_a_node_that_has_died_unnoticed_is_left_out(ray, tmp_path):
+    """The cluster still lists it; nothing is tried on it, since nobody knows what it has."""
+    third = ray.cluster["node-3-id"]
+    third.gone = True
+    threads, _ = run(tmp_path / "threads", None)
+    back = lambda row: setattr(third, "gone", False)  # noqa: E731 - it answers again, but was not made ready
+    rows, said = run(tmp_path / "nodes", on_row=back, journal=str(tmp_path / "journal"))
+    assert lived(rows) == lived(threads) and not any(row.infrastructure for row in rows)
+    assert any("node-3 does not answer" in line and "This run does without it" in line for line in said)
+    assert "node-3" not in (tmp_path / "journal").read_text()
+    for one in ray.cluster.values():
+        one.gone = True
+    with pytest.raises(SetupError, match="does not answer") as problem:
+        run(tmp_path / "none")
+    assert all(f"node-{n}" in problem.value.message for n in range(1, 5))
 
 
 def test_a_node_with_another_version_of_the_code_is_refused(ray, tmp_path, monkeypatch):

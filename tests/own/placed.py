@@ -28,8 +28,10 @@ class PlacedEnv(GuessingEnv):
         flaky: The node on which every episode breaks.
     """
 
-    def __init__(self, *, journal: str = "", seconds: float = 0.0, broken: str = "", flaky: str = "", tell: bool = True) -> None:
-        super().__init__(tell=tell)
+    def __init__(
+        self, *, journal: str = "", seconds: float = 0.0, broken: str = "", flaky: str = "", tell: bool = True, oracle: bool = False
+    ) -> None:
+        super().__init__(tell=tell, oracle=oracle)
         if broken and broken == HERE[0]():
             raise SetupError("There is no table here.", "buy one")
         self._journal, self._seconds, self._flaky = journal, seconds, flaky

@@ -11,7 +11,6 @@ from test_causal import WORDS, save, task
 
 import policies.engine
 import policies.exclusion
-import policies.tree_engine
 from envs.errors import AdaptationError, PolicyError, UsageError
 from policies.batching import Again
 from policies.causal.load import load_engine
@@ -242,7 +241,7 @@ def test_replies_that_are_put_aside_take_so_much_memory_at_most(engine, monkeypa
     alone = [engine.generate([one])[0] for one in asked]
     one_node = 4 * engine.head_weight.shape[0] / 2**20
     limit = room * 2.5 * 3 * one_node  # a few nodes of each
-    monkeypatch.setattr(policies.tree_engine, "PARKED_MB", limit)
+    monkeypatch.setattr(engine, "_parked_mb", limit)
     waiting, rounds = list(asked), 0
     while any(not isinstance(one, Generation) for one in waiting):
         left = [n for n, one in enumerate(waiting) if not isinstance(one, Generation)]
