@@ -225,7 +225,7 @@ def cluster(data: Json) -> str:
     ]
     if "speed" in data:
         rows = []
-        for count, timed in data["speed"]["at a time"].items():
+        for count, timed in sorted(data["speed"]["at a time"].items(), key=lambda one: int(one[0])):
             rates = (number(timed[kind]["episodes per minute"], 1) for kind in ("threads", "nodes"))
             rows.append((count, *rates, number(timed["ratio"], 2), str(timed["same rows"])))
         header = ("at a time", "threads: episodes a minute", "nodes", "nodes / threads", "same rows")
