@@ -34,7 +34,7 @@ STREAM = (
     "letter_counting,number_sequence,syllogism,word_sorting"
 )
 HELD_OUT = "count_primes,lcm,spell_backward,time_intervals"
-OFF = "experience.weights.scope=off"
+OFF = "experience.weights.scope=none"
 NO_WORDS = ("experience.lessons=0", "experience.examples=0")
 ROWS: dict[str, tuple[str, ...] | None] = {
     "frozen": None,

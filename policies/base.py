@@ -154,7 +154,7 @@ class PolicySession(abc.ABC):
         Raises:
             UsageError: this policy has no weights, or adapts another kind of adapter.
         """
-        raise UsageError(f"{type(self).__name__} has no weights to start from.", "Use experience.weights.scope=off.")
+        raise UsageError(f"{type(self).__name__} has no weights to start from.", "Use experience.weights.scope=none.")
 
     def rows(self, reward: float) -> Any:
         """The tokens of the attempt just gone through (:meth:`relive`) as :class:`policies.prior.step.Rows`; None if it has none."""
@@ -318,7 +318,7 @@ class Policy(abc.ABC):
             UsageError: this policy has no weights.
             AdaptationError: it cannot be computed.
         """
-        raise UsageError(f"The policy {self.name} has no weights to start from.", "Use experience.weights.scope=off.")
+        raise UsageError(f"The policy {self.name} has no weights to start from.", "Use experience.weights.scope=none.")
 
     def describe(self) -> dict[str, Any]:
         """What a run should record of the policy besides its name: settings in force, JSON-serialisable."""

@@ -164,7 +164,7 @@ class HeadLearner:
         if type(adapter) is not adapter_class(self.config.mode):
             raise UsageError(
                 f"A session that adapts {self.config.mode} cannot start from a {type(adapter).__name__}.",
-                "Use adapt.weights.mode=lora, or experience.weights.scope=off.",
+                "Use adapt.weights.mode=lora, or experience.weights.scope=none.",
             )
         if self._adapter is None:
             self._adapter = adapter

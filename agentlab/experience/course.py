@@ -67,8 +67,8 @@ class Course:
         self.directory = Directory(config.dir)
         self._guard = threading.Lock()
         self.source = Origin(policy.name, policy.fingerprint(), benchmark)
-        self.uses_weights = config.weights.scope != "off" and policy.adaptable and bool(self.source.model)
-        if config.weights.scope != "off" and not self.uses_weights:
+        self.uses_weights = config.weights.scope != "none" and policy.adaptable and bool(self.source.model)
+        if config.weights.scope != "none" and not self.uses_weights:
             say(f"{policy.name} has no weights to start from: sessions take words only from the experience.")
         try:
             if config.add:

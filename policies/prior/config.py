@@ -12,10 +12,10 @@ class PriorConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    scope: Literal["off", "near", "global", "both"] = Field(
+    scope: Literal["none", "near", "global", "both"] = Field(
         default="near",
         description="Which stored tokens θ₁ is made of. near: those of the sessions that are most like the task. global: the newest of "
-        "all sessions. both: the near ones, and the newest of the others as far as there is room. off: sessions start frozen.",
+        "all sessions. both: the near ones, and the newest of the others as far as there is room. none: sessions start frozen.",
     )
     rows: Literal["all", "corrected"] = Field(
         default="all",

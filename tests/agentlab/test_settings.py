@@ -56,3 +56,12 @@ def test_defaults_said_are_those_of_a_run():
             assert setting.default == (
                 "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
             ), setting.name
+
+
+def test_no_setting_of_a_run_has_a_word_that_yaml_takes_for_true_or_false(tmp_path):
+    """``--set experience.weights.scope=off`` was refused: YAML had made it false."""
+    given = {"experience": {"dir": tmp_path / "e"}, "policy": "smollm2-135m", "suite": "reasoning"}
+    assert resolve(given, sets=["experience.weights.scope=none"]).experience.weights.scope == "none"
+    words = {setting.name: set(setting.values.split(", ")) for setting in all_settings() if not setting.name.startswith("env.")}
+    assert words["experience.weights.scope"] == {"none", "near", "global", "both"}
+    assert [name for name, some in words.items() if some & {"on", "off", "yes", "no", "null", "~"}] == []
