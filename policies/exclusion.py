@@ -16,6 +16,7 @@ drawing again costs only the tokens after R is left.  What asks for nodes is wri
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
@@ -35,7 +36,7 @@ MAX_NODES = 1024
 """Tokens of a tree at which no more is drawn (or three whole replies, if that is more): the logits after each of them take memory."""
 
 NEGLIGIBLE = 1e-4
-"""A reply that is no action and less probable than this is not remembered: it hardly comes again, and its logits take memory."""
+"""A reply that does not count and is less probable than this is not remembered: it hardly comes again, and its logits take memory."""
 
 LEAST_KEPT = 1e-9
 """If no more than this share of the replies is left, there is nothing to draw from."""
@@ -77,9 +78,17 @@ class _Node:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A reply of :meth:`Excluding.draw`: its tokens, whether it has ended, and the node at which its last token was chosen."""
+    """A reply.
+
+    Attributes:
+        tokens: Its tokens.
+        logprobs: log π of each, at temperature 1 and without penalties.
+        ended: Whether it has ended.
+        node: Where its last token was chosen.
+    """
 
     tokens: list[int]
+    logprobs: list[float]
     ended: bool
     node: int
 
@@ -135,12 +144,13 @@ class Excluding:
 
     def draw(self, limit: int) -> Work[Drawn]:
         """One reply from π(· | not R), of at most ``limit`` tokens."""
-        node, tokens = ROOT, []
+        node, tokens, logprobs = ROOT, list[int](), list[float]()
         while True:
             token = self._choose(node)
             tokens.append(token)
+            logprobs.append(self._logprob(node, token))
             if token in self._stops or len(tokens) == limit:
-                return Drawn(tokens, token in self._stops, node)
+                return Drawn(tokens, logprobs, token in self._stops, node)
             child = self._child(node, token)
             node = (yield from self._know([node], [token]))[0] if child is None else child
 
@@ -174,17 +184,17 @@ class Excluding:
 
     def known(self, reply: Sequence[int]) -> Drawn:
         """A reply of R."""
-        node = ROOT
-        for token in reply[:-1]:
+        node, logprobs = ROOT, [self._logprob(ROOT, reply[0])]
+        for token, following in itertools.pairwise(reply):
             child = self._child(node, token)
             assert child is not None
             node = child
-        return Drawn(list(reply), reply[-1] in self._stops, node)
+            logprobs.append(self._logprob(node, following))
+        return Drawn(list(reply), logprobs, reply[-1] in self._stops, node)
 
-    def logprobs(self, drawn: Drawn) -> Tensor:
-        """log π of each token of a reply, at temperature 1 and without penalties, [T] float32."""
-        rows = [self._nodes[number].logits for number in self._line(drawn.node)]
-        return torch.stack([row[token] - row.logsumexp(-1) for row, token in zip(rows, drawn.tokens, strict=True)]).cpu()
+    def _logprob(self, node: int, token: int) -> float:
+        row = self._nodes[node].logits
+        return float(row[token] - row.logsumexp(-1))
 
     def _line(self, node: int) -> list[int]:
         """The nodes from the prompt's end to this one, both included."""
@@ -287,7 +297,7 @@ def redraw(
     while True:
         parsable = exclusion.parse(text) and ended
         unparsable += not parsable
-        if parsable or not made or not excluding.forget(made[-1][0], since):
+        if not made or not excluding.forget(made[-1][0], since):
             thought = tokens[: exclusion.action_at(pieces(tokens))]
             below = [[*thought, *spelling] for spelling in exclusion.spellings if len(thought) + len(spelling) <= limit]
             yield from excluding.exclude([tokens, *(reply for reply in below if not exclusion.counts(decode(reply)))])

@@ -27,7 +27,7 @@ from policies.sampling import SamplingConfig, seed_of
 from policies.tree import Errand, Forest, Root, TokenTree, Work, has_trees
 from policies.tree_attention import own_attention
 
-PARKED_SHARE = {"cpu": 0.25, "cuda": 0.1}
+PARKED_SHARE = 0.1
 """Of the memory of the device, what replies that are put aside may take: beyond it the largest are drawn to their end first, though others
 wait."""
 
@@ -122,8 +122,8 @@ class TreeEngine(abc.ABC):
     def _parked_mb(self) -> float:
         """Memory of replies that are put aside, at most."""
         if self.device.type == "cuda":
-            return PARKED_SHARE["cuda"] * torch.cuda.mem_get_info(self.device)[1] / 2**20
-        return PARKED_SHARE["cpu"] * memory_gb() * 1024
+            return PARKED_SHARE * torch.cuda.mem_get_info(self.device)[1] / 2**20
+        return PARKED_SHARE * memory_gb() * 1024
 
     def search(self, search: Search) -> Generation:
         """The most probable reply that counts.  If none does, the most probable one; if none has ended, the greedy one as far as it goes.
@@ -264,7 +264,7 @@ class TreeEngine(abc.ABC):
             text=found.text,
             tokens=torch.tensor(found.drawn.tokens),
             hidden=tree.hidden(found.drawn.node) if request.capture else None,  # [T, d]
-            logprobs=one.excluding.logprobs(found.drawn),
+            logprobs=torch.tensor(found.drawn.logprobs),
             finish="stop" if found.drawn.ended else "length",
             prompt_tokens=one.reply.prompt_tokens,
             passes=Passes(one.reply.passes.forward + tree.passes, 1),

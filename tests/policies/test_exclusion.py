@@ -170,18 +170,20 @@ def test_knowing_how_the_tried_actions_are_spelled_saves_draws_and_nothing_is_dr
     again = Excluding(below, SamplingConfig(temperature=1.0), frozenset({STOP}), torch.Generator().manual_seed(1))
     found = below.alone(again_of(again, nothing, [0, 2, STOP]))
     assert parse(found.text) and found.others <= 64
-    assert math.isfinite(float(again.logprobs(found.drawn).sum()))
+    assert math.isfinite(sum(found.drawn.logprobs))
 
 
-def test_improbable_replies_that_are_no_action_leave_nothing_behind(monkeypatch):
-    never = Exclusion(lambda reply: False, lambda reply: False, lambda pieces: 1)
+@pytest.mark.parametrize("is_action", [False, True])
+def test_improbable_replies_that_do_not_count_leave_nothing_behind(monkeypatch, is_action):
+    never = Exclusion(lambda reply: False, lambda reply: is_action, lambda pieces: 1)
     kept = []
     for negligible in (0.0, 1.0):
         monkeypatch.setattr("policies.exclusion.NEGLIGIBLE", negligible)
         below = tree()
         again = Excluding(below, SamplingConfig(temperature=1.0), frozenset({STOP}), torch.Generator().manual_seed(1))
         found = below.alone(again_of(again, never, [0, 2, STOP]))
-        assert found.others <= 64 and found.text == "02"
+        assert found.others <= 64 and (found.text == "02" or is_action)
+        assert len(found.drawn.logprobs) == len(found.drawn.tokens)  # of one that was forgotten too
         kept.append(len(again._nodes))
     assert kept[1] == 3 < kept[0]  # the prompt's end and the first reply's two tokens
 
