@@ -32,6 +32,10 @@ class ExperienceConfig(BaseModel):
     examples: int = Field(
         default=4, ge=0, le=64, description="Solved questions shown before a question, to policies that can be shown some; 0: none."
     )
+    same_name: bool = Field(
+        default=False,
+        description="Examples, and the tokens near a task, only from tasks of the same name; false: from whichever are most like it.",
+    )
     engine: str | None = Field(
         default=None,
         description="Who writes the lessons: rules, self or openai:<model>, with the other settings of adapt.words; null: who writes "

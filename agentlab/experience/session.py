@@ -82,6 +82,7 @@ class SessionExperience:
     ) -> None:
         self.config, self.state, self.task, self.folder = config, state, task, folder
         self.policy, self.engine, self.seed, self.uses_weights = policy, engine, seed, uses_weights
+        self._kin = task.name if config.same_name else None
         self._given: Start | None = None
 
     # -- when it starts --------------------------------------------------------------------------------------------------------
@@ -104,7 +105,7 @@ class SessionExperience:
         query = text_of(self.task, instruction)
         lessons = self.state.relevant_lessons(query, self.config.lessons)
         asked = self.config.examples if self.policy.takes_examples else 0
-        examples = self.state.relevant_examples(query, asked)[::-1]
+        examples = self.state.relevant_examples(query, asked, self._kin)[::-1]
         theta, numbers = self._theta_1(query)
         record = {
             "rounds": list(self.state.rounds),
@@ -119,7 +120,7 @@ class SessionExperience:
     def _theta_1(self, query: str) -> tuple[Any, dict[str, Any]]:
         if not self.uses_weights:
             return None, {}
-        rows = self.state.tokens_for(query, self.config.weights)
+        rows = self.state.tokens_for(query, self.config.weights, self._kin)
         if rows is None:
             return None, {"reason": "too few earlier sessions"}
         try:

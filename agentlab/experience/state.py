@@ -190,10 +190,11 @@ class State:
     def _example_index(self) -> Relevance:
         return Relevance([f"{one.name} {one.question}" for one in self.shown_examples])
 
-    def relevant_examples(self, query: str, count: int) -> list[SolvedQuestion]:
-        """The most relevant examples, the nearest first; never the question itself with its answer."""
-        found = [self.shown_examples[place] for place, _ in self._example_index.best(query, count + SAME_QUESTION)]
-        return [one for one in found if f"{one.name} {one.question}" != query][:count]
+    def relevant_examples(self, query: str, count: int, name: str | None = None) -> list[SolvedQuestion]:
+        """The most relevant examples (of tasks of this name), the nearest first; never the question itself with its answer."""
+        wanted = count + SAME_QUESTION if name is None else len(self.shown_examples)
+        found = [self.shown_examples[place] for place, _ in self._example_index.best(query, wanted)]
+        return [one for one in found if f"{one.name} {one.question}" != query and name in (None, one.name)][:count]
 
     @cached_property
     def _with_rows(self) -> list[PastSession]:
@@ -210,14 +211,15 @@ class State:
     def _session_index(self) -> Relevance:
         return Relevance([past.text for past in self._with_rows])
 
-    def tokens_for(self, query: str, config: PriorConfig) -> tuple[Rows, Rows] | None:
-        """(What θ₁ is to be made of, what it is tried on) for a task like ``query``; None if there is too little."""
+    def tokens_for(self, query: str, config: PriorConfig, name: str | None = None) -> tuple[Rows, Rows] | None:
+        """(What θ₁ is to be made of, what it is tried on) for a task like ``query``, near ones (of this name); None: too little."""
         import torch
 
         from policies.prior.step import Rows
 
-        found = [self._with_rows[place] for place, _ in self._session_index.best(query, config.neighbours + SAME_QUESTION)]
-        near = [past for past in found if past.text != query][: config.neighbours]
+        wanted = config.neighbours + SAME_QUESTION if name is None else len(self._with_rows)
+        found = [self._with_rows[place] for place, _ in self._session_index.best(query, wanted)]
+        near = [past for past in found if past.text != query and name in (None, past.name)][: config.neighbours]
         are_near = {id(past) for past in near}
         others = [past for past in reversed(self._with_rows) if id(past) not in are_near]
         pool = {"near": near, "global": [*reversed(self._with_rows)], "both": near + others}[config.scope]
