@@ -1,6 +1,9 @@
 """One reply is the same alone and in any batch, greedy equals transformers' own ``generate``, and H is what the head received."""
 
+import ctypes
 import dataclasses
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -325,3 +328,33 @@ def test_the_vision_cache_keeps_to_its_budget(engine, requests, monkeypatch):
         for session in range(4):
             engine.leave(session)
         engine.vision = kept
+
+
+HELD = """
+import sys, threading, psutil, torch
+from policies.engine import give_memory_back
+if sys.argv[1] == "yes":
+    give_memory_back()
+before, kept, turn = psutil.Process().memory_info().rss, [], threading.Lock()
+def batches(number):
+    for _ in range(20):
+        with turn:
+            logits = torch.ones(24, 49152)
+            kept.append(logits[number % 24].clone())
+            del logits, kept[: len(kept) - 100]
+threads = [threading.Thread(target=batches, args=(n,)) for n in range(32)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(psutil.Process().memory_info().rss - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library than glibc")
+def test_what_tensors_took_in_other_threads_goes_back_to_the_machine():
+    held = {
+        asked: int(subprocess.run([sys.executable, "-c", HELD, asked], capture_output=True, text=True, check=True).stdout)
+        for asked in ("no", "yes")
+    }
+    assert held["yes"] < held["no"] / 2
