@@ -36,6 +36,11 @@ class ExperienceConfig(BaseModel):
         default=False,
         description="Examples, and the tokens near a task, only from tasks of the same name; false: from whichever are most like it.",
     )
+    credited: bool = Field(
+        default=False,
+        description="Examples and stored weights are given to a session as probably as those of its task name that had them did better "
+        "than those that had not (Thompson sampling); false: always.",
+    )
     engine: str | None = Field(
         default=None,
         description="Who writes the lessons: rules, self or openai:<model>, with the other settings of adapt.words; null: who writes "

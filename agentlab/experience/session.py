@@ -22,12 +22,13 @@ from agentlab.disk.names import digest
 from agentlab.disk.record import load_trace
 from agentlab.disk.row import Row
 from agentlab.experience.config import ExperienceConfig
-from agentlab.experience.state import State
+from agentlab.experience.state import KINDS, State
 from agentlab.experience.stored import to_bytes
 from envs.base import TaskSpec
 from envs.errors import AdaptationError, InfrastructureError, PolicyError, StoreError
 from policies.base import Policy, PolicySession
 from policies.rosa.config import RosaConfig
+from policies.sampling import seed_of
 from retrospect import lessons as words
 from retrospect.engines import WordsEngine
 from retrospect.lessons import Lesson
@@ -105,7 +106,7 @@ class SessionExperience:
         query = text_of(self.task, instruction)
         lessons = self.state.relevant_lessons(query, self.config.lessons)
         asked = self.config.examples if self.policy.takes_examples else 0
-        examples = self.state.relevant_examples(query, asked, self._kin)[::-1]
+        examples = self.state.relevant_examples(query, asked, self._kin)[::-1] if self._wants("examples") else []
         theta, numbers = self._theta_1(query)
         record = {
             "rounds": list(self.state.rounds),
@@ -114,12 +115,16 @@ class SessionExperience:
             "examples": [{"id": one.id, "task": one.task, "question": one.question, "reply": one.reply} for one in examples],
             "theta_1": numbers,
         }
+        if self.config.credited:
+            record["held_back"] = [kind for kind in KINDS if not self._wants(kind)]
         shown = words.render([one.lesson for one in lessons])
         return Start(shown, tuple((one.question, one.reply) for one in examples), theta, record)
 
     def _theta_1(self, query: str) -> tuple[Any, dict[str, Any]]:
         if not self.uses_weights:
             return None, {}
+        if not self._wants("weights"):
+            return None, {"reason": "sessions without them did better"}
         rows = self.state.tokens_for(query, self.config.weights, self._kin)
         if rows is None:
             return None, {"reason": "too few earlier sessions"}
@@ -127,6 +132,9 @@ class SessionExperience:
             return self.policy.prior(*rows, self.config.weights, self.state.common)
         except AdaptationError as error:
             return None, {"reason": error.message}
+
+    def _wants(self, kind: str) -> bool:
+        return not self.config.credited or self.state.helps(kind, self.task.name, seed_of(self.seed, "experience", kind))
 
     def _record(self, record: dict[str, Any]) -> None:
         """Write it down, or see that it is what was written down when the session began (seconds apart, which are not repeated)."""

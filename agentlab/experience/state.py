@@ -34,6 +34,8 @@ POOL = 4
 """Times as many relevant lessons as are shown are looked at, to take those whose readers did best."""
 HELD_OUT = 3
 """Every so manieth near solved session is not what θ₁ is made of, but what it is tried on."""
+KINDS = {"examples": "examples", "weights": "theta_1"}
+"""What a session may be given besides lessons, and where its line says that it was."""
 SAME_QUESTION = 8
 """Places kept free for the task itself, where it was met before (repeats, another run): it is not to be shown its own answer."""
 
@@ -87,6 +89,7 @@ class PastSession:
     Attributes:
         text: What sessions are compared by: its task's name and instruction.
         solved_at: The attempt that solved it; None if none did.
+        had: What it was given of :data:`KINDS`.
         rows: Its attempts' tokens, of the model that reads this; None if there are none.
     """
 
@@ -95,6 +98,7 @@ class PastSession:
     text: str
     solved_at: int | None
     rows: Rows | None = None
+    had: frozenset[str] = frozenset()
 
     @property
     def value(self) -> float:
@@ -135,9 +139,12 @@ class State:
             _take(known, line)
         examples = [example for line in directory.lines(name, "examples") if (example := _example(line)) is not None]
         past = [
-            PastSession(str(line["task"]), str(line["name"]), str(line["text"]), _attempt(line["solved_at"]), rows.get(place))
+            PastSession(
+                str(line["task"]), str(line["name"]), str(line["text"]), _attempt(line["solved_at"]), rows.get(place),
+                frozenset(kind for kind, key in KINDS.items() if line[key]),
+            )
             for place, line in enumerate(lines)
-        ]
+        ]  # fmt: skip
         return State((*self.rounds, name), known, (*self.examples, *examples), (*self.sessions, *past), self.forgotten)
 
     def _credited(self, lines: Iterable[dict[str, Any]]) -> dict[str, Known]:
@@ -195,6 +202,21 @@ class State:
         wanted = count + SAME_QUESTION if name is None else len(self.shown_examples)
         found = [self.shown_examples[place] for place, _ in self._example_index.best(query, wanted)]
         return [one for one in found if f"{one.name} {one.question}" != query and name in (None, one.name)][:count]
+
+    def helps(self, kind: str, name: str, seed: int) -> bool:
+        """Whether a session of a task of this name is given ``kind`` (of :data:`KINDS`).
+
+        Thompson sampling (Thompson 1933): of those that had it and those that had not, a success rate is drawn from what their sessions
+        make probable (1 for solved at once, 1/k for attempt k), and the greater one decides.
+        """
+        import numpy as np
+
+        chance = np.random.default_rng(seed)
+        rates = []
+        for had in (True, False):
+            values = [past.value for past in self.sessions if past.name == name and (kind in past.had) == had]
+            rates.append(chance.beta(1 + sum(values), 1 + len(values) - sum(values)))
+        return bool(rates[0] > rates[1])
 
     @cached_property
     def _with_rows(self) -> list[PastSession]:
