@@ -26,11 +26,11 @@ def conclusion() -> str:
     """What a reader should take away, in three sentences; every number from the stored results."""
     text, miniwob = STUDIES["reasoning"], STUDIES["miniwob"]
     found = [
-        *(sentence(text, RESULTS, "rosa-reply", reference, 5) for reference in ("next-best", "no-repeat")),
-        *(sentence(miniwob, RESULTS, "rosa2 (words: rules)", reference, 5) for reference in ("next-best", "no-repeat")),
+        sentence(text, RESULTS, "rosa-reply", ("next-best", "no-repeat"), 5),
+        sentence(miniwob, RESULTS, "rosa2 (words: rules)", ("next-best", "no-repeat"), 5),
     ]
     path = RESULTS / "adaptation.json"
-    if not any(found[2:]) and path.exists():
+    if not found[1] and path.exists():
         found.append(_earlier_sentence(json.loads(path.read_text(encoding="utf-8"))))
     return CONCLUSION.format(measured="; ".join(one for one in found if one) or "nothing has been measured against it yet")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from comparison_tables import (
@@ -93,18 +93,22 @@ def _unfinished(made: Made) -> list[str]:
     return [f"**Not finished**: {names}. The command goes on; rows with different n are compared over what they share.\n"]
 
 
-def sentence(study: Study, results: Path, method: str, reference: str, k: int) -> str:
-    """What a method is worth against another one, in one sentence with its interval and price; "" where either is missing."""
+def sentence(study: Study, results: Path, method: str, references: Sequence[str], k: int) -> str:
+    """What a method is worth against others, in one clause with intervals and prices; "" where it or all of them are missing."""
     made = load(results / f"{study.name}-report.jsonl")
-    if made is None or method not in made.methods or reference not in made.methods:
+    if made is None or method not in made.methods:
         return ""
-    d = difference(made.methods[reference], made.methods[method], k)
-    if d is None:
+    found = {name: difference(made.methods[name], made.methods[method], k) for name in references if name in made.methods}
+    told = [(name, d) for name, d in found.items() if d is not None]
+    if not told:
         return ""
-    low, high = d.interval
-    prices = [price(made.methods[name], k).forward for name in (method, reference)]
-    cost = f", at {prices[0] / prices[1]:.2f} of its forward passes per solved instance" if prices[0] and prices[1] else ""
-    return (
-        f"within {k} attempts `{method}` solves {100 * d.points:+.1f} points against `{reference}` ({100 * low:+.1f} … {100 * high:+.1f}; "
-        f"{d.n} instances of {d.clusters} clusters){cost}"
-    )
+    own = price(made.methods[method], k).forward
+    parts = []
+    for name, d in told:
+        low, high = d.interval
+        theirs = price(made.methods[name], k).forward
+        cost = f" at {own / theirs:.2f} times its forward passes per solved one" if own and theirs else ""
+        parts.append(f"{100 * d.points:+.1f} points over `{name}` ({100 * low:+.1f} … {100 * high:+.1f}){cost}")
+    most = max(d.n for _, d in told)
+    where = f"on {most} failing first attempts of {study.suite} (`{study.policy}`)"
+    return f"{where}, `{method}` solves within {k} attempts {' and '.join(parts)}"
