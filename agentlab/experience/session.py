@@ -106,8 +106,9 @@ class SessionExperience:
         query = text_of(self.task, instruction)
         lessons = self.state.relevant_lessons(query, self.config.lessons)
         asked = self.config.examples if self.policy.takes_examples else 0
-        examples = self.state.relevant_examples(query, asked, self._kin)[::-1] if self._wants("examples") else []
-        theta, numbers = self._theta_1(query)
+        held_back = [kind for kind in KINDS if self._holds_back(kind)]
+        examples = [] if "examples" in held_back else self.state.relevant_examples(query, asked, self._kin)[::-1]
+        theta, numbers = (None, {"reason": "held back"}) if "weights" in held_back else self._theta_1(query)
         record = {
             "rounds": list(self.state.rounds),
             "state": self.state.digest,
@@ -116,15 +117,13 @@ class SessionExperience:
             "theta_1": numbers,
         }
         if self.config.credited:
-            record["held_back"] = [kind for kind in KINDS if not self._wants(kind)]
+            record["held_back"] = held_back
         shown = words.render([one.lesson for one in lessons])
         return Start(shown, tuple((one.question, one.reply) for one in examples), theta, record)
 
     def _theta_1(self, query: str) -> tuple[Any, dict[str, Any]]:
         if not self.uses_weights:
             return None, {}
-        if not self._wants("weights"):
-            return None, {"reason": "sessions without them did better"}
         rows = self.state.tokens_for(query, self.config.weights, self._kin)
         if rows is None:
             return None, {"reason": "too few earlier sessions"}
@@ -133,8 +132,8 @@ class SessionExperience:
         except AdaptationError as error:
             return None, {"reason": error.message}
 
-    def _wants(self, kind: str) -> bool:
-        return not self.config.credited or self.state.helps(kind, self.task.name, seed_of(self.seed, "experience", kind))
+    def _holds_back(self, kind: str) -> bool:
+        return self.config.credited and not self.state.helps(kind, self.task.name, seed_of(self.seed, "experience", kind))
 
     def _record(self, record: dict[str, Any]) -> None:
         """Write it down, or see that it is what was written down when the session began (seconds apart, which are not repeated)."""

@@ -47,6 +47,7 @@ CPU_SHARE = 0.25
 """Of the memory that is free, what keys and values take where the model runs on a CPU."""
 MEMORY = ("--gpu-memory-utilization", "--kv-cache-memory-bytes", "--kv-cache-memory")
 """vLLM's own options for it."""
+COPIES = "--data-parallel-size"
 RAW_PICTURES = "--no-mm-device-do-normalize"
 """Pictures are normalised by the checkpoint's own processor.  vLLM would skip that step of it, and do Qwen's in its stead."""
 
@@ -289,12 +290,16 @@ def sees_tinted(model: str) -> bool:
 
 
 def cpu_memory(extra: Sequence[str]) -> list[str]:
-    """vLLM's argument for the memory of keys and values on a CPU, unless ``extra`` or the environment says one.
+    """vLLM's argument for the memory of keys and values of each copy on a CPU, unless ``extra`` or the environment says one.
 
     By itself it asks for 92 % of all memory to be free, which it is on no machine that somebody works on.
     """
-    told = any(part.partition("=")[0].replace("_", "-") in MEMORY for part in extra) or "VLLM_CPU_KVCACHE_SPACE" in os.environ
-    return [] if told else ["--kv-cache-memory-bytes", str(int(CPU_SHARE * psutil.virtual_memory().available))]
+    said = " ".join(extra).replace("=", " ").split()
+    names = [part.replace("_", "-") for part in said]
+    if "VLLM_CPU_KVCACHE_SPACE" in os.environ or set(names) & set(MEMORY):
+        return []
+    copies = int(said[names.index(COPIES) + 1]) if COPIES in names[:-1] else 1
+    return ["--kv-cache-memory-bytes", str(int(CPU_SHARE * psutil.virtual_memory().available / copies))]
 
 
 def cause_of(log: str) -> str:

@@ -110,6 +110,16 @@ def test_the_number_of_workers_changes_nothing(whole, model, tmp_path):
     assert given(tmp_path / "run") == given(whole[0]) and contents(tmp_path / "experience") == contents(whole[1])
 
 
+def test_what_is_held_back_is_written_down_and_is_the_same_whatever_the_workers(model, tmp_path):
+    sets = ("experience.credited=true", "experience.same_name=true")
+    one = run(model, tmp_path / "one", tmp_path / "e1", *sets)
+    three = run(model, tmp_path / "three", tmp_path / "e3", *sets, workers=3)
+    assert lived(three) == lived(one) and given(tmp_path / "three") == given(tmp_path / "one")
+    records = given(tmp_path / "one").values()
+    held = [record for record in records if "examples" in record["held_back"]]
+    assert held and len(held) < len(records) and not any(record["examples"] for record in held)
+
+
 def killed_at(moment: int, act: Callable[[], object]) -> bool:
     """Do ``act`` in a process that kills itself, -9, where it would rename a file into place for the ``moment``-th time."""
     child = os.fork()

@@ -37,6 +37,8 @@ def test_a_server_on_a_cpu_takes_a_part_of_what_is_free(monkeypatch):
     monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
     name, size = cpu_memory(["--max-num-seqs", "4"])
     assert name == "--kv-cache-memory-bytes" and 0 < int(size) < psutil.virtual_memory().total / 2
+    for several in (["--data-parallel-size", "4"], ["--data_parallel_size=4"]):
+        assert 0.2 < int(cpu_memory(several)[1]) / int(size) < 0.3  # all copies together take no more
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "4")
     assert cpu_memory([]) == []
 
