@@ -42,8 +42,8 @@ PASSES = 32
 KEEP_SHARE = 0.75
 """Rows of a batch that are finished leave it once no more than this share is still being written."""
 
-ARENA_MAX, MMAP_THRESHOLD = -8, -3
-"""Parameters of glibc's mallopt(3)."""
+MMAP_THRESHOLD = -3
+"""A parameter of glibc's mallopt(3)."""
 
 SCORE_ROWS = 128
 """Tokens scored at a time: their logits over a vocabulary of 152,064 take 78 MB."""
@@ -338,7 +338,6 @@ def give_memory_back() -> None:
     """
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
-        library.mallopt(ARENA_MAX, 2)
         library.mallopt(MMAP_THRESHOLD, 2**20)  # bytes; larger blocks are the kernel's, and return to it
 
 
