@@ -22,7 +22,7 @@ from agentlab.disk.store import flatten
 from agentlab.experience.config import ExperienceConfig
 from agentlab.run.axes import honest_name, refuse_another_schedule, refuse_settings_of_axes_that_are_off, without_replaced
 from agentlab.run.presets import preset_named
-from agentlab.run.values import DEEPEST, check_plain, read_settings_text
+from agentlab.run.values import DEEPEST, check_plain, parse_yaml, read_settings_text
 from envs.errors import UsageError
 from envs.option_types import wrong_type
 from envs.redaction import redacted
@@ -309,9 +309,7 @@ def load_file(path: Path) -> Settings:
     """Settings from a file; ``adapt: rosa`` is short for ``adapt: {preset: rosa}``."""
     text = read_settings_text(path)
     try:
-        data = (
-            tomllib.loads(text) if path.suffix == ".toml" else json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-        )
+        data = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text) if path.suffix == ".json" else parse_yaml(text)
     except (ValueError, RecursionError, TypeError, yaml.YAMLError) as error:  # TypeError: YAML with a list as a name
         raise UsageError(f"{path} is not valid {path.suffix.lstrip('.') or 'YAML'}: {_reason(error)}.") from error
     if data is None:
@@ -329,7 +327,7 @@ def parse_set(text: str) -> Settings:
     if not equals or not key.strip():
         raise UsageError(f"--set {text!r} is not of the form key=value.", "For example --set sampling.temperature=0.7")
     try:
-        value = yaml.safe_load(raw)
+        value = parse_yaml(raw)
     except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
         raise UsageError(f"--set {key[:100]}: {raw[:100]!r} is not a value: {_reason(error)}.") from error
     if key.count(".") > DEEPEST:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import datetime
 import math
 import os
+import re
 import select
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from envs.errors import UsageError
 
@@ -23,6 +26,25 @@ LARGEST_FILE = 4 * 2**20
 """Bytes."""
 PIPE_SECONDS = 10.0
 """Waited for whoever writes into a pipe."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1, but ``1e-3`` is a number, as in YAML 1.2, JSON and Python: 1.1 wants ``1.0e-3``."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]{1,2}$"), list("-+0123456789")
+)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\.[0-9]+[eE][-+]?[0-9]{1,2}$"), list("-+."))
+
+
+def parse_yaml(text: str) -> Any:
+    """What a text says, as plain data.
+
+    Raises:
+        yaml.YAMLError, ValueError, TypeError, RecursionError: it is not YAML, or holds a value that cannot be.
+    """
+    return yaml.load(text, _Loader)  # a SafeLoader: it makes plain data only
 
 
 def read_settings_text(path: Path) -> str:

@@ -74,6 +74,15 @@ def test_a_temperature_on_request_leaves_what_a_preset_says_of_repeats():
     assert not resolve({"adapt": {"preset": "rosa2"}}, sets=["sampling.no_repeat=false"]).sampling.no_repeat
 
 
+@pytest.mark.parametrize("said", ["1e-3", "1E-3", "0.1e-2", ".1e-2", "+1e-3", "0.001"])
+def test_a_small_number_as_everybody_writes_it(tmp_path, said):
+    assert resolve({"adapt": {"preset": "rl"}}, sets=[f"adapt.weights.lr={said}"]).adapt.weights.lr == 0.001
+    (tmp_path / "c.yml").write_text(f"adapt: {{preset: rl, weights: {{lr: {said}}}}}\nenv: {{x: 12e4567, y: '1e3'}}")
+    config = resolve({}, file=tmp_path / "c.yml")
+    assert config.adapt.weights.lr == 0.001
+    assert config.env == {"x": "12e4567", "y": "1e3"}  # a commit, and what is quoted, are no numbers
+
+
 def test_short_keys_are_completed_only_when_one_setting_fits():
     assert resolve({}, sets=["max_new_tokens=99"]).sampling.max_new_tokens == 99
     assert resolve({}, sets=["adapt=best-of-k"]).adapt.preset == "best-of-k"
