@@ -305,12 +305,11 @@ class Policy(abc.ABC):
         """Equal for policies whose hidden states and weights mean the same ("" where there are none), wherever they were loaded from."""
         return ""
 
-    def prior(self, rows: Any, check: Any, config: Any, common: Any = None) -> tuple[Any, dict[str, Any]]:
+    def prior(self, sessions: Any, config: Any, common: Any = None) -> tuple[Any, dict[str, Any]]:
         """θ₁ out of stored :class:`policies.prior.step.Rows`, and what is to be recorded of it; None where it would not help.
 
         Args:
-            rows: What it is made of.
-            check: Tokens of solved attempts that it is tried on.
+            sessions: What it is made of, one per session, the most important one first.
             config: A :class:`policies.prior.config.PriorConfig`.
             common: The mean of all stored hidden states, [d].
 

@@ -124,11 +124,11 @@ class SessionExperience:
     def _theta_1(self, query: str) -> tuple[Any, dict[str, Any]]:
         if not self.uses_weights:
             return None, {}
-        rows = self.state.tokens_for(query, self.config.weights, self._kin)
-        if rows is None:
+        sessions = self.state.tokens_for(query, self.config.weights, self._kin)
+        if not sessions:
             return None, {"reason": "too few earlier sessions"}
         try:
-            return self.policy.prior(*rows, self.config.weights, self.state.common)
+            return self.policy.prior(sessions, self.config.weights, self.state.common)
         except AdaptationError as error:
             return None, {"reason": error.message}
 

@@ -32,8 +32,6 @@ RETIRED_BELOW = -0.1
 """… if these did worse than expected by this much in the mean (1: solved at once, 1/k: at attempt k, 0: not)."""
 POOL = 4
 """Times as many relevant lessons as are shown are looked at, to take those whose readers did best."""
-HELD_OUT = 3
-"""Every so manieth near solved session is not what θ₁ is made of, but what it is tried on."""
 KINDS = {"examples": "examples", "weights": "theta_1"}
 """What a session may be given besides lessons, and where its line says that it was."""
 SAME_QUESTION = 8
@@ -233,12 +231,8 @@ class State:
     def _session_index(self) -> Relevance:
         return Relevance([past.text for past in self._with_rows])
 
-    def tokens_for(self, query: str, config: PriorConfig, name: str | None = None) -> tuple[Rows, Rows] | None:
-        """(What θ₁ is to be made of, what it is tried on) for a task like ``query``, near ones (of this name); None: too little."""
-        import torch
-
-        from policies.prior.step import Rows
-
+    def tokens_for(self, query: str, config: PriorConfig, name: str | None = None) -> list[Rows]:
+        """What θ₁ is to be made of for a task like ``query``, one per session, the nearest first (of tasks of this name)."""
         wanted = config.neighbours + SAME_QUESTION if name is None else len(self._with_rows)
         found = [self._with_rows[place] for place, _ in self._session_index.best(query, wanted)]
         near = [past for past in found if past.text != query and name in (None, past.name)][: config.neighbours]
@@ -248,15 +242,7 @@ class State:
         pool = [past for past in pool if past.text != query]
         if config.rows == "corrected":
             pool = [past for past in pool if past.solved_at is not None and past.solved_at > 1]
-        solved = [past for past in pool if past.solved_at is not None]
-        held = {past.task for past in solved[HELD_OUT - 1 :: HELD_OUT]}
-        parts = {
-            kept: [past.rows for past in pool if (past.task in held) == kept and past.rows is not None] for kept in (False, True)
-        }
-        if not parts[False] or not parts[True]:
-            return None
-        made, tried = Rows.joined(parts[False]), Rows.joined(parts[True]).solved
-        return made.at(torch.arange(min(len(made), config.max_tokens))), tried.at(torch.arange(min(len(tried), config.max_tokens)))
+        return [past.rows for past in pool if past.rows is not None]
 
 
 def _take(known: dict[str, Known], line: dict[str, Any]) -> None:

@@ -38,9 +38,12 @@ class PriorConfig(BaseModel):
     max_kl: float = Field(
         default=2.0, gt=0, description="Largest mean KL(θ₁ ‖ frozen) over the stored tokens, in nats; a larger step is halved."
     )
+    largest: float = Field(
+        default=4.0, gt=0, description="Largest multiple of the damped step that is tried; the others are half, a quarter, … of it."
+    )
     max_halvings: int = Field(
-        default=4,
+        default=3,
         ge=0,
-        description="A step that makes answers of earlier solved sessions, kept out of it, less likely is halved, this often at most; "
-        "then it is refused.",
+        description="How often it is halved. Taken is the size that makes the answers of solved sessions, each as the others would "
+        "have it, the most likely; if none makes them likelier, the session starts frozen.",
     )

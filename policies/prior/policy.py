@@ -10,7 +10,7 @@ from torch import Tensor
 from policies.base import Policy
 from policies.learner import HeadLearner
 from policies.prior.config import PriorConfig
-from policies.prior.step import Rows, digest_of, theta_one
+from policies.prior.step import digest_of, theta_one
 from policies.rosa.config import RosaConfig
 
 SAMPLED = 64
@@ -33,13 +33,13 @@ class StartingPolicy(Policy):
             found.update(weight[row].detach().float().cpu().numpy().tobytes())
         return found.hexdigest()[:16]
 
-    def prior(self, rows: Any, check: Any, config: Any, common: Any = None) -> tuple[Any, dict[str, Any]]:
+    def prior(self, sessions: Any, config: Any, common: Any = None) -> tuple[Any, dict[str, Any]]:
         """See :meth:`policies.base.Policy.prior`."""
         weight = self._weight()
         if weight is None:
-            return super().prior(rows, check, config, common)
-        assert isinstance(rows, Rows) and isinstance(check, Rows) and isinstance(config, PriorConfig)
-        theta, numbers = theta_one(weight, rows, check, config, common)
+            return super().prior(sessions, config, common)
+        assert isinstance(config, PriorConfig)
+        theta, numbers = theta_one(weight, sessions, config, common)
         return theta, numbers | {"digest": digest_of(theta)}
 
     def _weight(self) -> Tensor | None:

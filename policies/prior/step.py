@@ -3,10 +3,16 @@
     H [T, d], y [T], r [T]      tokens of earlier sessions, H under the frozen backbone, which never changes
     x_i = r_i/β                 where Eq. 3 sends token i, in log-odds
     A                           directions of H, without the one that all stored states share (``centred``)
-    (J Jᵀ + λI) c = x           J_i = ∂m_i/∂B; B = Jᵀ c
+    M = J Jᵀ + λI               J_i = ∂m_i/∂B
+    c = M⁻¹ x,  B = s Jᵀ c      one step from the frozen policy, held there by λ, of the size s
 
-One step from the frozen policy, held there by λ.  It is then tried on answers of solved sessions that it was not made of: as long as
-it makes them less likely, or moves the policy further than ``max_kl``, it is halved; in the end it is refused.
+How far to go, and whether at all, is decided by sessions that the step does not know.  Made without the tokens S of one session it
+would move them by
+
+    x_S − (M⁻¹)_SS⁻¹ c_S        in log-odds, to first order
+
+which the solution of all of them gives at once (leave-one-out of a ridge regression; Allen 1974, PRESS).  s is the size that makes the
+answers of solved sessions, each from the others, the most likely; if none makes them likelier, there is no θ₁.
 """
 
 from __future__ import annotations
@@ -26,11 +32,8 @@ from policies.adapters.directions import leading_directions
 from policies.adapters.lora import LoRAHead
 from policies.head_pass import HeadPass, Moments
 from policies.methods.effect import check_finite
-from policies.methods.episode import Episode
 from policies.prior.config import PriorConfig
-from policies.rosa.config import RosaConfig
-from policies.rosa.solve import Problem, dual
-from policies.rosa.target import target_of
+from policies.rosa.solve import ridge
 
 UNDECIDED = 0.99
 """Tokens that the frozen policy is surer of than this are not kept: Eq. 3 has nothing to say of them."""
@@ -56,11 +59,6 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.tokens)
-
-    @property
-    def solved(self) -> Rows:
-        """Those of solved attempts."""
-        return self.at(self.rewards > 0)
 
     def at(self, chosen: Tensor) -> Rows:
         """The tokens ``chosen`` (a mask or indices)."""
@@ -96,37 +94,69 @@ def kept(weight: Tensor, replies: Sequence[tuple[Tensor, Tensor]], reward: float
 
 
 def theta_one(
-    weight: Tensor, rows: Rows, check: Rows, config: PriorConfig, common: Tensor | None = None
+    weight: Tensor, sessions: Sequence[Rows], config: PriorConfig, common: Tensor | None = None
 ) -> tuple[LoRAHead | None, dict[str, Any]]:
     """θ₁ and what is to be recorded of it; None if it would help nothing (``reason``).
 
     Args:
         weight: W [V, d].
-        rows: What it is made of.
-        check: Tokens of solved attempts that it is not made of.
+        sessions: What it is made of, one per session, the most important one first.
         common: The mean [d] of all stored states, near or not: the direction that ``centred`` leaves out.
 
     Raises:
         AdaptationError: NaN or Inf anywhere, or rows of another head.
     """
     started = time.perf_counter()
-    numbers: dict[str, Any] = {"T": len(rows), "T_solved": int((rows.rewards > 0).sum()), "T_check": len(check)}
-    if not len(check) or not numbers["T_solved"]:
+    fits = torch.arange(min(sum(len(rows) for rows in sessions), config.max_tokens))
+    rows = Rows.joined(sessions).at(fits)
+    owner = torch.cat([torch.full((len(one),), n) for n, one in enumerate(sessions)])[fits]  # [T]
+    good = rows.rewards > 0
+    numbers: dict[str, Any] = {"T": len(rows), "T_solved": int(good.sum()), "sessions": len(owner.unique())}
+    if numbers["sessions"] < 2 or not numbers["T_solved"]:
         return None, numbers | {"reason": "too few tokens of solved attempts"}
-    rosa = RosaConfig(beta=config.beta, damping=config.damping, p_max=UNDECIDED, fallback_tokens=0, max_rank=config.max_rank)
     head = HeadPass(weight, rows.hidden, rows.tokens)
     A = _directions(head.H, config, common)  # [r, d]
     zero = LoRAHead(A.to(head.H.dtype), head.H.new_zeros(head.V, 0), 1.0)
     before = head.moments(None, gram=True)
-    target = target_of(Episode(rows.rewards.where(~rows.ends | (rows.rewards > 0), 0.0), rows.replies), before.margin, rosa)
-    if not bool(target.moving.any()):
-        return None, numbers | {"reason": "no stored token is undecided"}
-    solution = dual(Problem(head, zero, ("B",), before, target, rosa))
-    check_finite(solution.delta)
-    other = HeadPass(weight, check.hidden, check.tokens)
-    tried = _shrunk(zero.moved(solution.delta), (head, before), (other, other.moments()), config)
-    numbers |= {"rank": zero.rank, "lambda": solution.lam, **tried[1], "seconds": round(time.perf_counter() - started, 4)}
-    return tried[0], numbers
+    x = torch.where(rows.ends & ~good, 0.0, rows.rewards / config.beta).to(
+        before.margin
+    )  # [T] what ends a reply is never unlearned
+    K = zero.kernel(head, before, fits.to(head.device), ("B",))  # [T, T] = J Jᵀ
+    lam = ridge(float(K.diagonal().mean()), head.T, config.damping, head.dtype)
+    c, apart = _solved(K, lam, x, owner)
+    gains = {size: _gain(before.margin, apart * size, good) for size in _sizes(config)}
+    size = max(gains, key=lambda s: (gains[s], -s))
+    numbers |= {"rank": zero.rank, "lambda": lam, "size": size, "gain": gains[size]}
+    if not gains[size] > 0:
+        return None, numbers | {"reason": "it makes answers of earlier solved sessions less likely"}
+    full = zero.moved(zero.pull(head, before, c, ("B",)))
+    check_finite(full.theta)
+    theta, moved = _bounded(full, size, head, before, config)
+    return theta, numbers | moved | {"seconds": round(time.perf_counter() - started, 4)}
+
+
+def _sizes(config: PriorConfig) -> list[float]:
+    return [config.largest * 0.5**n for n in range(config.max_halvings + 1)]
+
+
+def _solved(K: Tensor, lam: float, x: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
+    """c = (K + λI)⁻¹ x [T], and by how much each token would move if its session were left out [T].  Overwrites K."""
+    K.diagonal().add_(lam)
+    L, info = torch.linalg.cholesky_ex(K)
+    if int(info):
+        raise AdaptationError("The stored tokens cannot be told apart.", "Use a larger experience.weights.damping.")
+    inverse = torch.cholesky_inverse(L)
+    c = inverse @ x
+    apart = torch.empty_like(x)
+    for one in owner.unique().tolist():
+        S = (owner == one).nonzero()[:, 0].to(x.device)
+        apart[S] = x[S] - torch.linalg.solve(inverse[S][:, S], c[S])
+    return c, apart
+
+
+def _gain(margin: Tensor, shift: Tensor, good: Tensor) -> float:
+    """Σ of Δ log p over the tokens of solved attempts, if the log-odds ``margin`` [T] move by ``shift`` [T]."""
+    return float((logsigmoid(margin + shift) - logsigmoid(margin))[good.to(margin.device)].sum())
 
 
 def _directions(H: Tensor, config: PriorConfig, common: Tensor | None) -> Tensor:
@@ -145,26 +175,18 @@ def _directions(H: Tensor, config: PriorConfig, common: Tensor | None) -> Tensor
     return found
 
 
-def _shrunk(
-    full: LoRAHead, fitted: tuple[HeadPass, Moments], check: tuple[HeadPass, Moments], config: PriorConfig
-) -> tuple[LoRAHead | None, dict[str, Any]]:
-    """``full``, halved until it harms nothing; None if it does at the last size."""
-    for halvings in range(config.max_halvings + 1):
-        theta = full.at({"B": full.B * 0.5**halvings})
-        margin, _ = check[0].compare(None, theta, check[1])
-        gain = float((logsigmoid(margin) - logsigmoid(check[1].margin)).mean())  # of log p, per token
-        moved, kl = fitted[0].compare(None, theta, fitted[1])
-        numbers = {
-            "halvings": halvings,
-            "check_gain": gain,
-            "kl_mean": float(kl.mean()),
-            "kl_max": float(kl.max()),
-            "log_odds_shift": float((moved - fitted[1].margin).abs().mean()),
-            "norm2": float(theta.B.double().square().sum()),
-        }
-        if gain > 0 and numbers["kl_mean"] <= config.max_kl:
-            return theta, numbers
-    return None, numbers | {"reason": "it makes answers of earlier solved sessions less likely"}
+def _bounded(full: LoRAHead, size: float, head: HeadPass, before: Moments, config: PriorConfig) -> tuple[LoRAHead, dict[str, Any]]:
+    """``size`` times ``full``, halved until the policy moves by at most ``max_kl``, and how far it moves."""
+    while True:
+        theta = full.at({"B": full.B * size})
+        margin, kl = head.compare(None, theta, before)
+        if float(kl.mean()) <= config.max_kl:
+            break
+        size /= 2
+    shift = (margin - before.margin).abs().mean()
+    norm2 = float(theta.B.double().square().sum())
+    moved = {"kl_mean": float(kl.mean()), "kl_max": float(kl.max()), "log_odds_shift": float(shift), "norm2": norm2}
+    return theta, {"size": size, **moved}
 
 
 def digest_of(theta: LoRAHead | None) -> str:

@@ -139,11 +139,12 @@ def test_tokens_go_to_disk_and_back_and_are_taken_from_near_sessions_of_this_mod
     sessions = [line("a", 2), line("b", None), line("c", None), line("d", 2), line("e", 1)]
     made = directory(tmp_path / "x", {"sessions": sessions, "rows": to_bytes(parts)}, source=own)
     state = read(made, source=own, tokens=True)
-    fitted, tried = state.tokens_for("shop buy something", PriorConfig(scope="near"))
-    assert len(fitted) + len(tried) == 3 + 2 + 4 + 5 and set(tried.rewards.tolist()) == {1.0}
-    fitted, tried = state.tokens_for("zzz", PriorConfig(scope="global", rows="corrected", max_tokens=2)) or (None, None)
-    assert fitted is None  # two sessions are not enough to keep one out
-    assert read(made, source=Origin("p", "other", "words"), tokens=True).tokens_for("shop buy", PriorConfig()) is None
+    near = state.tokens_for("shop buy something", PriorConfig(scope="near"))
+    assert sorted(len(rows) for rows in near) == [2, 3, 4, 5]
+    corrected = state.tokens_for("zzz", PriorConfig(scope="global", rows="corrected"))
+    assert [len(rows) for rows in corrected] == [4, 3]  # the newest first
+    assert state.tokens_for("zzz", PriorConfig(scope="near")) == []
+    assert read(made, source=Origin("p", "other", "words"), tokens=True).tokens_for("shop buy", PriorConfig()) == []
     (tmp_path / "x/rounds/00001/rows.safetensors").write_bytes(b"\x00" * 50)
     with pytest.raises(StoreError, match="corrupt"):
         read(made, source=own, tokens=True)
