@@ -33,8 +33,9 @@ class ExperienceConfig(BaseModel):
         default=4, ge=0, le=64, description="Solved questions shown before a question, to policies that can be shown some; 0: none."
     )
     same_name: bool = Field(
-        default=False,
-        description="Examples, and the tokens near a task, only from tasks of the same name; false: from whichever are most like it.",
+        default=True,
+        description="Examples, and the tokens near a task, only from tasks of the same name (of a benchmark that has every task "
+        "once: of the same domain); false: from whichever are most like it.",
     )
     credited: bool = Field(
         default=False,

@@ -22,7 +22,7 @@ from agentlab.disk.names import digest
 from agentlab.disk.record import load_trace
 from agentlab.disk.row import Row
 from agentlab.experience.config import ExperienceConfig
-from agentlab.experience.state import KINDS, State
+from agentlab.experience.state import KINDS, State, group_of
 from agentlab.experience.stored import to_bytes
 from envs.base import TaskSpec
 from envs.errors import AdaptationError, InfrastructureError, PolicyError, StoreError
@@ -83,7 +83,8 @@ class SessionExperience:
     ) -> None:
         self.config, self.state, self.task, self.folder = config, state, task, folder
         self.policy, self.engine, self.seed, self.uses_weights = policy, engine, seed, uses_weights
-        self._kin = task.name if config.same_name else None
+        self._group = group_of(task.name, task.seed, task.domain)
+        self._kin = self._group if config.same_name else None
         self._given: Start | None = None
 
     # -- when it starts --------------------------------------------------------------------------------------------------------
@@ -133,7 +134,7 @@ class SessionExperience:
             return None, {"reason": error.message}
 
     def _holds_back(self, kind: str) -> bool:
-        return self.config.credited and not self.state.helps(kind, self.task.name, seed_of(self.seed, "experience", kind))
+        return self.config.credited and not self.state.helps(kind, self._group, seed_of(self.seed, "experience", kind))
 
     def _record(self, record: dict[str, Any]) -> None:
         """Write it down, or see that it is what was written down when the session began (seconds apart, which are not repeated)."""

@@ -71,13 +71,14 @@ class Known:
 
 @dataclass(frozen=True)
 class SolvedQuestion:
-    """A solved question."""
+    """A solved question.  ``group``: see :func:`group_of`."""
 
     id: str
     task: str
     name: str
     question: str
     reply: str
+    group: str
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class PastSession:
 
     Attributes:
         text: What sessions are compared by: its task's name and instruction.
+        group: See :func:`group_of`.
         solved_at: The attempt that solved it; None if none did.
         had: What it was given of :data:`KINDS`.
         rows: Its attempts' tokens, of the model that reads this; None if there are none.
@@ -95,6 +97,7 @@ class PastSession:
     name: str
     text: str
     solved_at: int | None
+    group: str
     rows: Rows | None = None
     had: frozenset[str] = frozenset()
 
@@ -135,11 +138,12 @@ class State:
         known = self._credited(lines)
         for line in directory.lines(name, "lessons"):
             _take(known, line)
-        examples = [example for line in directory.lines(name, "examples") if (example := _example(line)) is not None]
+        groups = {str(line["task"]): _group(line) for line in lines}
+        examples = [one for line in directory.lines(name, "examples") if (one := _example(line, groups)) is not None]
         past = [
             PastSession(
-                str(line["task"]), str(line["name"]), str(line["text"]), _attempt(line["solved_at"]), rows.get(place),
-                frozenset(kind for kind, key in KINDS.items() if line[key]),
+                str(line["task"]), str(line["name"]), str(line["text"]), _attempt(line["solved_at"]), _group(line),
+                rows.get(place), frozenset(kind for kind, key in KINDS.items() if line[key]),
             )
             for place, line in enumerate(lines)
         ]  # fmt: skip
@@ -195,14 +199,14 @@ class State:
     def _example_index(self) -> Relevance:
         return Relevance([f"{one.name} {one.question}" for one in self.shown_examples])
 
-    def relevant_examples(self, query: str, count: int, name: str | None = None) -> list[SolvedQuestion]:
-        """The most relevant examples (of tasks of this name), the nearest first; never the question itself with its answer."""
-        wanted = count + SAME_QUESTION if name is None else len(self.shown_examples)
+    def relevant_examples(self, query: str, count: int, group: str | None = None) -> list[SolvedQuestion]:
+        """The most relevant examples (of this group), the nearest first; never the question itself with its answer."""
+        wanted = count + SAME_QUESTION if group is None else len(self.shown_examples)
         found = [self.shown_examples[place] for place, _ in self._example_index.best(query, wanted)]
-        return [one for one in found if f"{one.name} {one.question}" != query and name in (None, one.name)][:count]
+        return [one for one in found if f"{one.name} {one.question}" != query and group in (None, one.group)][:count]
 
-    def helps(self, kind: str, name: str, seed: int) -> bool:
-        """Whether a session of a task of this name is given ``kind`` (of :data:`KINDS`).
+    def helps(self, kind: str, group: str, seed: int) -> bool:
+        """Whether a session of a task of this group is given ``kind`` (of :data:`KINDS`).
 
         Thompson sampling (Thompson 1933): of those that had it and those that had not, a success rate is drawn from what their sessions
         make probable (1 for solved at once, 1/k for attempt k), and the greater one decides.
@@ -212,7 +216,7 @@ class State:
         chance = np.random.default_rng(seed)
         rates = []
         for had in (True, False):
-            values = [past.value for past in self.sessions if past.name == name and (kind in past.had) == had]
+            values = [past.value for past in self.sessions if past.group == group and (kind in past.had) == had]
             rates.append(chance.beta(1 + sum(values), 1 + len(values) - sum(values)))
         return bool(rates[0] > rates[1])
 
@@ -231,11 +235,11 @@ class State:
     def _session_index(self) -> Relevance:
         return Relevance([past.text for past in self._with_rows])
 
-    def tokens_for(self, query: str, config: PriorConfig, name: str | None = None) -> list[Rows]:
-        """What θ₁ is to be made of for a task like ``query``, one per session, the nearest first (of tasks of this name)."""
-        wanted = config.neighbours + SAME_QUESTION if name is None else len(self._with_rows)
+    def tokens_for(self, query: str, config: PriorConfig, group: str | None = None) -> list[Rows]:
+        """What θ₁ is to be made of for a task like ``query``, one per session, the nearest first (of this group)."""
+        wanted = config.neighbours + SAME_QUESTION if group is None else len(self._with_rows)
         found = [self._with_rows[place] for place, _ in self._session_index.best(query, wanted)]
-        near = [past for past in found if past.text != query and name in (None, past.name)][: config.neighbours]
+        near = [past for past in found if past.text != query and group in (None, past.group)][: config.neighbours]
         are_near = {id(past) for past in near}
         others = [past for past in reversed(self._with_rows) if id(past) not in are_near]
         pool = {"near": near, "global": [*reversed(self._with_rows)], "both": near + others}[config.scope]
@@ -258,9 +262,21 @@ def _take(known: dict[str, Known], line: dict[str, Any]) -> None:
         known.setdefault(lesson.id, Known(lesson, str(line["task"])))
 
 
-def _example(line: dict[str, Any]) -> SolvedQuestion | None:
-    pair = words.example(str(line["question"]), str(line["reply"]))
-    return None if pair is None else SolvedQuestion(str(line["id"]), str(line["task"]), str(line["name"]), *pair)
+def group_of(name: str, seed: int, domain: str) -> str:
+    """What a task is alike to: others of its name; of a benchmark that has every task once (all seeds are 0), those of its domain."""
+    return domain if seed == 0 and domain else name
+
+
+def _group(line: dict[str, Any]) -> str:
+    """Of a line of sessions.jsonl, whose ``task`` is ``<name>_<seed>``, perhaps with ``.r2`` after it."""
+    name = str(line["name"])
+    seed = str(line["task"]).removeprefix(f"{name}_").partition(".r")[0]
+    return group_of(name, int(seed) if seed.isdecimal() else -1, str(line["domain"]))
+
+
+def _example(line: dict[str, Any], groups: dict[str, str]) -> SolvedQuestion | None:
+    pair, task, name = words.example(str(line["question"]), str(line["reply"])), str(line["task"]), str(line["name"])
+    return None if pair is None else SolvedQuestion(str(line["id"]), task, name, *pair, groups.get(task, name))
 
 
 def _attempt(value: Any) -> int | None:

@@ -22,7 +22,7 @@ class PriorConfig(BaseModel):
         description="Sessions whose tokens count. corrected: only those that were solved after a failure: their answers are not what "
         "the frozen policy says anyway.",
     )
-    neighbours: int = Field(default=16, ge=1, description="Sessions that count as near.")
+    neighbours: int = Field(default=32, ge=1, description="Sessions that count as near.")
     max_tokens: int = Field(default=256, ge=2, description="Most tokens that θ₁ is made of (a system of T×T is solved).")
     beta: float = Field(
         default=1.0, gt=0, description="β of ROSA's Eq. 3 for a stored token: r/β in log-odds; smaller moves further."

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from agentlab.cli.app import app
 from agentlab.disk.given import Given
 from agentlab.experience.directory import Directory, Origin
-from agentlab.experience.state import State
+from agentlab.experience.state import State, group_of
 from agentlab.experience.stored import from_file, to_bytes
 from agentlab.results.metrics import SessionSummary
 from agentlab.results.stream import by_name, gain, halves, of_run, paired
@@ -90,6 +90,18 @@ def test_examples_may_be_of_tasks_of_the_same_name_only(shop):
     state = read(shop)
     assert [one.task for one in state.relevant_examples("shop what is 3 + 3", 2, "shop")] == ["a"]
     assert state.relevant_examples("shop what is 3 + 3", 2, "bank") == []
+
+
+def test_where_every_task_is_there_once_those_of_its_domain_are_alike(tmp_path):
+    assert group_of("chrome/4f2a", 0, "chrome") == "chrome" and group_of("click-test", 7, "miniwob") == "click-test"
+    sessions = [line(f"chrome/{n}_0", 2, name=f"chrome/{n}", domain="chrome") for n in "abc"]
+    sessions += [line("gimp/a_0.r2", 2, name="gimp/a", domain="gimp"), line("gimp/a_3", 2, name="gimp/a", domain="gimp")]
+    own = Origin("p", "head", "words")
+    parts = {"sessions": sessions, "rows": to_bytes([some_rows(n, 1.0) for n in (1, 2, 3, 4, 5)])}
+    state = read(directory(tmp_path / "x", parts, source=own), source=own, tokens=True)
+    assert [past.group for past in state.sessions] == ["chrome"] * 3 + ["gimp", "gimp/a"]
+    near = state.tokens_for("chrome/d buy", PriorConfig(scope="near"), "chrome")
+    assert sorted(len(rows) for rows in near) == [1, 2, 3]
 
 
 def test_what_did_harm_to_sessions_of_a_task_is_held_back_from_the_next_and_what_helped_is_not(tmp_path):
