@@ -45,5 +45,11 @@ class PriorConfig(BaseModel):
         default=3,
         ge=0,
         description="How often it is halved. Taken is the size that makes the answers of solved sessions, each as the others would "
-        "have it, the most likely; if none makes them likelier, the session starts frozen.",
+        "have it, the most likely.",
+    )
+    evidence: float = Field(
+        default=1.0,
+        ge=0,
+        description="By how much that must be, in nats over all their tokens; with less the session starts frozen: few sessions agree "
+        "by chance.",
     )

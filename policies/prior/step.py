@@ -12,7 +12,7 @@ would move them by
     x_S − (M⁻¹)_SS⁻¹ c_S        in log-odds, to first order
 
 which the solution of all of them gives at once (leave-one-out of a ridge regression; Allen 1974, PRESS).  s is the size that makes the
-answers of solved sessions, each from the others, the most likely; if none makes them likelier, there is no θ₁.
+answers of solved sessions, each from the others, the most likely; if that is not by ``evidence`` nats in all, there is no θ₁.
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ def theta_one(
     gains = {size: _gain(before.margin, apart * size, good) for size in _sizes(config)}
     size = max(gains, key=lambda s: (gains[s], -s))
     numbers |= {"rank": zero.rank, "lambda": lam, "size": size, "gain": gains[size]}
-    if not gains[size] > 0:
-        return None, numbers | {"reason": "it makes answers of earlier solved sessions less likely"}
+    if not gains[size] > config.evidence:
+        return None, numbers | {"reason": "it does not make the answers of earlier solved sessions likelier"}
     full = zero.moved(zero.pull(head, before, c, ("B",)))
     check_finite(full.theta)
     theta, moved = _bounded(full, size, head, before, config)

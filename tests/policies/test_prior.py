@@ -37,7 +37,7 @@ def rows(states, token, reward):
     )
 
 
-CONFIG = PriorConfig(damping=0.1, max_kl=50.0)
+CONFIG = PriorConfig(damping=0.1, max_kl=50.0, evidence=0.0)
 
 
 def each(states, token, reward):
@@ -108,7 +108,10 @@ def test_it_goes_as_far_as_the_others_bear_out_and_not_at_all_where_they_contrad
     mixed = each(states[:14], 7, 1.0) + each(states[14:20], 3, 1.0)
     assert 0 < theta_one(W, mixed, CONFIG)[1]["gain"] < more["gain"]
     theta, numbers = theta_one(W, each(states[:3], 7, 1.0) + each(states[3:20], 7, -1.0), CONFIG)  # it was mostly wrong
-    assert theta is None and "less likely" in numbers["reason"]
+    assert theta is None and "likelier" in numbers["reason"]
+    enough = more["gain"] - 0.01
+    assert theta_one(W, each(states[:20], 7, 1.0), CONFIG.model_copy(update={"evidence": enough}))[0] is not None
+    assert theta_one(W, each(states[:20], 7, 1.0), CONFIG.model_copy(update={"evidence": enough + 0.02}))[0] is None
 
 
 def test_it_is_bounded_and_damped():
