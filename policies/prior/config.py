@@ -49,7 +49,6 @@ class PriorConfig(BaseModel):
     )
     evidence: float = Field(
         default=1.0,
-        ge=0,
         description="By how much that must be, in nats over all their tokens; with less the session starts frozen: few sessions agree "
-        "by chance.",
+        "by chance. Negative: even if they are less likely.",
     )

@@ -34,7 +34,8 @@ def model(tmp_path_factory) -> Path:
 def config(model: Path, out: Path, experience: Path | None, *sets: str, workers: int = 1, limit: int = LIMIT) -> RunConfig:
     flags = {"suite": "vocabulary:Vocabulary", "policy": str(model), "attempts": 3, "limit": limit, "out": out, "workers": workers,
              "experience": {"dir": experience}}  # fmt: skip
-    own = ["experience.every=4", "experience.examples=2", "experience.engine=rules", "experience.weights.scope=both"]
+    own = ["experience.every=4", "experience.examples=2", "experience.engine=rules", "experience.same_name=false",
+           "experience.weights.scope=both", "experience.weights.evidence=-99"]  # fmt: skip
     base = [
         "adapt=no-repeat",
         "sampling.temperature=1",
@@ -99,7 +100,7 @@ def test_sessions_of_a_round_read_what_was_there_when_it_began(whole):
     assert solved and {line["task"] for line in examples} <= set(solved) and len(examples) == len(solved)
     later = [records[folder_name(task)] for task in tasks[EVERY:]]
     assert any(record["examples"] for record in later)
-    assert any(record["theta_1"].get("T") for record in later), [record["theta_1"] for record in later]
+    assert any(record["theta_1"].get("digest") for record in later), [record["theta_1"] for record in later]
     shown = {example["task"] for record in later for example in record["examples"]}
     assert shown and shown <= set(solved)
 
