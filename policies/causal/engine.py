@@ -14,7 +14,7 @@ from transformers import DynamicCache
 
 from envs.errors import PolicyError
 from policies.base import NO_PASSES, Passes
-from policies.causal.prefix import Entry, Part, PrefixCache, left_padded, longest_alike
+from policies.causal.prefix import Entry, Part, PrefixCache, ReadAlone, left_padded, longest_alike
 from policies.engine import Engine
 from policies.generation import FirstPass, Prompt, Request
 from policies.prompts import TextPrompts
@@ -40,6 +40,7 @@ class TextEngine(Engine, TextPrompts):
         self._share(model, tokenizer, max_batch, window_s)
         self.prefixes = PrefixCache(prefix_cache_mb if keeps_everything(model.config) else 0)
         self._prefix_budget = prefix_cache_mb
+        self._scored = ReadAlone(prefix_cache_mb / 4)
 
     @property
     def head_weight(self) -> Tensor:
@@ -60,6 +61,7 @@ class TextEngine(Engine, TextPrompts):
 
     def _make_room(self) -> None:
         self.prefixes.clear()
+        self._scored.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -152,6 +154,22 @@ class TextEngine(Engine, TextPrompts):
         return positions
 
     def _hidden_of(self, prompt: Prompt, tokens: Tensor) -> Tensor:
-        ids = torch.cat([self._ids(prompt).to(tokens.device), tokens])  # [n + T]
-        hidden: Tensor = self.model.model(input_ids=ids[None], use_cache=False).last_hidden_state[0]
-        return hidden[-len(tokens) - 1 : -1]
+        ids = self._ids(prompt).to(tokens.device)  # [n]
+        if len(ids) < 2 or not self._prefix_budget or not keeps_everything(self.model.config):
+            both = torch.cat([ids, tokens])[None]  # [1, n + T]
+            hidden: Tensor = self.model.model(input_ids=both, use_cache=False).last_hidden_state[0]
+            return hidden[-len(tokens) - 1 : -1]
+        entry = self._scored.of(ids[:-1], self._read_by_itself)
+        rest = torch.cat([ids[-1:], tokens[:-1]])  # [T]: each predicts one of ``tokens``
+        places = torch.arange(len(ids) - 1, len(ids) - 1 + len(rest), device=rest.device)
+        cache = left_padded([(entry, len(ids) - 1)], self.model.config.num_hidden_layers)
+        found: Tensor = self.model.model(
+            input_ids=rest[None], position_ids=places[None], use_cache=True, **{self._cache_argument: cache}
+        ).last_hidden_state[0]
+        return found
+
+    def _read_by_itself(self, ids: Tensor) -> Entry:
+        cache = left_padded([(None, 0)], self.model.config.num_hidden_layers)
+        self.model.model(input_ids=ids[None], use_cache=True, **{self._cache_argument: cache})
+        keys, values = (torch.stack([getattr(layer, name)[0] for layer in cache.layers]) for name in ("keys", "values"))
+        return Entry(ids, keys, values)

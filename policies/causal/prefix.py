@@ -9,7 +9,7 @@ L layers · k key-value heads · n tokens · e size of a head
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -100,6 +100,33 @@ class PrefixCache:
         """Forget everything."""
         self._entries.clear()
         self._bytes = 0
+
+
+class ReadAlone:
+    """The last prompts that were each read whole and in a pass of their own: what comes after them has the same digits whoever else is
+    there, and whether they were read just now or before.  Not safe for concurrent use.
+
+    Args:
+        megabytes: Most memory, on the model's device.
+    """
+
+    def __init__(self, megabytes: float) -> None:
+        self._budget = megabytes * MB
+        self._entries: OrderedDict[tuple[int, ...], Entry] = OrderedDict()
+
+    def of(self, tokens: Tensor, read: Callable[[Tensor], Entry]) -> Entry:
+        """Keys and values of exactly these ``tokens`` [n], by ``read`` if they are not there."""
+        key = tuple(tokens.tolist())
+        entry = self._entries.get(key) or read(tokens)
+        self._entries[key] = entry
+        self._entries.move_to_end(key)
+        while sum(one.nbytes for one in self._entries.values()) > self._budget:
+            self._entries.popitem(last=False)
+        return entry
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
 
 
 def longest_alike(unread: Sequence[int]) -> list[int]:

@@ -16,7 +16,7 @@ from envs.errors import PolicyError, UsageError
 from policies.base import PastAttempt
 from policies.causal.load import is_text_model, load_engine
 from policies.causal.policy import CausalPolicy
-from policies.causal.prefix import MB, PrefixCache
+from policies.causal.prefix import MB, Entry, PrefixCache, ReadAlone
 from policies.causal.settings import CausalSettings, settings_of
 from policies.generation import Request
 from policies.registry import load_policy, needs
@@ -103,6 +103,38 @@ def test_what_prompts_begin_with_alike_is_read_once(folder):
     none = load_engine(str(folder), device="cpu", prefix_cache_mb=0)
     again = none.generate([Request(none.chat(first), GREEDY)])[0]
     assert again.tokens.tolist() == reply.tokens.tolist() and none.prefixes.reused == 0
+
+
+def test_replies_to_one_prompt_are_scored_after_one_reading_of_it_with_the_same_digits_as_alone(folder, monkeypatch):
+    engine, fresh = (load_engine(str(folder), device="cpu") for _ in range(2))
+    computed: list[int] = []
+    forward = engine.model.model.forward
+    monkeypatch.setattr(engine.model.model, "forward", lambda *a, **k: computed.append(k["input_ids"].numel()) or forward(*a, **k))
+    prompts = [engine.chat([{"role": "user", "content": f"w{n} " * 60}]) for n in (1, 2)]
+    replies = [torch.tensor([3, 4, 41]), torch.tensor([7, 41]), torch.tensor([9, 2, 5, 41])]
+    engine.generate([Request(prompts[0], GREEDY)])  # what others have read has no say in the digits
+    computed.clear()
+    scores = [engine.score(prompt, reply) for reply in replies for prompt in prompts]
+    assert sum(computed) < 2 * 70 + 2 * sum(len(reply) for reply in replies)
+    for score, (reply, prompt) in zip(scores, [(r, p) for r in replies for p in prompts], strict=True):
+        fresh._make_room()
+        alone = fresh.score(prompt, reply)
+        assert torch.equal(score.hidden, alone.hidden) and torch.equal(score.logprobs, alone.logprobs)
+    whole = load_engine(str(folder), device="cpu", prefix_cache_mb=0).score(prompts[0], replies[0])
+    assert torch.allclose(whole.logprobs, scores[0].logprobs, atol=1e-4)
+
+
+def test_the_last_prompts_read_by_themselves_are_kept_within_their_memory():
+    read: list[int] = []
+
+    def entry(tokens):
+        read.append(int(tokens[0]))
+        return Entry(tokens, torch.zeros(1, 1, 3, 64), torch.zeros(1, 1, 3, 64))
+
+    kept = ReadAlone(2 * (2 * 3 * 64 * 4) / MB)
+    for n in (1, 1, 2, 1, 3, 1, 2):
+        kept.of(torch.tensor([n, 0, 0]), entry)
+    assert read == [1, 2, 3, 2]
 
 
 def test_the_prompts_of_sessions_in_flight_stay():
