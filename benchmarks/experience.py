@@ -9,7 +9,8 @@ Every row is a run of its own (`agentlab view DIR` shows them); the same command
 sessions once more at its end, and *transfer*, task names that the stream does not have, both reading the final experience and adding
 nothing, both paired with the frozen policy.  Settings must have been fixed on seeds that are not reported.
 
-Writes ``DIR/experience.json`` and ``DIR/experience.md``.
+Writes ``DIR/experience.json`` and ``DIR/experience.md``; with ``--publish NAME`` also ``benchmarks/results/NAME.json``, of which
+``benchmarks/report.py`` makes its tables.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from options import RESULTS, command_line
 
 from agentlab.disk.runs import read_run
 from agentlab.results.compare import compare
@@ -87,6 +89,11 @@ class Stream:
         return config.folder
 
 
+def solved_at(found: Sequence[SessionSummary]) -> list[int]:
+    """By which attempt each session was solved, 0: not."""
+    return [s.solved_at or 0 for s in found]
+
+
 def numbers(first: Sequence[SessionSummary], other: Sequence[SessionSummary]) -> dict[str, Any]:
     """``other`` against ``first``, paired, over the same sessions."""
     return {**vars(gain(first, other)), "attempts_per_solved": [attempts_per_solved(first), attempts_per_solved(other)]}
@@ -107,6 +114,7 @@ def main(
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="Any setting; experience's not of frozen.")
     ] = None,
     only_stream: Annotated[bool, typer.Option("--only-stream", help="Neither forgetting nor transfer.")] = False,
+    publish: Annotated[str | None, typer.Option(help="Name of the result file.")] = None,
 ) -> None:
     """Make the runs that are missing, and the tables."""
     made = Stream(out, suite, policy, seed, attempts, sets or [], workers)
@@ -118,13 +126,19 @@ def main(
         "seed": seed,
         "limit": limit,
         "tasks": tasks,
+        "attempts": attempts,
         "sets": sets or [],
+        "command": command_line(),
         "rows": {},
+        "outcomes": {},
     }
     whole = compare([read_run(folders[name]) for name in folders])
     for name, sessions in zip(names, whole.found[1:], strict=True):
         parts = {label: numbers(whole.found[0][place], sessions[place]) for label, place in halves(len(sessions))}
         found["rows"][name] = {"stream": parts}
+    names_of = [(s.name, s.task) for s in whole.found[0]]
+    solved = {name: solved_at(sessions) for name, sessions in zip(("frozen", *names), whole.found, strict=True)}
+    found["outcomes"]["stream"] = {"sessions": names_of, "solved_at": solved}
     pages = [markdown(whole.title, [section for section in whole.sections() if section.rows])]
     again = min(AGAIN, limit)
     for label, these in () if only_stream else (("forgetting", tasks), ("transfer", held_out)):
@@ -135,8 +149,13 @@ def main(
             read = read_run(made.run(f"{label}-{name}", name, these, again, "experience.add=false"))
             pair = compare([frozen, read])
             found["rows"][name][label] = numbers(*pair.found)
+            found["outcomes"].setdefault(label, {"sessions": [(s.name, s.task) for s in pair.found[0]], "solved_at": {}})
+            found["outcomes"][label]["solved_at"] |= {"frozen": solved_at(pair.found[0]), name: solved_at(pair.found[1])}
             pages.append(markdown(f"{label}: {pair.title}", [section for section in pair.sections() if section.rows]))
-    (out / "experience.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(found, indent=1)
+    (out / "experience.json").write_text(text + "\n", encoding="utf-8")
+    if publish:
+        (RESULTS / f"{publish}.json").write_text(json.dumps(found) + "\n", encoding="utf-8")
     (out / "experience.md").write_text("\n".join(pages), encoding="utf-8")
     typer.echo(f"Written: {out / 'experience.md'}")
 

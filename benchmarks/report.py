@@ -14,6 +14,7 @@ from pathlib import Path
 from formats import markdown_table, number, points, share
 from options import fingerprint
 from report_comparison import part, sentence
+from report_experience import experience
 from studies import STUDIES
 from tables import Json, by_task, success_table
 
@@ -253,7 +254,7 @@ def _image(name: str) -> Path:
 
 PARTS: tuple[tuple[str, Callable[[Json], str]], ...] = (
     ("adaptation", earlier), ("transfer", transfer), ("costs", costs), ("rosa_cost", rosa_cost), ("serving", serving),
-    ("cluster", cluster),
+    ("cluster", cluster), ("experience-reasoning", experience), ("experience-miniwob", experience),
 )  # fmt: skip
 
 

@@ -1,0 +1,60 @@
+"""The tables of a stream with experience, from what ``benchmarks/experience.py`` stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from formats import markdown_table, number, share
+
+Json = dict[str, Any]
+PARTS = (("first half", "stream"), ("second half", "stream"), ("all", "stream"), ("forgetting", ""), ("transfer", ""))
+TOLD = {"forgetting": "its first sessions again", "transfer": "unseen task names"}
+
+
+def experience(data: Json) -> str:
+    """One stream under several settings, paired with the frozen policy."""
+    rows = []
+    for name, found in data["rows"].items():
+        for label, where in PARTS:
+            gain = found[where].get(label) if where else found.get(label)
+            if gain:
+                rows.append((f"`{name}`", TOLD.get(label, label), *_numbers(gain)))
+    header = ("row", "part", "sessions", "success@1 frozen", "with experience", "points", "won/lost", "p", "attempts per solved")
+    where = {"reasoning": "`reasoning`", "miniwob": "MiniWoB++"}.get(data["suite"], f"`{data['suite']}`")
+    return "\n".join([
+        f"## Experience: a stream of {where}, `{data['policy']}`\n",
+        f"{data['limit']} sessions of at most {data['attempts']} attempts in an order fixed by seed {data['seed']}; settings were chosen "
+        "on other seeds. Every row is paired with the frozen policy (`no-repeat`, nothing read) over the same order: success at the first "
+        "attempt, in points, with 95 % intervals and p (sign-flip test) that take whole task names; p is not corrected for the number of "
+        "rows. words: lessons and own solved examples; weights: \u03b8\u2081 out of stored tokens; both. What they learn from: "
+        "whether earlier attempts were right.\n",
+        f"```sh\n{data['command']}\n```\n",
+        markdown_table(header, rows),
+        "\nBy task, second half: solved at the first attempt, frozen and with experience (won/lost):\n",
+        _by_task(data),
+    ])  # fmt: skip
+
+
+def _numbers(gain: Json) -> tuple[str, ...]:
+    low, high = (100 * end for end in gain["interval"])
+    per = " \u2192 ".join(number(value, 2) for value in gain["attempts_per_solved"])
+    return (
+        str(gain["sessions"]), f"{share(gain['reference'])} %", f"{share(gain['run'])} %",
+        f"{100 * gain['difference']:+.1f} ({low:+.1f} \u2026 {high:+.1f})", f"{gain['won']}/{gain['lost']}", f"{gain['p']:.2g}", per,
+    )  # fmt: skip
+
+
+def _by_task(data: Json) -> str:
+    stored = data["outcomes"]["stream"]
+    half = len(stored["sessions"]) // 2
+    names = [name for name, _ in stored["sessions"]][half:]
+    once = {row: [at == 1 for at in found][half:] for row, found in stored["solved_at"].items()}
+    rows = []
+    for task in sorted(set(names)):
+        at = [n for n, name in enumerate(names) if name == task]
+        cells = []
+        for row, found in once.items():
+            won, lost = (sum(found[n] != once["frozen"][n] and found[n] == way for n in at) for way in (True, False))
+            cells.append(f"{sum(found[n] for n in at)}" + (f" ({won}/{lost})" if row != "frozen" else ""))
+        rows.append((task, str(len(at)), *cells))
+    return markdown_table(("task", "sessions", *(f"`{row}`" for row in once)), rows)
