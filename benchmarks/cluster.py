@@ -31,7 +31,7 @@ from placed_runs import OWN, lived
 from real_ray import RealRay
 
 from agentlab.disk.runs import read_rows
-from agentlab.run.config import resolve
+from agentlab.run.resolve import resolve
 from agentlab.run.runner import Runner
 
 NAMES = ("node-1", "node-2", "node-3", "node-4")

@@ -28,7 +28,8 @@ from agentlab.results.compare import compare
 from agentlab.results.metrics import SessionSummary
 from agentlab.results.pages import markdown
 from agentlab.results.stream import attempts_per_solved, gain, halves
-from agentlab.run.config import RunConfig, resolve
+from agentlab.run.config import RunConfig
+from agentlab.run.resolve import resolve
 from agentlab.run.runner import Runner
 
 STREAM = (

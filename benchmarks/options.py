@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agentlab.run.config import RunConfig, resolve
+from agentlab.run.config import RunConfig
+from agentlab.run.resolve import resolve
 from policies.registry import BUNDLED, bundled_checkpoint
 
 RESULTS = Path(__file__).parent / "results"

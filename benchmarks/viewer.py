@@ -29,7 +29,7 @@ from agentlab.disk.names import folder_name
 from agentlab.disk.row import SPLIT, Row, Seconds
 from agentlab.disk.runs import session_folders
 from agentlab.disk.store import RunStore
-from agentlab.run.config import resolve
+from agentlab.run.resolve import resolve
 from agentlab.view.server import make_app
 from envs import actions as act
 from envs.base import TaskSpec

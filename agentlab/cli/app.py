@@ -129,7 +129,7 @@ def run(
     retry_infra: Annotated[bool, typer.Option("--retry-infra", help="Also retry sessions that machinery failures ended.")] = False,
 ) -> None:
     """Run a policy on a task suite, several attempts per task; the same command again continues where it stopped."""
-    from agentlab.run.config import resolve
+    from agentlab.run.resolve import resolve
     from envs.suites import sub_suite
 
     flags: dict[str, Any] = {

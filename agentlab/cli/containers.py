@@ -103,7 +103,7 @@ def _options(benchmark: str, sets: list[str]) -> dict[str, Any]:
     Raises:
         UsageError: not of that form.
     """
-    from agentlab.run.config import parse_set
+    from agentlab.run.resolve import parse_set
 
     given: dict[str, Any] = {}
     for text in sets:

@@ -19,7 +19,8 @@ from agentlab.disk.runs import Attempt, Run, attempt_folders, read_attempt, read
 from agentlab.exchange.plain import attempt_data, number, text, token_ids
 from agentlab.replay.targets import Selection, refuse_imported, safe_options, with_suite
 from agentlab.results.pages import Section, write_pages
-from agentlab.run.config import RunConfig, merge, resolve
+from agentlab.run.config import RunConfig
+from agentlab.run.resolve import merge, resolve
 from agentlab.run.runner import load_policy_of, plan
 from agentlab.run.session import derive_seed
 from envs import actions as act

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from agentlab.disk.files import ATTEMPT
 from agentlab.disk.runs import Attempt, Run, attempt_folders, find_session, read_attempt, read_run, session_folders
-from agentlab.run.config import RunConfig, merge, parse_set
+from agentlab.run.config import RunConfig
+from agentlab.run.resolve import merge, parse_set
 from envs.errors import StoreError, UsageError
 from envs.plugins import only_named
 from envs.suites import NAMED_MODULE, benchmark_names

@@ -18,7 +18,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from agentlab.run.config import RunConfig, complete_key, sections_of
+from agentlab.run.config import RunConfig
+from agentlab.run.keys import complete_key, sections_of
 from agentlab.run.presets import PRESETS
 from envs.errors import UsageError, did_you_mean
 from envs.registration import own_benchmarks

@@ -14,7 +14,7 @@ from agentlab.disk import rows
 from agentlab.disk.record import AttemptWriter
 from agentlab.disk.row import SPLIT, Breakage, Seconds, UpdateColumns, WordsColumns
 from agentlab.disk.store import RunStore, SessionStore
-from agentlab.run.config import resolve
+from agentlab.run.resolve import resolve
 from agentlab.run.session import step_of
 from envs import actions as act
 from envs.base import Screenshot, TaskSpec

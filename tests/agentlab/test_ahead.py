@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from agentlab.results.metrics import summarize
 from agentlab.results.report import summary_lines
 from agentlab.run.ahead import Ready, beside
-from agentlab.run.config import resolve
+from agentlab.run.resolve import resolve
 from agentlab.run.runner import Runner
 from envs.errors import AdaptationError, InfrastructureError
 from tests.policies.causal.test_causal import save

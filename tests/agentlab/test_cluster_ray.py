@@ -12,7 +12,7 @@ import pytest
 from placed_runs import OWN, agentlab, files, lived
 from real_ray import RealRay
 
-from agentlab.run.config import resolve
+from agentlab.run.resolve import resolve
 from agentlab.run.runner import Runner
 
 pytestmark = [

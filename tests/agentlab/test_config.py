@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from agentlab.run.config import RunConfig, resolve
+from agentlab.run.config import RunConfig
 from agentlab.run.presets import PRESETS
+from agentlab.run.resolve import resolve
 from envs.errors import UsageError
 
 
@@ -155,7 +156,7 @@ def test_a_frozen_baseline_stays_frozen_whatever_is_set_of_an_axis(preset, said,
 
 def test_every_setting_of_an_axis_that_is_off_is_refused():
     """Whatever settings there will be: each one is set to another value than its default, under every preset without its axis."""
-    from agentlab.run.config import known_keys
+    from agentlab.run.keys import known_keys
 
     tried = 0
     for key in known_keys(RunConfig):

@@ -19,7 +19,8 @@ from vocabulary import VocabularyEnv
 
 from agentlab.disk.runs import read_config, read_rows
 from agentlab.experience.directory import Directory
-from agentlab.run.config import RunConfig, resolve
+from agentlab.run.config import RunConfig
+from agentlab.run.resolve import resolve
 from agentlab.run.runner import Runner
 from envs.errors import LabError
 

@@ -14,7 +14,7 @@ from agentlab.experience.state import State, group_of
 from agentlab.experience.stored import from_file, to_bytes
 from agentlab.results.metrics import SessionSummary
 from agentlab.results.stream import by_name, gain, halves, of_run, paired
-from agentlab.run.config import complete_key
+from agentlab.run.keys import complete_key
 from envs.errors import LabError, StoreError
 from policies.prior.config import PriorConfig
 from policies.prior.step import Rows

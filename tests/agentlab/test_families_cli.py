@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from agentlab.cli.app import app
 from agentlab.exchange.upstream import SCROLL_CLICKS, as_pyautogui
-from agentlab.run.config import resolve
 from agentlab.run.recipes import recipe_named, settings_of_recipe
+from agentlab.run.resolve import resolve
 from envs import actions as act
 from envs.errors import UsageError
 from policies.families.code_calls import read_code

@@ -14,7 +14,7 @@ import pytest
 import typer.main
 
 from agentlab.cli import app as cli
-from agentlab.run.config import complete_key
+from agentlab.run.keys import complete_key
 from agentlab.run.settings import all_settings
 from envs.errors import UsageError, did_you_mean
 

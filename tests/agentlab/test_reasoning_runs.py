@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from agentlab.cli.app import app
-from agentlab.run.config import resolve
+from agentlab.run.resolve import resolve
 from agentlab.run.runner import Runner
 from policies.causal import smollm
 

@@ -15,7 +15,7 @@ from agentlab.replay import report as replay_report
 from agentlab.replay.masks import differing_share, parse_mask
 from agentlab.replay.replay import Options, Replayer, replay_all
 from agentlab.replay.targets import find_target, safe_options
-from agentlab.run.config import resolve
+from agentlab.run.resolve import resolve
 from agentlab.run.session import Session
 from envs.base import TaskSpec, TaskSuite
 from envs.benchmark import Benchmark

@@ -13,7 +13,7 @@ from PIL import Image
 
 from agentlab.replay.replay import Options, replay_all
 from agentlab.replay.targets import find_target
-from agentlab.run.config import resolve
+from agentlab.run.resolve import resolve
 from agentlab.run.runner import Runner
 from envs.errors import SetupError
 from envs.miniwob.browser import find_browser

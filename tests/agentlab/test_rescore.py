@@ -12,7 +12,7 @@ from agentlab.disk.runs import read_run
 from agentlab.disk.store import RunStore
 from agentlab.replay.rescore import rescore, sections, settings, write
 from agentlab.replay.targets import find_target
-from agentlab.run.config import resolve
+from agentlab.run.resolve import resolve
 from agentlab.run.session import Session
 from envs import actions as act
 from envs.errors import UsageError

@@ -10,7 +10,7 @@ from small_world import DoorEnv, DoorPolicy, DoorSession, door
 
 from agentlab.disk.record import load_trace
 from agentlab.disk.store import RunStore
-from agentlab.run.config import resolve
+from agentlab.run.resolve import resolve
 from agentlab.run.session import Interrupted, Session, derive_seed
 from envs import actions as act
 from envs.errors import InfrastructureError

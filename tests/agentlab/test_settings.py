@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from agentlab.run.config import known_keys, resolve
+from agentlab.run.keys import known_keys
+from agentlab.run.resolve import resolve
 from agentlab.run.settings import all_settings, markdown, matching
 from envs.errors import UsageError
 

@@ -19,7 +19,7 @@ from guessing import GuesserSession, GuessingEnv, guessing
 from agentlab.cli.app import app
 from agentlab.disk.record import load_trace
 from agentlab.disk.runs import read_rows
-from agentlab.run.config import resolve
+from agentlab.run.resolve import resolve
 from agentlab.run.runner import Runner
 from agentlab.run.session import derive_seed
 from envs.errors import LabError

@@ -11,7 +11,7 @@ from agentlab.cli import app as cli
 from agentlab.disk.runs import read_run
 from agentlab.results.metrics import summarize
 from agentlab.run import tracking
-from agentlab.run.config import resolve
+from agentlab.run.resolve import resolve
 from agentlab.run.tracking import Tally, open_backend
 from envs.errors import SetupError
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agentlab.run.config import resolve
+from agentlab.run.resolve import resolve
 from agentlab.run.runner import prepare
 from envs import containers
 from envs.containers import ContainerSpec, Fleet, Ledger, Owner, SparePool, run_once

@@ -42,7 +42,7 @@ method = Method(NudgeConfig, nudge)
 
 USE = """
 import json, sys, torch
-from agentlab.run.config import resolve
+from agentlab.run.resolve import resolve
 from policies.learner import HeadLearner
 
 config = resolve({}, sets=["adapt.weights.method=own_method:method", "adapt.weights.length=0.5"])
@@ -85,7 +85,7 @@ MISTAKES = {
 
 def test_what_is_wrong_with_it_is_one_message(tmp_path: Path) -> None:
     source = (
-        "import json\nfrom agentlab.run.config import resolve\nfrom envs.errors import UsageError\n"
+        "import json\nfrom agentlab.run.resolve import resolve\nfrom envs.errors import UsageError\n"
         f"for sets in {[*MISTAKES]!r}:\n    try:\n        resolve({{}}, sets=[*sets])\n        print('null')\n"
         "    except UsageError as e:\n        print(json.dumps(str(e)))\n"
     )

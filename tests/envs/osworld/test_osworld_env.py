@@ -10,7 +10,7 @@ from standin import SIZE, standin
 
 from agentlab.cli.dry_run import show, workload
 from agentlab.results.metrics import summarize
-from agentlab.run.config import resolve
+from agentlab.run.resolve import resolve
 from agentlab.run.runner import Runner, plan, prepare
 from envs import actions as act
 from envs.errors import InfrastructureError, SetupError, UsageError

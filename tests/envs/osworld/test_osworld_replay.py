@@ -11,7 +11,7 @@ from standin import SIZE, standin
 
 from agentlab.replay.replay import Options, Replayer, replay_all
 from agentlab.replay.targets import find_target
-from agentlab.run.config import resolve
+from agentlab.run.resolve import resolve
 from agentlab.run.runner import Runner, prepare
 from envs import actions as act
 from envs import containers

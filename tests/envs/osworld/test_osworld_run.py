@@ -2,7 +2,7 @@
 
 import pytest
 
-from agentlab.run.config import resolve
+from agentlab.run.resolve import resolve
 from agentlab.run.runner import Runner, prepare
 from envs import containers
 from envs.errors import SetupError
