@@ -129,7 +129,7 @@ def main(
         "tasks": tasks,
         "attempts": attempts,
         "sets": sets or [],
-        "command": command_line(),
+        "command": command_line().replace(str(out), "DIR"),
         "rows": {},
         "outcomes": {},
     }
