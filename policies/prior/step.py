@@ -118,9 +118,8 @@ def theta_one(
     A = _directions(head.H, config, common)  # [r, d]
     zero = LoRAHead(A.to(head.H.dtype), head.H.new_zeros(head.V, 0), 1.0)
     before = head.moments(None, gram=True)
-    x = torch.where(rows.ends & ~good, 0.0, rows.rewards / config.beta).to(
-        before.margin
-    )  # [T] what ends a reply is never unlearned
+    wanted = torch.where(rows.ends & ~good, 0.0, rows.rewards / config.beta)  # [T] what ends a reply is never unlearned
+    x = wanted.to(before.margin)
     K = zero.kernel(head, before, fits.to(head.device), ("B",))  # [T, T] = J Jᵀ
     lam = ridge(float(K.diagonal().mean()), head.T, config.damping, head.dtype)
     c, apart = _solved(K, lam, x, owner)
@@ -180,6 +179,7 @@ def _bounded(full: LoRAHead, size: float, head: HeadPass, before: Moments, confi
     while True:
         theta = full.at({"B": full.B * size})
         margin, kl = head.compare(None, theta, before)
+        check_finite({"kl": kl})
         if float(kl.mean()) <= config.max_kl:
             break
         size /= 2
