@@ -35,7 +35,7 @@ from studies import STUDIES, Method, Sets, Study, check_disjoint, instance_key
 
 from agentlab.disk.row import Row
 from agentlab.run.config import RunConfig
-from agentlab.run.runner import plan
+from agentlab.run.parts import plan
 from envs.base import TaskSpec
 from envs.errors import UsageError
 

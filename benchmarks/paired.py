@@ -15,7 +15,7 @@ from pool import FirstSession, Job, Pool
 from agentlab.disk.row import Row
 from agentlab.results.metrics import sessions
 from agentlab.run.config import RunConfig
-from agentlab.run.runner import plan
+from agentlab.run.parts import plan
 from envs.base import TaskSpec
 
 CHUNK = 60

@@ -28,7 +28,8 @@ from agentlab.disk.row import Row
 from agentlab.disk.rows import Played, session_over
 from agentlab.disk.store import CHANGES_NO_RESULT, GROWS, RunStore, SessionStore
 from agentlab.run.config import RunConfig
-from agentlab.run.runner import load_policy_of, open_words, prepare, stop_on_signals
+from agentlab.run.parts import load_policy_of, open_words, prepare
+from agentlab.run.runner import stop_on_signals
 from agentlab.run.session import History, Interrupted, Session
 from envs.base import Observation, TaskSpec
 from envs.errors import LabError, StoreError, UsageError

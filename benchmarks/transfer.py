@@ -20,7 +20,7 @@ from pool import Job, Pool, TransferSession, reported
 
 from agentlab.disk.names import folder_name
 from agentlab.results.resampling import paired_bootstrap, sign_flip
-from agentlab.run.runner import plan
+from agentlab.run.parts import plan
 from envs.base import TaskSpec
 
 METHODS = [Method("rosa", "rosa"), Method("rosa-paper", "rosa-paper"), Method("rl", "rl"), Method("slot", "slot")]

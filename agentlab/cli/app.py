@@ -178,8 +178,9 @@ def _run(config: RunConfig, retry_infra: bool) -> None:
     from agentlab.disk.runs import run_title
     from agentlab.results.metrics import summarize
     from agentlab.results.report import summary_table
+    from agentlab.run.parts import prepare
     from agentlab.run.progress import RunProgress
-    from agentlab.run.runner import Runner, prepare
+    from agentlab.run.runner import Runner
     from agentlab.run.tracking import both, tracking
 
     def say(line: str) -> None:

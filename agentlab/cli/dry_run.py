@@ -14,8 +14,8 @@ from agentlab.disk.files import check_output
 from agentlab.disk.runs import read_rows
 from agentlab.run.config import RunConfig
 from agentlab.run.needs import WEIGHTS_GB, gpu_memory, policy_lacks
+from agentlab.run.parts import check_cluster, check_parts, plan
 from agentlab.run.presets import preset_named
-from agentlab.run.runner import check_cluster, check_parts, plan
 from envs.base import TaskSpec
 from envs.benchmark import Workload
 from envs.errors import SetupError

@@ -11,7 +11,7 @@ from typing import Any
 from agentlab.disk.runs import Attempt, Run, read_observation
 from agentlab.replay.masks import differing_share
 from agentlab.replay.targets import Selection, configuration, safe_options, with_suite
-from agentlab.run.runner import plan, refuse
+from agentlab.run.parts import plan, refuse
 from envs import actions as act
 from envs.base import Observation, Screenshot, TaskEnv, TaskSpec, modalities, picture
 from envs.errors import InfrastructureError, InvalidActionError, StoreError, UsageError

@@ -20,8 +20,8 @@ from agentlab.exchange.plain import attempt_data, number, text, token_ids
 from agentlab.replay.targets import Selection, refuse_imported, safe_options, with_suite
 from agentlab.results.pages import Section, write_pages
 from agentlab.run.config import RunConfig
+from agentlab.run.parts import load_policy_of, plan
 from agentlab.run.resolve import merge, resolve
-from agentlab.run.runner import load_policy_of, plan
 from agentlab.run.session import derive_seed
 from envs import actions as act
 from envs.base import Observation, TaskSpec

@@ -16,8 +16,9 @@ from placed_runs import agentlab, files, lived
 from agentlab.cluster import connection, node, placement, slot
 from agentlab.cluster.connection import Node
 from agentlab.disk.runs import read_rows
+from agentlab.run.parts import prepare
 from agentlab.run.resolve import resolve
-from agentlab.run.runner import Runner, prepare
+from agentlab.run.runner import Runner
 from envs.errors import InfrastructureError, LabError, SetupError
 from envs.room import _limits, room
 

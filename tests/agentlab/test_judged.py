@@ -10,8 +10,8 @@ import pytest
 
 from agentlab.disk.store import RunStore
 from agentlab.results.judged import judge_section
+from agentlab.run.parts import open_judge, open_words
 from agentlab.run.resolve import resolve
-from agentlab.run.runner import open_judge, open_words
 from agentlab.run.session import Interrupted, Session
 from envs import actions as act
 from envs.errors import UsageError

@@ -138,7 +138,7 @@ def test_a_tracker_that_is_not_installed_is_named_with_the_command(monkeypatch, 
 def test_a_run_with_a_tracker_that_cannot_start_ends_before_it_begins(tmp_path, wandb, monkeypatch, capsys, arguments, code, says):
     wandb.refuses = True
     monkeypatch.setattr(sys, "argv", ["agentlab", "run", "miniwob", "--policy", "noop", "--out", str(tmp_path / "r"), *arguments])
-    monkeypatch.setattr("agentlab.run.runner.prepare", lambda config, say: None)
+    monkeypatch.setattr("agentlab.run.parts.prepare", lambda config, say: None)
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     shown = capsys.readouterr()

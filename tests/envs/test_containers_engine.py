@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from agentlab.run.parts import prepare
 from agentlab.run.resolve import resolve
-from agentlab.run.runner import prepare
 from envs import containers
 from envs.containers import ContainerSpec, Fleet, Ledger, Owner, SparePool, run_once
 from envs.containers.fleet import LOOPBACK

@@ -10,8 +10,9 @@ from standin import SIZE, standin
 
 from agentlab.cli.dry_run import show, workload
 from agentlab.results.metrics import summarize
+from agentlab.run.parts import plan, prepare
 from agentlab.run.resolve import resolve
-from agentlab.run.runner import Runner, plan, prepare
+from agentlab.run.runner import Runner
 from envs import actions as act
 from envs.errors import InfrastructureError, SetupError, UsageError
 from envs.osworld import machinery, needs

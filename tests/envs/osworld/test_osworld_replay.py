@@ -11,8 +11,9 @@ from standin import SIZE, standin
 
 from agentlab.replay.replay import Options, Replayer, replay_all
 from agentlab.replay.targets import find_target
+from agentlab.run.parts import prepare
 from agentlab.run.resolve import resolve
-from agentlab.run.runner import Runner, prepare
+from agentlab.run.runner import Runner
 from envs import actions as act
 from envs import containers
 from envs.errors import SetupError, UsageError

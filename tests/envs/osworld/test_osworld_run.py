@@ -2,8 +2,9 @@
 
 import pytest
 
+from agentlab.run.parts import prepare
 from agentlab.run.resolve import resolve
-from agentlab.run.runner import Runner, prepare
+from agentlab.run.runner import Runner
 from envs import containers
 from envs.errors import SetupError
 from envs.osworld.upstream import grader_python
