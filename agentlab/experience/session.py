@@ -59,6 +59,10 @@ class Start:
     record: dict[str, Any]
 
 
+COUNTS = ("T", "T_solved", "sessions")
+"""Of what is recorded of θ₁: what is the same everywhere."""
+
+
 class SessionExperience:
     """The experience of one session; used by one thread at a time.
 
@@ -259,5 +263,6 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _repeatable(record: dict[str, Any]) -> dict[str, Any]:
+    """Without what another machine, or another number of threads, computes with other last digits: of θ₁ only what it was made of."""
     theta = record.get("theta_1")
-    return {**record, "theta_1": {k: v for k, v in theta.items() if k != "seconds"} if isinstance(theta, dict) else theta}
+    return {**record, "theta_1": {k: v for k, v in theta.items() if k in COUNTS} if isinstance(theta, dict) else theta}
