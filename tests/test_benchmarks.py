@@ -269,3 +269,21 @@ def test_all_methods_go_on_from_the_same_failure_and_nothing_is_made_twice(tmp_p
     moved = json.loads((tmp_path / "transfer.json").read_text())["methods"][0]
     assert moved["n"] == 1 and moved["of_failed"] + moved["of_solved"] == 1
     assert "one greedy attempt" in report.transfer(json.loads((tmp_path / "transfer.json").read_text()))
+
+
+@pytest.mark.parametrize("path", sorted(comparison.RESULTS.glob("experience-*.json")), ids=lambda path: path.stem)
+def test_the_tables_of_a_stream_are_those_of_its_stored_sessions(path: Path) -> None:
+    """By other code than the tables are made with."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    page = (comparison.RESULTS.parent.parent / "docs" / "results.md").read_text(encoding="utf-8")
+    stored = data["outcomes"]["stream"]
+    middle = len(stored["sessions"]) // 2
+    assert len(stored["sessions"]) == data["limit"] and data["seed"] > 9
+    for row in data["rows"]:
+        frozen, other = (stored["solved_at"][name] for name in ("frozen", row))
+        for label, places in (("first half", slice(middle)), ("second half", slice(middle, None)), ("all", slice(None))):
+            pairs = list(zip(frozen[places], other[places], strict=True))
+            won = sum(b == 1 != a for a, b in pairs)
+            lost = sum(a == 1 != b for a, b in pairs)
+            line = next(text for text in page.splitlines() if text.startswith(f"| `{row}` | {label} | {len(pairs)} "))
+            assert f"| {100 * (won - lost) / len(pairs):+.1f} (" in line and f"| {won}/{lost} |" in line
