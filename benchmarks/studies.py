@@ -204,11 +204,11 @@ MINIWOB = Study(
     methods=(
         Method("next-best", "next-best", lines=((), ("sampling.radius=0.05",), ("sampling.radius=0.1",), ("sampling.beams=30",))),
         Method("no-repeat", "no-repeat", lines=COLD),
-        Method("rosa-episode", "rosa", EPISODE, _reply_lines((1.0, 0.7), (1.0, 0.5), (1.0, 1.0), (0.5, 0.7), (2.0, 0.7), (1.0, 0.0))),
+        Method("rosa-episode", "rosa", EPISODE, _reply_lines((1.0, 0.7), (1.0, 0.5), (1.0, 1.0), (0.5, 0.7), (2.0, 0.7), (1.0, 0.3))),
         Method("rosa", "rosa"),
         Method(
             "rosa2 (words: rules)", "rosa2", (RULES, "adapt.score_under=refined"),
-            _reply_lines((1.0, 1.0), (1.0, 0.7), (2.0, 0.7), (1.0, 0.5), (0.5, 0.7), (1.0, 0.0)), uses=(BIT, EFFECT),
+            _reply_lines((1.0, 1.0), (1.0, 0.7), (2.0, 0.7), (1.0, 0.3), (0.5, 0.7), (1.0, 0.5)), uses=(BIT, EFFECT),
         ),
         Method("textgrad (words: rules)", "textgrad", (RULES,), COOL, uses=(BIT, EFFECT)),
         Method("best-of-k", "best-of-k", lines=COOL),
