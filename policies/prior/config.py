@@ -49,6 +49,6 @@ class PriorConfig(BaseModel):
     )
     evidence: float = Field(
         default=1.0,
-        description="By how much that must be, in nats over all their tokens; with less the session starts frozen: few sessions agree "
-        "by chance. Negative: even if they are less likely.",
+        description="By how many nats answers of solved sessions must become likelier, over all their tokens; with less the session "
+        "starts frozen: few sessions agree by chance. Negative: even if they become less likely.",
     )
