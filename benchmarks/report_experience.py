@@ -26,8 +26,9 @@ def experience(data: Json) -> str:
         f"{data['limit']} sessions of at most {data['attempts']} attempts in an order fixed by seed {data['seed']}; settings were chosen "
         "on other seeds. Every row is paired with the frozen policy (`no-repeat`, nothing read) over the same order: success at the first "
         "attempt, in points, with 95 % intervals and p (sign-flip test) that take whole task names; p is not corrected for the number of "
-        "rows. words: lessons and own solved examples; weights: \u03b8\u2081 out of stored tokens; both. What they learn from: "
-        "whether earlier attempts were right.\n",
+        "rows. words: own solved examples (and lessons, by the engine `rules`, which has none for answers to questions); weights: "
+        "\u03b8\u2081 out of stored tokens; both. What they learn from: whether earlier attempts were right. First attempts are greedy, later ones sampled at "
+        "the preset's temperature.\n",
         f"```sh\n{data['command']}\n```\n",
         markdown_table(header, rows),
         "\nBy task, second half: solved at the first attempt, frozen and with experience (won/lost):\n",

@@ -21,6 +21,9 @@ from policies.prompts import TextPrompts
 from policies.tree import keeps_everything
 from policies.tree_engine import is_out_of_memory
 
+LONGEST_KEPT = 4096
+"""Tokens of a prompt whose keys and values are kept while replies to it are scored; of a longer one they may not fit beside the pass."""
+
 
 class TextEngine(Engine, TextPrompts):
     """One frozen causal language model shared by all sessions.
@@ -31,7 +34,7 @@ class TextEngine(Engine, TextPrompts):
         max_batch: Rows generated together at most.
         window_s: How long a batch waits for sessions that are known to be acting.
         prefix_cache_mb: Memory for keys and values of prompts that may be continued or asked again; up to four times as much while more
-            sessions than fit into it are acting.
+            sessions than fit into it are acting; a quarter of it more for prompts whose replies are scored.
     """
 
     def __init__(
@@ -155,7 +158,7 @@ class TextEngine(Engine, TextPrompts):
 
     def _hidden_of(self, prompt: Prompt, tokens: Tensor) -> Tensor:
         ids = self._ids(prompt).to(tokens.device)  # [n]
-        if len(ids) < 2 or not self._prefix_budget or not keeps_everything(self.model.config):
+        if not 2 <= len(ids) <= LONGEST_KEPT or not self._prefix_budget or not keeps_everything(self.model.config):
             both = torch.cat([ids, tokens])[None]  # [1, n + T]
             hidden: Tensor = self.model.model(input_ids=both, use_cache=False).last_hidden_state[0]
             return hidden[-len(tokens) - 1 : -1]

@@ -121,6 +121,8 @@ def test_replies_to_one_prompt_are_scored_after_one_reading_of_it_with_the_same_
         alone = fresh.score(prompt, reply)
         assert torch.equal(score.hidden, alone.hidden) and torch.equal(score.logprobs, alone.logprobs)
     whole = load_engine(str(folder), device="cpu", prefix_cache_mb=0).score(prompts[0], replies[0])
+    monkeypatch.setattr("policies.causal.engine.LONGEST_KEPT", 10)
+    assert torch.equal(fresh.score(prompts[0], replies[0]).hidden, engine.score(prompts[0], replies[0]).hidden)  # neither kept
     assert torch.allclose(whole.logprobs, scores[0].logprobs, atol=1e-4)
 
 
