@@ -27,7 +27,8 @@ def experience(data: Json) -> str:
         "on other seeds. Every row is paired with the frozen policy (`no-repeat`, nothing read) over the same order: success at the first "
         "attempt, in points, with 95 % intervals and p (sign-flip test) that take whole task names; p is not corrected for the number of "
         "rows. words: own solved examples (and lessons, by the engine `rules`, which has none for answers to questions); weights: "
-        "\u03b8\u2081 out of stored tokens; both. What they learn from: whether earlier attempts were right. First attempts are greedy, later ones sampled at "
+        "\u03b8\u2081 out of stored tokens; both. What they learn from: whether earlier attempts were right. First attempts "
+        "are greedy, later ones sampled at "
         "the preset's temperature.\n",
         f"```sh\n{data['command']}\n```\n",
         markdown_table(header, rows),
