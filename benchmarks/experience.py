@@ -5,7 +5,8 @@
     python benchmarks/experience.py --out DIR --suite miniwob --policy ui-tars-nano --tasks "" --held-out ""
     python benchmarks/experience.py --out DIR --set experience.weights.beta=0.5     # settings of all rows with experience
 
-Every row is a run of its own (`agentlab view DIR` shows them); the same command continues.  Beside the stream: *forgetting*, its first
+Every row is a run of its own (`agentlab view DIR` shows them); the same command continues, and once frozen is made, several commands may
+make other --rows side by side.  Beside the stream: *forgetting*, its first
 sessions once more at its end, and *transfer*, task names that the stream does not have, both reading the final experience and adding
 nothing, both paired with the frozen policy.  Settings must have been fixed on seeds that are not reported.
 
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from comparison import commit
 from options import RESULTS, command_line
 
 from agentlab.disk.runs import read_run
@@ -47,7 +49,7 @@ ROWS: dict[str, tuple[str, ...] | None] = {
 }
 """Settings of each row; None: no experience."""
 AGAIN = 64
-"""Sessions of the stream that are made once more at its end, and sessions of unseen task names."""
+"""Sessions of the stream that are made once more at its end, and sessions of unseen task names; one attempt each."""
 
 
 class Stream:
@@ -79,6 +81,7 @@ class Stream:
         """Make the run, or the rest of it; its folder."""
         typer.echo(f"{name}: {limit} sessions")
         config = self.config(name, row, tasks, limit, *more)
+        self._note(name)
         done = [0]
 
         def told(made: Any) -> None:
@@ -88,6 +91,26 @@ class Stream:
 
         Runner(config, on_row=told, say=typer.echo).run()
         return config.folder
+
+    def again(self, name: str, row: str, tasks: str, limit: int, *more: str) -> Path:
+        """As :meth:`run`, one attempt per session: what is asked is how a session begins."""
+        whole, self.attempts = self.attempts, 1
+        try:
+            return self.run(name, row, tasks, limit, *more)
+        finally:
+            self.attempts = whole
+
+    def _note(self, name: str) -> None:
+        """Keep the commits that a run was made by, in ``commits.NAME``: rows may be made side by side."""
+        path = self.out / f"commits.{name}"
+        found = path.read_text(encoding="utf-8").split() if path.exists() else []
+        if commit() not in found:
+            self.out.mkdir(parents=True, exist_ok=True)
+            path.write_text("\n".join([*found, commit()]) + "\n", encoding="utf-8")
+
+    def commits(self) -> list[str]:
+        """Those that any of the runs were made by."""
+        return sorted({word for path in self.out.glob("commits.*") for word in path.read_text(encoding="utf-8").split()})
 
 
 def solved_at(found: Sequence[SessionSummary]) -> list[int]:
@@ -106,7 +129,7 @@ def main(
     policy: str = "smollm2-135m",
     tasks: Annotated[str, typer.Option(help="Task names of the stream; empty: the suite's own.")] = STREAM,
     held_out: Annotated[str, typer.Option(help="Task names for transfer; empty: none.")] = HELD_OUT,
-    seed: Annotated[int, typer.Option(help="Of the stream; 1-9 are for tuning.")] = 11,
+    seed: Annotated[int, typer.Option(help="Of the stream; 1-9 are for tuning.")] = 12,
     limit: Annotated[int, typer.Option(help="Sessions of the stream.")] = 480,
     attempts: int = 5,
     workers: int | None = None,
@@ -145,14 +168,15 @@ def main(
     for label, these in () if only_stream else (("forgetting", tasks), ("transfer", held_out)):
         if label == "transfer" and not these:
             continue
-        frozen = read_run(made.run(f"{label}-frozen", "frozen", these, again))
+        frozen = read_run(made.again(f"{label}-frozen", "frozen", these, again))
         for name in names:
-            read = read_run(made.run(f"{label}-{name}", name, these, again, "experience.add=false"))
+            read = read_run(made.again(f"{label}-{name}", name, these, again, "experience.add=false"))
             pair = compare([frozen, read])
             found["rows"][name][label] = numbers(*pair.found)
             found["outcomes"].setdefault(label, {"sessions": [(s.name, s.task) for s in pair.found[0]], "solved_at": {}})
             found["outcomes"][label]["solved_at"] |= {"frozen": solved_at(pair.found[0]), name: solved_at(pair.found[1])}
             pages.append(markdown(f"{label}: {pair.title}", [section for section in pair.sections() if section.rows]))
+    found["commits"] = made.commits()
     text = json.dumps(found, indent=1)
     (out / "experience.json").write_text(text + "\n", encoding="utf-8")
     if publish:

@@ -254,7 +254,8 @@ def _image(name: str) -> Path:
 
 PARTS: tuple[tuple[str, Callable[[Json], str]], ...] = (
     ("adaptation", earlier), ("transfer", transfer), ("costs", costs), ("rosa_cost", rosa_cost), ("serving", serving),
-    ("cluster", cluster), ("experience-reasoning", experience), ("experience-miniwob", experience),
+    ("cluster", cluster), ("experience-reasoning", experience), ("experience-reasoning-11", experience),
+    ("experience-miniwob", experience),
 )  # fmt: skip
 
 

@@ -18,18 +18,19 @@ def experience(data: Json) -> str:
         for label, where in PARTS:
             gain = found[where].get(label) if where else found.get(label)
             if gain:
-                rows.append((f"`{name}`", TOLD.get(label, label), *_numbers(gain)))
+                rows.append((f"`{name}`", TOLD.get(label, label), *_numbers(gain, several=bool(where))))
     header = ("row", "part", "sessions", "success@1 frozen", "with experience", "points", "won/lost", "p", "attempts per solved")
     where = {"reasoning": "`reasoning`", "miniwob": "MiniWoB++"}.get(data["suite"], f"`{data['suite']}`")
+    made_by = f" Made by commit {', '.join(data['commits'])}." if "commits" in data else ""
     return "\n".join([
-        f"## Experience: a stream of {where}, `{data['policy']}`\n",
+        f"## Experience: a stream of {where}, `{data['policy']}`, seed {data['seed']}\n",
         f"{data['limit']} sessions of at most {data['attempts']} attempts in an order fixed by seed {data['seed']}; settings were chosen "
         "on other seeds. Every row is paired with the frozen policy (`no-repeat`, nothing read) over the same order: success at the first "
         "attempt, in points, with 95 % intervals and p (sign-flip test) that take whole task names; p is not corrected for the number of "
         "rows. words: own solved examples (and lessons, by the engine `rules`, which has none for answers to questions); weights: "
         "\u03b8\u2081 out of stored tokens; both. What they learn from: whether earlier attempts were right. First attempts "
         "are greedy, later ones sampled at "
-        "the preset's temperature.\n",
+        f"the preset's temperature.{made_by}\n",
         f"```sh\n{data['command']}\n```\n",
         markdown_table(header, rows),
         "\nBy task, second half: solved at the first attempt, frozen and with experience (won/lost):\n",
@@ -37,9 +38,9 @@ def experience(data: Json) -> str:
     ])  # fmt: skip
 
 
-def _numbers(gain: Json) -> tuple[str, ...]:
+def _numbers(gain: Json, several: bool) -> tuple[str, ...]:
     low, high = (100 * end for end in gain["interval"])
-    per = " \u2192 ".join(number(value, 2) for value in gain["attempts_per_solved"])
+    per = " \u2192 ".join(number(value, 2) for value in gain["attempts_per_solved"]) if several else "\u2013"
     return (
         str(gain["sessions"]), f"{share(gain['reference'])} %", f"{share(gain['run'])} %",
         f"{100 * gain['difference']:+.1f} ({low:+.1f} \u2026 {high:+.1f})", f"{gain['won']}/{gain['lost']}", f"{gain['p']:.2g}", per,
