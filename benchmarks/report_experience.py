@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from formats import markdown_table, number, share
+from scipy.stats import binomtest
 
 Json = dict[str, Any]
 PARTS = (("first half", "stream"), ("second half", "stream"), ("all", "stream"), ("forgetting", ""), ("transfer", ""))
@@ -35,6 +36,7 @@ def experience(data: Json) -> str:
         markdown_table(header, rows),
         "\nBy task, second half: solved at the first attempt, frozen and with experience (won/lost):\n",
         _by_task(data),
+        _worse(data),
     ])  # fmt: skip
 
 
@@ -47,17 +49,42 @@ def _numbers(gain: Json, several: bool) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _by_task(data: Json) -> str:
+Paired = tuple[int, int, int, int]
+"""Of a task: sessions, solved at the first attempt with experience, won and lost against the frozen policy."""
+
+
+def _second_half(data: Json) -> dict[str, dict[str, Paired]]:
+    """Of every row, the frozen one first, and every task."""
     stored = data["outcomes"]["stream"]
     half = len(stored["sessions"]) // 2
     names = [name for name, _ in stored["sessions"]][half:]
     once = {row: [at == 1 for at in found][half:] for row, found in stored["solved_at"].items()}
+    found: dict[str, dict[str, Paired]] = {}
+    for row, solved in once.items():
+        for task in sorted(set(names)):
+            pairs = [(once["frozen"][n], solved[n]) for n, name in enumerate(names) if name == task]
+            won, lost = pairs.count((False, True)), pairs.count((True, False))
+            found.setdefault(row, {})[task] = (len(pairs), sum(other for _, other in pairs), won, lost)
+    return found
+
+
+def _by_task(data: Json) -> str:
+    found = _second_half(data)
     rows = []
-    for task in sorted(set(names)):
-        at = [n for n, name in enumerate(names) if name == task]
-        cells = []
-        for row, found in once.items():
-            won, lost = (sum(found[n] != once["frozen"][n] and found[n] == way for n in at) for way in (True, False))
-            cells.append(f"{sum(found[n] for n in at)}" + (f" ({won}/{lost})" if row != "frozen" else ""))
-        rows.append((task, str(len(at)), *cells))
-    return markdown_table(("task", "sessions", *(f"`{row}`" for row in once)), rows)
+    for task, (sessions, frozen, _, _) in found["frozen"].items():
+        cells = [f"{solved} ({won}/{lost})" for _, solved, won, lost in (found[row][task] for row in found if row != "frozen")]
+        rows.append((task, str(sessions), str(frozen), *cells))
+    return markdown_table(("task", "sessions", *(f"`{row}`" for row in found)), rows)
+
+
+def _worse(data: Json) -> str:
+    """The tasks that a row does worse at, if chance alone would seldom do that much; not corrected for their number."""
+    told = []
+    for row, tasks in _second_half(data).items():
+        for task, (_, _, won, lost) in tasks.items():
+            p = float(binomtest(won, won + lost).pvalue) if lost > won else 1.0
+            if p < 0.05:
+                told.append(f"{task} under `{row}` ({won} won, {lost} lost, p = {p:.2g})")
+    if not told:
+        return "No task is significantly worse under any row (sign test per task, p < 0.05, not corrected).\n"
+    return f"Significantly worse (sign test per task, not corrected): {'; '.join(told)}.\n"

@@ -22,6 +22,7 @@ import paired
 import pool
 import report
 import report_comparison
+import report_experience
 import rosa_cost
 import studies
 import transfer
@@ -288,3 +289,15 @@ def test_the_tables_of_a_stream_are_those_of_its_stored_sessions(path: Path) -> 
             lost = sum(a == 1 != b for a, b in pairs)
             line = next(text for text in page.splitlines() if text.startswith(f"| `{row}` | {label} | {len(pairs)} "))
             assert f"| {100 * (won - lost) / len(pairs):+.1f} (" in line and f"| {won}/{lost} |" in line
+
+
+def test_a_task_that_experience_harms_is_named() -> None:
+    """Six lost of six are more than chance, five are not; the first half is not asked."""
+    sessions = [("early", "e")] * 12 + [("harmed", "h")] * 6 + [("unlucky", "u")] * 6
+
+    def told(after: list[int]) -> str:
+        solved = {"frozen": [1] * 24, "words": [2] * 12 + after}
+        return report_experience._worse({"outcomes": {"stream": {"sessions": sessions, "solved_at": solved}}})
+
+    assert "harmed under `words` (0 won, 6 lost, p = 0.031)" in told([2] * 6 + [1] * 6)
+    assert "No task is significantly worse" in told([1] * 7 + [0] * 5)
