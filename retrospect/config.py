@@ -14,6 +14,17 @@ OPENAI = "openai:"
 NO_JUDGE = "a judge is a model, and engine=rules is not one: use words.engine=self or openai:<model>"
 
 
+def known_engine(value: str) -> str:
+    """An engine by name, as it is.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if value in {"rules", "self"} or (value.startswith(OPENAI) and value != OPENAI):
+        return value
+    raise ValueError(f"unknown engine {value!r}; use rules, self or openai:<model>")
+
+
 class WordsConfig(BaseModel):
     """How a failure is turned into words (and, when asked for, into per-step credit)."""
 
@@ -105,6 +116,4 @@ class WordsConfig(BaseModel):
     @field_validator("engine")
     @classmethod
     def _known_engine(cls, value: str) -> str:
-        if value in {"rules", "self"} or (value.startswith(OPENAI) and value != OPENAI):
-            return value
-        raise ValueError(f"unknown engine {value!r}; use rules, self or openai:<model>")
+        return known_engine(value)

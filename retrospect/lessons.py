@@ -1,8 +1,9 @@
 """What one session teaches the next ones, in words: at most three short lessons, and what a text task's solved question teaches.
 
-A lesson is made of the agent's own words and of how its attempts ended.  No screen, no answer of an environment and no user's turn is
-shown to whoever writes it, and what it writes is cleaned like guidance; so what a hostile page says can reach another task's prompt
-only in the agent's own words, as a line of plain text in a list that is called what it is.
+A lesson is made of the agent's own words and of how its attempts ended.  No screen, no answer of an environment, no user's turn and no
+longer text that the agent typed without having been told it (it may have copied it from the screen) is shown to whoever writes it, and
+what it writes is cleaned like guidance; so what a hostile page says can reach another task's prompt only in the agent's own words, as a
+line of plain text without orders in a list that is called what it is.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from envs.errors import AdaptationError
 from retrospect.engines import WordsEngine
 from retrospect.relevance import alike
 from retrospect.sanitize import admit, carries_orders, clean_line, shorten
-from retrospect.trace import Trace
+from retrospect.trace import Step, Trace
 
 Kind = Literal["worked", "failed"]
 
@@ -101,6 +102,11 @@ def render(lessons: Sequence[Lesson]) -> str:
     return "\n".join([HEADER, *(f"- {signs[one.kind]} ({one.when}): {one.text}" for one in lessons)])
 
 
+def plain(text: str, limit: int) -> bool:
+    """Whether a line of a lesson is one that could have been kept, as far as the line alone tells."""
+    return clean_line(text) == text and len(text) <= limit and not carries_orders(text) and not _LINK.search(text)
+
+
 def example(question: str, reply: str) -> tuple[str, str] | None:
     """A solved question and its answer as an example for others; None if it is too long, or carries orders or control tokens."""
     question, reply = question.strip(), reply.strip()
@@ -123,7 +129,7 @@ def _by_rule(attempts: Sequence[Trace], solved: bool) -> list[tuple[Kind, str]]:
 
 
 def _did(trace: Trace) -> str:
-    steps = [clean_line(step.action_text) for step in trace.steps if not carries_orders(step.action_text)]
+    steps = [clean_line(_action(step, trace)) for step in trace.steps if not carries_orders(step.action_text)]
     kept = [step for step in steps if step]
     return "; ".join([*(["…"] if len(kept) > SHOWN_STEPS else []), *kept[-SHOWN_STEPS:]])
 
@@ -135,9 +141,30 @@ def _told(attempts: Sequence[Trace], solved: bool) -> str:
         ending = "solved the task" if solved and trace is attempts[-1] else "failed"
         lines.append(f"Attempt {trace.attempt} {ending}:")
         for step in trace.steps[-SHOWN_STEPS:]:
-            thought, action = clean_line(step.thought)[:200], clean_line(step.action_text)[:200]
+            thought, action = clean_line(step.thought)[:200], clean_line(_action(step, trace))[:200]
             lines.append(f"- {thought + ': ' if thought else ''}{action}")
     return "\n".join([*lines, "</attempts>"])
+
+
+def _action(step: Step, trace: Trace) -> str:
+    """What a step did, in the agent's words, without longer texts that may be the screen's."""
+    said = step.action_text
+    for text in _typed(step, trace):
+        if text not in said:  # it was written in another way, with escapes
+            return ""
+        said = said.replace(text, "…")
+    return said
+
+
+def _typed(step: Step, trace: Trace) -> list[str]:
+    """Texts of at least QUOTE words that the step typed or said, and that the instruction does not have."""
+    texts = [text for action in step.actions if isinstance(text := getattr(action, "text", ""), str)]
+    told = _words(trace.instruction)
+    return [text for text in texts if len(_words(text).split()) >= QUOTE and _words(text) not in told]
+
+
+def _words(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.lower()))
 
 
 def _read(reply: str) -> list[tuple[Kind, str]]:
@@ -163,15 +190,18 @@ def _admitted(text: str, own_actions: Sequence[str], seen: Sequence[str]) -> str
 
 
 def _shown_by_others(trace: Trace) -> list[str]:
-    """Texts of the attempt that neither the user's instruction nor the agent wrote."""
+    """Texts of the attempt that neither the user's instruction nor the agent wrote, as far as they are known: of a screen only what
+    the agent typed.
+    """
     shown = [observation.get("text", "") for observation in trace.observations] + [step.feedback for step in trace.steps]
-    return [text.replace(trace.instruction, " ") for text in shown if text]
+    typed = [text for step in trace.steps for text in _typed(step, trace)]
+    return [text.replace(trace.instruction, " ") for text in shown if text] + typed
 
 
 def _quotes(line: str, seen: Sequence[str]) -> bool:
-    words = re.findall(r"\w+", line.lower())
+    words = _words(line).split()
     if len(words) < QUOTE:
         return False
     runs = {" ".join(words[i : i + QUOTE]) for i in range(len(words) - QUOTE + 1)}
-    texts = [" ".join(re.findall(r"\w+", text.lower())) for text in seen]
+    texts = [_words(text) for text in seen]
     return any(run in text for run in runs for text in texts)

@@ -15,8 +15,7 @@ class Relevance:
     """An index over ``texts``; immutable, so threads may share it."""
 
     def __init__(self, texts: Sequence[str]) -> None:
-        self._words = [_words(text) for text in texts]
-        self._index = _indexed(self._words)
+        self._index = _indexed([_words(text) for text in texts])
 
     def best(self, query: str, count: int) -> list[tuple[int, float]]:
         """(place in ``texts``, score) of the ``count`` most relevant ones, best first; of equals the later one, which is newer.

@@ -35,6 +35,16 @@ _SUBVERSION = re.compile(
     r"|\b(?:system|developer)\s+(?:prompt|message)\b|\byou\s+are\s+now\b",
     re.IGNORECASE,
 )
+_BEYOND = re.compile(
+    r"\b(?:ignore|disregard|forget)\s+(?:everything|anything|all|whatever|what)\b[^.!?;]{0,40}"
+    r"\b(?:above|before|told|said|earlier|previous(?:ly)?|asked)\b"
+    r"|\b(?:do\s+not|don'?t|never|stop)\s+(?:follow|obey|heed)(?:ing)?\s+(?:\w+\s+){0,3}(?:instructions?|orders?|directions?|rules?)\b"
+    r"|\bfrom\s+now\s+on\b"
+    r"|\b(?:to|for|in)\s+(?:this\s+and\s+)?(?:to\s+|for\s+|in\s+)?(?:all|any|every|each)\s+(?:the\s+)?(?:later|following|future|other|next"
+    r"|coming|further)\s+(?:questions?|tasks?|prompts?|requests?|sessions?)\b",
+    re.IGNORECASE,
+)
+"""Orders about more than the task at hand: of its own guidance they may be, of what other tasks are shown not."""
 _NUMBER = r"-?\d+(?:\.\d+)?"
 _PAIR = re.compile(rf"({_NUMBER})(?:\s*,\s*|\s+)({_NUMBER})")
 _COORDINATES = re.compile(
@@ -71,12 +81,13 @@ def admit(text: str, own_actions: Iterable[str], limit: int) -> str:
 
 
 def carries_orders(text: str) -> bool:
-    """Whether ``text`` has what :func:`clean` takes out because it could steer a model: control tokens, tags of prompts, or orders
-    to leave the task.
+    """Whether ``text`` is not to be shown to other tasks: it has what :func:`clean` takes out because it could steer a model (control
+    tokens, tags of prompts, orders to leave the task), or orders about more than its own task.
     """
     plain = _printable(text)
     structural = any(match.group(2).lower() in _STRUCTURAL for match in _TAG.finditer(plain))
-    return structural or bool(_SPECIAL.search(plain)) or bool(_SUBVERSION.search(" ".join(plain.split())))
+    line = " ".join(plain.split())
+    return structural or any(pattern.search(line) for pattern in (_SPECIAL, _SUBVERSION, _BEYOND))
 
 
 def clean_line(text: str) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from policies.prior.config import PriorConfig
+from retrospect.config import known_engine
 
 
 class ExperienceConfig(BaseModel):
@@ -48,3 +49,8 @@ class ExperienceConfig(BaseModel):
         "the words (adapt.words.engine) where words are learned, else self where the policy can write text, else rules.",
     )
     weights: PriorConfig = PriorConfig()
+
+    @field_validator("engine")
+    @classmethod
+    def _known_engine(cls, value: str | None) -> str | None:
+        return None if value is None else known_engine(value)

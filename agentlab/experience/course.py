@@ -20,7 +20,7 @@ from agentlab.disk.row import Row
 from agentlab.disk.store import RunStore
 from agentlab.experience.config import ExperienceConfig
 from agentlab.experience.directory import Directory, Origin
-from agentlab.experience.session import ROWS, SessionExperience
+from agentlab.experience.session import ROWS, SessionExperience, check_left
 from agentlab.experience.state import State
 from agentlab.experience.stored import from_file, to_bytes
 from envs.base import TaskSpec
@@ -54,13 +54,21 @@ class Course:
     Args:
         folder: Of the run; it is locked by the caller.
         say: Told what the user should know.
+        fresh: The run has no attempts yet, so that its settings, and with them its directory, may be others than at an earlier start.
 
     Raises:
         StoreError: the directory cannot be used, or is another's.
     """
 
     def __init__(
-        self, config: ExperienceConfig, folder: Path, policy: Policy, benchmark: str, say: Callable[[str], None] = lambda line: None
+        self,
+        config: ExperienceConfig,
+        folder: Path,
+        policy: Policy,
+        benchmark: str,
+        say: Callable[[str], None] = lambda line: None,
+        *,
+        fresh: bool = False,
     ) -> None:
         assert config.dir is not None
         self.config, self.folder, self.policy = config, folder, policy
@@ -75,10 +83,10 @@ class Course:
                 self.directory.lock()
                 self.directory.begin(self.source)
             self._refuse_foreign()
-            note = self._note()
-            self.run, base, forgotten = str(note["run"]), list(note["rounds"]), frozenset(note["forgotten"])
-            self._states = [self._state(State(forgotten=forgotten), base)]
-            self._own = self._own_rounds(base)
+            note = self._note(fresh)
+            self.run, self._base, self._forgotten = note["run"], list(note["rounds"]), frozenset(note["forgotten"])
+            self._latest = (0, self._state(State(forgotten=self._forgotten), self._base))
+            self._own = self._own_rounds(self._base)
         except BaseException:
             self.directory.close()
             raise
@@ -92,14 +100,16 @@ class Course:
                 "Name another directory, or use it all the same with --set experience.foreign=true.",
             )
 
-    def _note(self) -> dict[str, Any]:
+    def _note(self, fresh: bool) -> dict[str, Any]:
         """What was there when the run began, written down the first time."""
         path = self.folder / NOTE
-        if not os.path.lexists(path):
-            fresh = {"run": uuid.uuid4().hex[:12], "rounds": self.directory.rounds(), "forgotten": self.directory.forgotten()}
-            write_atomic(path, strict_json(fresh, indent=2) + "\n")
+        if fresh or not os.path.lexists(path):
+            begun = {"run": uuid.uuid4().hex[:12], "rounds": self.directory.rounds(), "forgotten": self.directory.forgotten()}
+            write_atomic(path, strict_json(begun, indent=2) + "\n")
         note = read_json(path)
-        if not isinstance(note.get("run"), str) or not all(isinstance(note.get(name), list) for name in ("rounds", "forgotten")):
+        lists = [note.get(name) for name in ("rounds", "forgotten")]
+        whole = all(isinstance(some, list) and all(isinstance(one, str) for one in some) for some in lists)
+        if not isinstance(note.get("run"), str) or not whole:
             raise StoreError(f"{path} is corrupt.", "Start a new run with --out DIR.")
         return note
 
@@ -116,7 +126,7 @@ class Course:
         """
         later = [name for name in self.directory.rounds() if name not in set(base)]
         about = [(name, self.directory.about(name)) for name in later]
-        own = [(int(data["number"]), name) for name, data in about if data.get("run") == self.run]
+        own = [(data["number"], name) for name, data in about if data.get("run") == self.run]
         if [number for number, _ in sorted(own)] != list(range(len(own))):
             raise StoreError(
                 f"A round that this run added is missing in {self.directory.folder}.",
@@ -125,8 +135,10 @@ class Course:
         return [name for _, name in sorted(own)]
 
     # -- rounds ----------------------------------------------------------------------------------------------------------------
-    def rounds(self, tasks: Sequence[TaskSpec]) -> list[Round]:
+    def rounds(self, tasks: Sequence[TaskSpec], store: RunStore) -> list[Round]:
         """The rounds of a plan: those that were added, and the rest of the plan after them.
+
+        A plan may have grown, also before its end (`repeats`): sessions that have begun stay in the round that they began in.
 
         Raises:
             UsageError: a round was added with sessions that are not in the plan.
@@ -134,29 +146,35 @@ class Course:
         by_id = {task.id: task for task in tasks}
         found: list[Round] = []
         for number, name in enumerate(self._own):
-            ids = [str(one) for one in self.directory.about(name).get("tasks", [])]
+            ids = self.directory.about(name)["tasks"]
             if not set(ids) <= by_id.keys():
                 raise UsageError(f"The round {name} has sessions that are not in this plan.", "Start a new run with --out DIR.")
             found.append(Round(number, tuple(by_id.pop(one) for one in ids), added=True))
-        left = list(by_id.values())
-        size = self.config.every
+        left, size = list(by_id.values()), self.config.every
+        first = {task.id for task in left if store.session(task.id).rows()} if self.config.add else set()
+        first |= {task.id for task in [task for task in left if task.id not in first][: max(0, size - len(first))]}
+        left = [task for task in left if task.id in first] + [task for task in left if task.id not in first]
         return found + [Round(len(found) + i, tuple(left[i * size : (i + 1) * size])) for i in range(-(-len(left) // size))]
 
     def state(self, number: int) -> State:
         """What round ``number`` reads: those before it have been added."""
         with self._guard:
-            while self.config.add and len(self._states) <= number:
-                done = len(self._states) - 1
-                self._states.append(self._state(self._states[-1], [self._own[done]]))
-            return self._states[min(number, len(self._states) - 1)]
+            done, state = self._latest
+            if not self.config.add:
+                return state
+            if number < done:  # of a session that was set aside; seldom, and nothing is kept for it
+                return self._state(State(forgotten=self._forgotten), [*self._base, *self._own[:number]])
+            self._latest = (number, self._state(state, self._own[done:number]))
+            return self._latest[1]
 
     def session(
         self, round_: Round, task: TaskSpec, store: RunStore, *, engine: Callable[[], WordsEngine | None], seed: int
     ) -> SessionExperience:
         """The experience of one session of a round."""
+        session = store.session(task.id)
         return SessionExperience(
-            self.config, self.state(round_.number), task, store.session(task.id).folder,
-            policy=self.policy, engine=engine, seed=seed, uses_weights=self.uses_weights,
+            self.config, self.state(round_.number), task, session.folder,
+            policy=self.policy, engine=engine, seed=seed, uses_weights=self.uses_weights, begun=bool(session.rows()),
         )  # fmt: skip
 
     def adds(self, round_: Round) -> bool:
@@ -176,7 +194,8 @@ class Course:
             left, made = read_json(session.folder / LEFT), session.rows()
             if not made[-1].graded:  # the machinery ended it
                 continue
-            parts["sessions"].append(_session_line(task, made, session.folder, str(left["text"])))
+            check_left(left)
+            parts["sessions"].append(_session_line(task, made, session.folder, left))
             for line in left["lessons"]:
                 parts["lessons"].append(_lesson_line(Lesson(**line), known, task.id))
             if left["example"] is not None and left["example"]["id"] not in examples:
@@ -191,20 +210,31 @@ class Course:
         self.directory.close()
 
 
-def _session_line(task: TaskSpec, made: Sequence[Row], folder: Path, text: str) -> dict[str, Any]:
+def _session_line(task: TaskSpec, made: Sequence[Row], folder: Path, left: dict[str, Any]) -> dict[str, Any]:
     graded = [row for row in made if row.graded]
-    given = read_json(folder / GIVEN) if os.path.lexists(folder / GIVEN) else {}
+    given = read_json(folder / GIVEN)
+    theta = given.get("theta_1")
+    shown = {name: _ids(given.get(name)) for name in ("lessons", "examples")}
+    if not isinstance(theta, dict) or None in shown.values():
+        raise StoreError(f"{folder / GIVEN} is corrupt.", "Start a new run with --out DIR.")
     return {
         "task": task.id,
         "name": task.name,
         "domain": task.domain,
-        "text": text or task.name,
+        "text": left["text"] or task.name,
+        "same": left.get("same") or task.id,
         "solved_at": next((row.attempt for row in graded if row.success), None),
         "attempts": len(graded),
-        "lessons": [one["id"] for one in given.get("lessons", [])] if graded else [],
-        "examples": [one["id"] for one in given.get("examples", [])],
-        "theta_1": given.get("theta_1", {}).get("digest", ""),
+        **shown,
+        "theta_1": str(theta.get("digest", "")),
     }
+
+
+def _ids(lines: object) -> list[str] | None:
+    """The ids of what a session was shown; None of what is no such list."""
+    if not isinstance(lines, list) or not all(isinstance(one, dict) and isinstance(one.get("id"), str) for one in lines):
+        return None
+    return [one["id"] for one in lines]
 
 
 def _lesson_line(lesson: Lesson, known: list[Lesson], task: str) -> dict[str, Any]:

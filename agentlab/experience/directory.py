@@ -1,7 +1,7 @@
 """An experience directory: plain files, one folder per round, each renamed into place as a whole.
 
     experience.json           its version; the model and the benchmark that began it
-    rounds/00001/round.json   which run's, which sessions, which model and benchmark
+    rounds/00001/round.json   which run's, which sessions, which model and benchmark; the digest of every other file
                  sessions.jsonl   a session a line: how it went, and what it had been shown
                  lessons.jsonl    a lesson a line; one that was there already is only named again
                  examples.jsonl   a solved question a line
@@ -14,7 +14,9 @@ A round is never changed; what follows from all of them (which lesson helped, wh
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -24,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from agentlab.disk.files import disk_errors, inside, read_json, read_lines, strict_json, write_atomic
+from agentlab.disk.files import disk_errors, inside, read_bytes, read_json, read_lines, strict_json, write_atomic
 from envs.errors import StoreError, UsageError
 
 SCHEMA: Final = 1
@@ -33,6 +35,7 @@ ROUND = re.compile(r"[0-9]{5}")
 FILES = ("sessions", "lessons", "examples")
 """Files of a round, a JSON object a line."""
 ROWS = "rows.safetensors"
+MEND = "Restore it from a copy, or name another directory; a round that is wholly removed is one that never was."
 
 
 @dataclass(frozen=True)
@@ -90,15 +93,24 @@ class Directory:
         Raises:
             StoreError: it is something else, or cannot be written.
         """
+        self._refuse_others()
         if self.exists():
             return
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            if any(path.name not in ("lock", ".experience.json.tmp") for path in self.folder.iterdir()):
-                raise StoreError(
-                    f"{self.folder} is not an experience directory: it has files but no experience.json.", "Name another one."
-                )
         write_atomic(self.folder / "experience.json", json.dumps({"schema": SCHEMA, **source.to_json()}, indent=2) + "\n")
+
+    def _refuse_others(self) -> None:
+        """Raises StoreError if the folder holds something else; nothing is left there."""
+        if self.exists():
+            self.source()
+            return
+        with disk_errors(self.folder):
+            there = list(self.folder.iterdir()) if os.path.lexists(self.folder) else []
+        if any(path.name not in ("lock", ".experience.json.tmp") for path in there):
+            raise StoreError(
+                f"{self.folder} is not an experience directory: it has files but no experience.json.", "Name another one."
+            )
 
     def source(self) -> Origin:
         """Whose it is.
@@ -110,7 +122,11 @@ class Directory:
         if not self.exists():
             raise StoreError(f"{self.folder} is not an experience directory.", "`agentlab run … --experience DIR` makes one.")
         data = read_json(path)
-        if data.get("schema") != SCHEMA:
+        if "schema" not in data:
+            raise StoreError(
+                f"{self.folder} is not an experience directory: its experience.json is something else's.", "Name another."
+            )
+        if data["schema"] != SCHEMA:
             raise StoreError(
                 f"{path} is of schema {data.get('schema')!r}; this version of agentlab reads schema {SCHEMA}.",
                 "Read it with the version that wrote it, or name another directory.",
@@ -121,8 +137,9 @@ class Directory:
         """Keep others from adding to it until :meth:`close`.
 
         Raises:
-            StoreError: somebody does.
+            StoreError: somebody does, or the folder is something else.
         """
+        self._refuse_others()
         path = self.folder / "lock"
         with disk_errors(path):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -131,6 +148,10 @@ class Directory:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(descriptor)
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise StoreError(
+                    f"Cannot lock {path}: {error.strerror}.", "Name a directory on a file system that has locks."
+                ) from error
             raise StoreError(
                 f"Another process adds to the experience in {self.folder}.",
                 "Wait for it, name another directory, or only read this one with experience.add=false.",
@@ -163,8 +184,35 @@ class Directory:
         return inside(path, self.folder)
 
     def about(self, name: str) -> dict[str, Any]:
-        """The round.json of a round."""
-        return read_json(self.round_folder(name) / "round.json", self.folder)
+        """The round.json of a round.
+
+        Raises:
+            StoreError: it cannot be read, or does not say what it is to say.
+        """
+        path = self.round_folder(name) / "round.json"
+        data = read_json(path, self.folder)
+        tasks = data.get("tasks")
+        if type(data.get("number")) is not int or not isinstance(tasks, list) or not all(isinstance(one, str) for one in tasks):
+            raise StoreError(f"{path} is corrupt: it does not say which round of which sessions it is.", MEND)
+        return data
+
+    def whole(self, name: str) -> dict[str, Any]:
+        """As :meth:`about`, of a round whose other files are as they were written.
+
+        Raises:
+            StoreError: one of them is missing, was cut or was changed.
+        """
+        data, folder = self.about(name), self.round_folder(name)
+        digests = data.get("files")
+        if not isinstance(digests, dict):  # of an earlier version: at least no line was lost
+            digests = dict.fromkeys((f"{what}.jsonl" for what in FILES), None)
+        for file, digest in digests.items():
+            if file not in {*(f"{what}.jsonl" for what in FILES), ROWS}:
+                raise StoreError(f"{folder / 'round.json'} is corrupt: it names a file {file!r}.", MEND)
+            found = read_bytes(folder / file, self.folder)
+            if (found and not found.endswith(b"\n")) if digest is None else (hashlib.sha256(found).hexdigest() != digest):
+                raise StoreError(f"{folder / file} is not what was written.", MEND)
+        return data
 
     def lines(self, name: str, what: str) -> list[dict[str, Any]]:
         """``what`` (one of :data:`FILES`) of a round."""
@@ -195,12 +243,16 @@ class Directory:
                 write_atomic(part / f"{what}.jsonl", "".join(strict_json(line) + "\n" for line in parts[what]))
             if rows:
                 (part / ROWS).write_bytes(rows)
-            write_atomic(part / "round.json", strict_json({"schema": SCHEMA, **about}, indent=2) + "\n")
+            files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(part.iterdir())}
+            write_atomic(part / "round.json", strict_json({"schema": SCHEMA, **about, "files": files}, indent=2) + "\n")
             part.rename(folder)
         return name
 
-    def forget(self, ids: Sequence[str], known: Sequence[str]) -> None:
+    def forget(self, ids: Sequence[str], known: Mapping[str, Sequence[str]]) -> None:
         """Show what ``ids`` name to nobody any more.
+
+        Args:
+            known: What may be named, and what that stands for.
 
         Raises:
             UsageError: there is no such lesson, example or session.
@@ -210,5 +262,5 @@ class Directory:
                 raise UsageError(
                     f"There is nothing of the id {one!r} in {self.folder}.", f"`agentlab experience ls {self.folder}`."
                 )
-        merged = sorted({*self.forgotten(), *ids})
+        merged = sorted({*self.forgotten(), *(meant for one in ids for meant in known[one])})
         write_atomic(self.folder / "forgotten.json", json.dumps({"ids": merged}, indent=2) + "\n")

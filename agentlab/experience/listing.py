@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from agentlab.experience.directory import Directory
-from agentlab.experience.state import Known, PastSession, SolvedQuestion, State
+from agentlab.experience.known import Known, SolvedQuestion
+from agentlab.experience.state import State
 from envs.errors import UsageError, did_you_mean
 
 
@@ -22,14 +23,17 @@ def read(directory: Directory) -> State:
     return state
 
 
-def ids(state: State) -> list[str]:
-    """What `forget` may name: lessons, examples and sessions."""
-    return [*state.lessons, *(one.id for one in state.examples), *(past.task for past in state.sessions)]
+def ids(state: State) -> dict[str, list[str]]:
+    """What `forget` may name, and what it stands for: lessons, examples, and sessions, as often as they have been there."""
+    found = {one: [one] for one in (*state.lessons, *(example.id for example in state.examples))}
+    for past in state.sessions:
+        found.setdefault(past.task, []).append(past.origin)
+    return found
 
 
 def standing(state: State, lesson: Known) -> str:
     """Whether a lesson is shown, and why not."""
-    if {lesson.id, lesson.task} & state.forgotten:
+    if lesson.forgotten(state.forgotten):
         return "forgotten"
     return "retired" if lesson.retired else "shown"
 
@@ -80,8 +84,8 @@ def about(directory: Directory, state: State, wanted: str) -> Iterator[str]:
         return
     lesson = state.lessons.get(wanted)
     example = next((one for one in state.examples if one.id == wanted), None)
-    sessions = [past for past in state.sessions if past.task == wanted]
-    if lesson is None and example is None and not sessions:
+    session = any(past.task == wanted for past in state.sessions)
+    if lesson is None and example is None and not session:
         raise UsageError(
             f"There is nothing of the id {wanted!r} in {directory.folder}.",
             did_you_mean(wanted, [*state.rounds, *ids(state)], what="id"),
@@ -90,8 +94,8 @@ def about(directory: Directory, state: State, wanted: str) -> Iterator[str]:
         yield from _lesson(directory, state, lesson)
     if example is not None:
         yield from _example(state, example)
-    for past in sessions:
-        yield from _session(past, directory)
+    if session:
+        yield from _sessions(wanted, directory)
 
 
 def _lesson(directory: Directory, state: State, one: Known) -> Iterator[str]:
@@ -106,19 +110,19 @@ def _lesson(directory: Directory, state: State, one: Known) -> Iterator[str]:
 
 
 def _example(state: State, one: SolvedQuestion) -> Iterator[str]:
-    yield f"example {one.id}, of {one.name}{': forgotten' if {one.id, one.task} & state.forgotten else ''}"
+    yield f"example {one.id}, of {one.name}{': forgotten' if one.forgotten(state.forgotten) else ''}"
     yield f"  from {one.task}"
     yield from (f"  Q: {line}" for line in one.question.splitlines())
     yield from (f"  A: {line}" for line in one.reply.splitlines())
 
 
-def _session(past: PastSession, directory: Directory) -> Iterator[str]:
+def _sessions(task: str, directory: Directory) -> Iterator[str]:
     for name in directory.rounds():
         for line in directory.lines(name, "sessions"):
-            if line["task"] == past.task:
+            if line["task"] == task:
                 shown = ", ".join([*line.get("lessons", []), *line.get("examples", [])]) or "nothing"
                 start = line.get("theta_1") or "frozen"
-                yield f"session {past.task} in round {name}: {_ending(line)}; shown: {shown}; weights at its start: {start}"
+                yield f"session {task} in round {name}: {_ending(line)}; shown: {shown}; weights at its start: {start}"
 
 
 def _ending(line: dict[str, Any]) -> str:

@@ -22,8 +22,9 @@ from agentlab.disk.names import digest
 from agentlab.disk.record import load_trace
 from agentlab.disk.row import Row
 from agentlab.experience.config import ExperienceConfig
-from agentlab.experience.state import KINDS, State, group_of
-from agentlab.experience.stored import to_bytes
+from agentlab.experience.known import asked, group_of
+from agentlab.experience.state import KINDS, State
+from agentlab.experience.stored import from_file, to_bytes
 from envs.base import TaskSpec
 from envs.errors import AdaptationError, InfrastructureError, PolicyError, StoreError
 from policies.base import Policy, PolicySession
@@ -71,6 +72,7 @@ class SessionExperience:
         policy: Whose sessions they are.
         engine: Makes who writes its lessons; gives None for the rules.
         seed: Of the session.
+        begun: It has attempts that count, made with what it was given.
     """
 
     def __init__(
@@ -84,9 +86,10 @@ class SessionExperience:
         engine: Callable[[], WordsEngine | None],
         seed: int,
         uses_weights: bool,
+        begun: bool = False,
     ) -> None:
         self.config, self.state, self.task, self.folder = config, state, task, folder
-        self.policy, self.engine, self.seed, self.uses_weights = policy, engine, seed, uses_weights
+        self.policy, self.engine, self.seed, self.uses_weights, self.begun = policy, engine, seed, uses_weights, begun
         self._group = group_of(task.name, task.seed, task.domain)
         self._kin = self._group if config.same_name else None
         self._given: Start | None = None
@@ -109,10 +112,10 @@ class SessionExperience:
 
     def _find(self, instruction: str) -> Start:
         query = text_of(self.task, instruction)
-        lessons = self.state.relevant_lessons(query, self.config.lessons)
-        asked = self.config.examples if self.policy.takes_examples else 0
+        lessons = self.state.relevant_lessons(query, self.config.lessons, self.task.id)
+        most = self.config.examples if self.policy.takes_examples else 0
         held_back = [kind for kind in KINDS if self._holds_back(kind)]
-        examples = [] if "examples" in held_back else self.state.relevant_examples(query, asked, self._kin)[::-1]
+        examples = [] if "examples" in held_back else self.state.relevant_examples(query, most, self._kin)[::-1]
         theta, numbers = (None, {"reason": "held back"}) if "weights" in held_back else self._theta_1(query)
         record = {
             "rounds": list(self.state.rounds),
@@ -129,7 +132,7 @@ class SessionExperience:
     def _theta_1(self, query: str) -> tuple[Any, dict[str, Any]]:
         if not self.uses_weights:
             return None, {}
-        sessions = self.state.tokens_for(query, self.config.weights, self._kin)
+        sessions = self.state.tokens_for(query, self.config.weights, self._kin, self._asked(query))
         if not sessions:
             return None, {"reason": "too few earlier sessions"}
         try:
@@ -137,13 +140,19 @@ class SessionExperience:
         except AdaptationError as error:
             return None, {"reason": error.message}
 
+    def _asked(self, text: str) -> str:
+        return asked(text, self.task.id, a_question=self.policy.takes_examples)
+
     def _holds_back(self, kind: str) -> bool:
         return self.config.credited and not self.state.helps(kind, self._group, seed_of(self.seed, "experience", kind))
 
     def _record(self, record: dict[str, Any]) -> None:
-        """Write it down, or see that it is what was written down when the session began (seconds apart, which are not repeated)."""
+        """Write it down, or see that it is what was written down when the session began (seconds apart, which are not repeated).
+
+        Of a session without an attempt that counts nothing has come of what an earlier start had given it.
+        """
         path = self.folder / GIVEN
-        if (old := _read(path)) is not None:
+        if self.begun and (old := _read(path)) is not None:
             if strict_json(_repeatable(old)) != strict_json(_repeatable(record)):
                 raise StoreError(
                     f"{path} says that this session was given something else when it began.",
@@ -163,18 +172,19 @@ class SessionExperience:
         """
         of = digest(strict_json([[row.attempt, row.outcome, row.success, row.actions_hash] for row in made]))
         path = self.folder / LEFT
-        if (_read(path) or {}).get("of") == of:
+        if (left := _read(path)) is not None and left.get("of") == of and self._is_whole(left):
             return
         started = time.perf_counter()
         whole = bool(made) and made[-1].graded  # a session that the machinery ended says nothing of how its task can be solved
         traces = [load_trace(self.folder / f"attempt_{row.attempt:02d}") for row in made] if whole else []
         solved = whole and made[-1].reward == 1  # what is learned follows a judge, where one decides
-        content: dict[str, Any] = {"of": of, "text": "", "lessons": [], "example": None, "error": "", "cost": {}}
+        content: dict[str, Any] = {"of": of, "text": "", "same": "", "lessons": [], "example": None, "error": "", "cost": {}}
         engine = self.engine() if traces and self.config.lessons else None
         if traces:
             lessons, error = self._lessons(traces, solved, engine)
             content |= {
                 "text": text_of(self.task, traces[0].instruction),
+                "same": self._asked(text_of(self.task, traces[0].instruction)),
                 "lessons": [vars(one) for one in lessons],
                 "error": error,
             }
@@ -184,6 +194,15 @@ class SessionExperience:
         spent = vars(engine.usage) if engine is not None else {}
         content["cost"] = {"seconds": round(time.perf_counter() - started, 4), **spent}
         write_atomic(path, strict_json(content, indent=2) + "\n")
+
+    def _is_whole(self, left: dict[str, Any]) -> bool:
+        """Whether what was left can be added; what was damaged since is written again."""
+        try:
+            check_left(left)
+            from_file(self.folder / ROWS, self.folder)
+        except StoreError:
+            return False
+        return True
 
     def _lessons(self, traces: Sequence[Trace], solved: bool, engine: WordsEngine | None) -> tuple[list[Lesson], str]:
         """What is learned in words, and why not."""
@@ -228,7 +247,7 @@ class SessionExperience:
         finally:
             theta.close()
         found = [rows for rows in parts if rows is not None]
-        return Rows.joined(found) if found else None
+        return Rows.joined(found).most(self.config.weights.max_tokens) if found else None
 
     def _relived(self, theta: PolicySession, trace: Trace, reward: float, guidance: str) -> tuple[Sequence[float], Rows | None]:
         theta.show(self._shown_examples())
@@ -245,6 +264,18 @@ class SessionExperience:
         found = (_read(self.folder / GIVEN) or {}).get("examples")
         lines = [line for line in found if isinstance(line, dict)] if isinstance(found, list) else []
         return [(str(line.get("question", "")), str(line.get("reply", ""))) for line in lines]
+
+
+def check_left(left: dict[str, Any]) -> None:
+    """Raises StoreError unless it has what :meth:`SessionExperience.leave` writes."""
+    lessons, example = left.get("lessons"), left.get("example")
+    texts = [left.get("text"), left.get("same", "")]
+    good = all(isinstance(one, str) for one in texts) and isinstance(lessons, list)
+    for line in [*(lessons if isinstance(lessons, list) else []), *([] if example is None else [example])]:
+        good = good and isinstance(line, dict) and all(isinstance(v, str) for k, v in line.items() if k != "attempt")
+    good = good and all(set(line) == {"kind", "text", "when"} for line in lessons or [])
+    if not good or (example is not None and not {"id", "question", "reply"} <= set(example)):
+        raise StoreError("What a session left is not what was written.", "Start a new run with --out DIR.")
 
 
 def text_of(task: TaskSpec, instruction: str) -> str:

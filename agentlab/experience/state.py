@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any
 from agentlab.disk.files import strict_json
 from agentlab.disk.names import digest
 from agentlab.experience.directory import ROWS, Directory, Origin
+from agentlab.experience.known import Known, PastSession, SolvedQuestion, checked, example, group_in, named, take
 from agentlab.experience.stored import from_file
 from envs.errors import StoreError
-from retrospect import lessons as words
-from retrospect.lessons import Lesson
 from retrospect.relevance import Relevance
-from retrospect.sanitize import carries_orders, clean_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,84 +24,10 @@ if TYPE_CHECKING:
     from policies.prior.config import PriorConfig
     from policies.prior.step import Rows
 
-READ_BEFORE_RETIRED = 4
-"""A lesson is retired at the earliest after this many sessions have read it …"""
-RETIRED_BELOW = -0.1
-"""… if these did worse than expected by this much in the mean (1: solved at once, 1/k: at attempt k, 0: not)."""
 POOL = 4
 """Times as many relevant lessons as are shown are looked at, to take those whose readers did best."""
 KINDS = {"examples": "examples", "weights": "theta_1"}
 """What a session may be given besides lessons, and where its line says that it was."""
-SAME_QUESTION = 8
-"""Places kept free for the task itself, where it was met before (repeats, another run): it is not to be shown its own answer."""
-
-
-@dataclass(frozen=True)
-class Known:
-    """A lesson and what became of it.
-
-    Attributes:
-        task: The session that it comes from.
-        support: Sessions that taught it.
-        reads: Sessions that read it.
-        credit: Sum over these of how much better they went than expected.
-    """
-
-    lesson: Lesson
-    task: str
-    support: int = 1
-    reads: int = 0
-    credit: float = 0.0
-
-    @property
-    def id(self) -> str:
-        return self.lesson.id
-
-    @property
-    def worth(self) -> float:
-        """Mean credit; of a lesson that few have read, near 0."""
-        return self.credit / (self.reads + 2)
-
-    @property
-    def retired(self) -> bool:
-        return self.reads >= READ_BEFORE_RETIRED and self.credit / self.reads <= RETIRED_BELOW
-
-
-@dataclass(frozen=True)
-class SolvedQuestion:
-    """A solved question.  ``group``: see :func:`group_of`."""
-
-    id: str
-    task: str
-    name: str
-    question: str
-    reply: str
-    group: str
-
-
-@dataclass(frozen=True)
-class PastSession:
-    """A session of an earlier round.
-
-    Attributes:
-        text: What sessions are compared by: its task's name and instruction.
-        group: See :func:`group_of`.
-        solved_at: The attempt that solved it; None if none did.
-        had: What it was given of :data:`KINDS`.
-        rows: Its attempts' tokens, of the model that reads this; None if there are none.
-    """
-
-    task: str
-    name: str
-    text: str
-    solved_at: int | None
-    group: str
-    rows: Rows | None = None
-    had: frozenset[str] = frozenset()
-
-    @property
-    def value(self) -> float:
-        return 1 / self.solved_at if self.solved_at else 0.0
 
 
 @dataclass(frozen=True)
@@ -131,23 +55,29 @@ class State:
 
     def _after(self, directory: Directory, name: str, source: Origin, tokens: bool) -> State:
         folder = directory.round_folder(name)
-        about = directory.about(name)
+        about = directory.whole(name)
         same_model = bool(source.model) and Origin.of(about, folder / "round.json").model == source.model
         rows = from_file(folder / ROWS, directory.folder) if tokens and same_model and (folder / ROWS).exists() else {}
-        lines = directory.lines(name, "sessions")
+        lines = [checked(line) for line in directory.lines(name, "sessions")]
         known = self._credited(lines)
         for line in directory.lines(name, "lessons"):
-            _take(known, line)
-        groups = {str(line["task"]): _group(line) for line in lines}
-        examples = [one for line in directory.lines(name, "examples") if (one := _example(line, groups)) is not None]
+            take(known, line, name)
+        groups = {line["task"]: group_in(line) for line in lines}
+        examples = {one.id: one for one in self.examples}
+        for line in directory.lines(name, "examples"):
+            if (one := example(line, groups, name)) is not None:
+                examples.setdefault(one.id, one)  # of two runs that ask the same
         past = [
             PastSession(
-                str(line["task"]), str(line["name"]), str(line["text"]), _attempt(line["solved_at"]), _group(line),
+                f"{name}/{line['task']}", line["name"], line["text"], line.get("same", line["text"]), line["solved_at"], group_in(line),
                 rows.get(place), frozenset(kind for kind, key in KINDS.items() if line[key]),
             )
             for place, line in enumerate(lines)
         ]  # fmt: skip
-        return State((*self.rounds, name), known, (*self.examples, *examples), (*self.sessions, *past), self.forgotten)
+        others = next(([one] for one in reversed(self.sessions) if one.rows is not None), [])
+        if len({one.rows.hidden.shape[1] for one in (*others, *past) if one.rows is not None}) > 1:
+            raise ValueError("its tokens are not of the width that others have")
+        return State((*self.rounds, name), known, tuple(examples.values()), (*self.sessions, *past), self.forgotten)
 
     def _credited(self, lines: Iterable[dict[str, Any]]) -> dict[str, Known]:
         """The lessons after the sessions of a round, each compared with what was to be expected before the round."""
@@ -157,8 +87,8 @@ class State:
             by_name.setdefault(past.name, []).append(past.value)
         everything = [past.value for past in self.sessions]
         for line in lines:
-            before = by_name.get(str(line["name"])) or everything
-            solved = _attempt(line["solved_at"])
+            before = by_name.get(line["name"]) or everything
+            solved = line["solved_at"]
             gain = (1 / solved if solved else 0.0) - sum(before) / len(before) if before else 0.0
             for one in line["lessons"]:
                 if one in known:
@@ -177,23 +107,24 @@ class State:
         """Lessons that may be shown."""
         return [
             one for one in self.lessons.values()
-            if not one.retired and one.id not in self.forgotten and one.task not in self.forgotten
+            if not one.retired and not one.forgotten(self.forgotten)
         ]  # fmt: skip
 
     @cached_property
     def _lesson_index(self) -> Relevance:
         return Relevance([f"{one.lesson.when} {one.lesson.text}" for one in self.shown_lessons])
 
-    def relevant_lessons(self, query: str, count: int) -> list[Known]:
-        """The most relevant lessons, those whose readers did better first."""
-        near = self._lesson_index.best(query, POOL * count)
+    def relevant_lessons(self, query: str, count: int, task: str = "") -> list[Known]:
+        """The most relevant lessons, those whose readers did better first; none that only ``task`` itself has taught."""
+        found = self._lesson_index.best(query, len(self.shown_lessons))
+        near = [one for one in found if not self.shown_lessons[one[0]].only_of(task)][: POOL * count]
         best = sorted(near, key=lambda found: -found[1] * (1 + max(-0.9, self.shown_lessons[found[0]].worth)))
         return [self.shown_lessons[place] for place, _ in best[:count]]
 
     @cached_property
     def shown_examples(self) -> list[SolvedQuestion]:
         """Examples that may be shown."""
-        return [one for one in self.examples if not {one.id, one.task} & self.forgotten]
+        return [one for one in self.examples if not one.forgotten(self.forgotten)]
 
     @cached_property
     def _example_index(self) -> Relevance:
@@ -201,9 +132,9 @@ class State:
 
     def relevant_examples(self, query: str, count: int, group: str | None = None) -> list[SolvedQuestion]:
         """The most relevant examples (of this group), the nearest first; never the question itself with its answer."""
-        wanted = count + SAME_QUESTION if group is None else len(self.shown_examples)
-        found = [self.shown_examples[place] for place, _ in self._example_index.best(query, wanted)]
-        return [one for one in found if f"{one.name} {one.question}" != query and group in (None, one.group)][:count]
+        found = [self.shown_examples[place] for place, _ in self._example_index.best(query, len(self.shown_examples))]
+        mine = query.strip()
+        return [one for one in found if f"{one.name} {one.question}".strip() != mine and group in (None, one.group)][:count]
 
     def helps(self, kind: str, group: str, seed: int) -> bool:
         """Whether a session of a task of this group is given ``kind`` (of :data:`KINDS`).
@@ -222,66 +153,39 @@ class State:
 
     @cached_property
     def _with_rows(self) -> list[PastSession]:
-        return [past for past in self.sessions if past.rows is not None and past.task not in self.forgotten]
+        """The sessions that left tokens, of those that were asked the same the newest: each would vouch for the other."""
+        newest: dict[str, PastSession] = {}
+        for past in self.sessions:
+            if past.rows is not None and not named(past.origin, self.forgotten):
+                newest.pop(past.same, None)
+                newest[past.same] = past
+        return list(newest.values())
 
     @cached_property
     def common(self) -> Tensor:
         """The mean [d] of all stored hidden states, float64."""
         import torch
 
-        return torch.cat([past.rows.hidden for past in self._with_rows if past.rows is not None]).double().mean(0)
+        hidden = [past.rows.hidden for past in self._with_rows if past.rows is not None]
+        return torch.stack([one.double().sum(0) for one in hidden]).sum(0) / sum(map(len, hidden))
 
     @cached_property
     def _session_index(self) -> Relevance:
         return Relevance([past.text for past in self._with_rows])
 
-    def tokens_for(self, query: str, config: PriorConfig, group: str | None = None) -> list[Rows]:
-        """What θ₁ is to be made of for a task like ``query``, one per session, the nearest first (of this group)."""
-        wanted = config.neighbours + SAME_QUESTION if group is None else len(self._with_rows)
-        found = [self._with_rows[place] for place, _ in self._session_index.best(query, wanted)]
-        near = [past for past in found if past.text != query and group in (None, past.group)][: config.neighbours]
+    def tokens_for(self, query: str, config: PriorConfig, group: str | None = None, same: str | None = None) -> list[Rows]:
+        """What θ₁ is to be made of for a task like ``query``, one per session, the nearest first (of this group).
+
+        None of a session that was asked the same: ``same``, as :func:`asked` has it, the query if None.
+        """
+        mine = query.strip() if same is None else same
+        found = [self._with_rows[place] for place, _ in self._session_index.best(query, len(self._with_rows))]
+        near = [past for past in found if past.same.strip() != mine and group in (None, past.group)][: config.neighbours]
         are_near = {id(past) for past in near}
-        others = [past for past in reversed(self._with_rows) if id(past) not in are_near]
-        pool = {"near": near, "global": [*reversed(self._with_rows)], "both": near + others}[config.scope]
-        pool = [past for past in pool if past.text != query]
+        others = [past for past in reversed(self._with_rows) if id(past) not in are_near and past.same.strip() != mine]
+        pool = {"near": near, "both": near + others}.get(config.scope, [])
+        if config.scope == "global":
+            pool = [past for past in reversed(self._with_rows) if past.same.strip() != mine]
         if config.rows == "corrected":
             pool = [past for past in pool if past.solved_at is not None and past.solved_at > 1]
         return [past.rows for past in pool if past.rows is not None]
-
-
-def _take(known: dict[str, Known], line: dict[str, Any]) -> None:
-    """A line of lessons.jsonl into ``known``; what a stranger wrote there is cleaned again, or left out."""
-    if "again" in line:
-        if (one := known.get(str(line["again"]))) is not None:
-            known[one.id] = replace(one, support=one.support + 1)
-        return
-    kind, text, when = str(line["kind"]), str(line["text"]), str(line["when"])
-    plain = clean_line(text) == text and clean_line(when) == when and len(text) <= words.LONGEST and len(when) <= words.LONGEST_WHEN
-    if kind in ("worked", "failed") and plain and not carries_orders(text) and not carries_orders(when):
-        lesson = Lesson(kind, text, when)  # type: ignore[arg-type]
-        known.setdefault(lesson.id, Known(lesson, str(line["task"])))
-
-
-def group_of(name: str, seed: int, domain: str) -> str:
-    """What a task is alike to: others of its name; of a benchmark that has every task once (all seeds are 0), those of its domain."""
-    return domain if seed == 0 and domain else name
-
-
-def _group(line: dict[str, Any]) -> str:
-    """Of a line of sessions.jsonl, whose ``task`` is ``<name>_<seed>``, perhaps with ``.r2`` after it."""
-    name = str(line["name"])
-    seed = str(line["task"]).removeprefix(f"{name}_").partition(".r")[0]
-    return group_of(name, int(seed) if seed.isdecimal() else -1, str(line["domain"]))
-
-
-def _example(line: dict[str, Any], groups: dict[str, str]) -> SolvedQuestion | None:
-    pair, task, name = words.example(str(line["question"]), str(line["reply"])), str(line["task"]), str(line["name"])
-    return None if pair is None else SolvedQuestion(str(line["id"]), task, name, *pair, groups.get(task, name))
-
-
-def _attempt(value: Any) -> int | None:
-    if value is None:
-        return None
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"{value!r} is not the number of an attempt")
-    return value

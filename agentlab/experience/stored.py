@@ -6,15 +6,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentlab.disk.files import read_bytes
+from agentlab.disk.files import LARGEST, read_bytes
 from envs.errors import StoreError
 
 if TYPE_CHECKING:
     from policies.prior.step import Rows
 
 
-def to_bytes(parts: Sequence[Rows | None]) -> bytes:
-    """The rows of several sessions, by place; b"" if there are none."""
+def to_bytes(parts: Sequence[Rows | None], largest: int = LARGEST) -> bytes:
+    """The rows of several sessions, by place; b"" if there are none.
+
+    Where that is more than ``largest`` bytes, which no run reads again, every session keeps fewer, those that solved it first.
+    """
+    data = _packed(parts)
+    most = max((len(rows) for rows in parts if rows is not None), default=0)
+    while len(data) > largest and most > 1:
+        most //= 2
+        data = _packed([None if rows is None else rows.most(most) for rows in parts])
+    return data
+
+
+def _packed(parts: Sequence[Rows | None]) -> bytes:
     import torch
     from safetensors.torch import save
 

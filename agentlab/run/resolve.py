@@ -21,6 +21,7 @@ from agentlab.run.values import DEEPEST, check_plain, parse_yaml, read_settings_
 from envs.errors import UsageError
 from envs.suites import default_attempts, default_limit, default_options, judged
 from policies.adaptation import method_named
+from policies.methods import MethodConfig
 from policies.registry import writes_text
 from policies.sampling import PRESETS as SAMPLING
 from retrospect.config import NO_JUDGE
@@ -67,6 +68,7 @@ def resolve(flags: Settings, *, file: Path | None = None, sets: Sequence[str] = 
         raise UsageError(_explain(error), "`agentlab settings` lists them all.") from error
     check_keys(said, types=True)
     _refuse_consistent_without_hints(config)
+    _refuse_another_adapter_than_experience_makes(config)
     if config.judged and config.adapt.words.engine == "rules":
         raise UsageError(f"With env.feedback=judge {NO_JUDGE}.", "For example --set adapt.words.engine=openai:<model>.")
     return config
@@ -82,6 +84,22 @@ def _refuse_consistent_without_hints(config: RunConfig) -> None:
         )
     if config.env.get("feedback") != "hint":
         raise UsageError("sampling.consistent needs a user who says more than that it is wrong.", "Add --set env.feedback=hint.")
+
+
+def _refuse_another_adapter_than_experience_makes(config: RunConfig) -> None:
+    """What would be found only when a session starts from stored weights, after a round of work."""
+    weights, experience = config.adapt.weights, config.experience
+    if (
+        experience.dir is None
+        or experience.weights.scope == "none"
+        or not isinstance(weights, MethodConfig)
+        or weights.mode == "lora"
+    ):
+        return
+    raise UsageError(
+        f"The weights that experience makes are a LoRA of the head, and adapt.weights.mode is {weights.mode}.",
+        "Use --set adapt.weights.mode=lora, or --set experience.weights.scope=none.",
+    )
 
 
 def _options(settings: Settings) -> Mapping[str, Any]:

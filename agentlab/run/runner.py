@@ -83,7 +83,7 @@ class Runner:
             todo = self._todo(store)
             on_start(store.rows())
             if todo or self.config.experience.dir is not None:  # a round may have ended without having been added
-                with self._connected(), load_policy_of(self.config) as policy, self._course(policy) as course:
+                with self._connected(), load_policy_of(self.config) as policy, self._course(policy, store) as course:
                     write_atomic(self.folder / "policy.json", json.dumps(policy.describe(), indent=2) + "\n")
                     self._run(todo, policy, store, course)
             store.sort([task.id for task in self.tasks])
@@ -116,15 +116,18 @@ class Runner:
                 todo.append(task)
         return todo
 
-    def _course(self, policy: Policy) -> AbstractContextManager[Course | None]:
+    def _course(self, policy: Policy, store: RunStore) -> AbstractContextManager[Course | None]:
         """The run's experience, closed at the end; None if it has none."""
         config = self.config.experience
         if config.dir is None:
             return nullcontext()
-        return closing(Course(config, self.folder, policy, locate(self.config.suite)[0].name, self.say))
+        if config.lessons and config.add:
+            lesson_engine(self.config, policy)  # what it lacks is said before the first session
+        benchmark = locate(self.config.suite)[0].name
+        return closing(Course(config, self.folder, policy, benchmark, self.say, fresh=not store.rows()))
 
     def _run(self, todo: Sequence[TaskSpec], policy: Policy, store: RunStore, course: Course | None) -> None:
-        rounds = [Round(0, tuple(todo))] if course is None else course.rounds(self.tasks)
+        rounds = [Round(0, tuple(todo))] if course is None else course.rounds(self.tasks, store)
         unfinished = {task.id for task in todo}
         # Of a round that has not been added, what its ended sessions leave may not be written yet.
         parts = [[task for task in r.tasks if task.id in unfinished or (course and course.adds(r))] for r in rounds]

@@ -23,7 +23,11 @@ class PriorConfig(BaseModel):
         "the frozen policy says anyway.",
     )
     neighbours: int = Field(default=32, ge=1, description="Sessions that count as near.")
-    max_tokens: int = Field(default=256, ge=2, description="Most tokens that θ₁ is made of (a system of T×T is solved).")
+    max_tokens: int = Field(
+        default=256,
+        ge=2,
+        description="Most tokens that θ₁ is made of (a system of T×T is solved), shared by its sessions; and most that one leaves.",
+    )
     beta: float = Field(
         default=1.0, gt=0, description="β of ROSA's Eq. 3 for a stored token: r/β in log-odds; smaller moves further."
     )
@@ -50,5 +54,5 @@ class PriorConfig(BaseModel):
     evidence: float = Field(
         default=1.0,
         description="By how many nats answers of solved sessions must become likelier, over all their tokens; with less the session "
-        "starts frozen: few sessions agree by chance. Negative: even if they become less likely.",
+        "starts frozen. Negative: even if they become less likely.",
     )

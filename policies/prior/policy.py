@@ -14,7 +14,7 @@ from policies.prior.step import digest_of, theta_one
 from policies.rosa.config import RosaConfig
 
 SAMPLED = 64
-"""Rows of the head that its fingerprint is made of."""
+"""Rows of the head, and numbers of every other weight, that the fingerprint is made of."""
 
 
 class StartingPolicy(Policy):
@@ -23,7 +23,9 @@ class StartingPolicy(Policy):
     engine: Any
 
     def fingerprint(self) -> str:
-        """See :meth:`policies.base.Policy.fingerprint`: of the head's shape, type and some of its rows; "" where it is elsewhere."""
+        """See :meth:`policies.base.Policy.fingerprint`: of the head's shape, type and some of its rows, and of the first numbers of every
+        other weight, as H depends on them too; "" where they are elsewhere.
+        """
         weight = self._weight()
         if weight is None:
             return ""
@@ -31,6 +33,10 @@ class StartingPolicy(Policy):
         found = hashlib.sha256(f"{tuple(weight.shape)} {weight.dtype}".encode())
         for row in range(0, V, max(1, V // SAMPLED)):
             found.update(weight[row].detach().float().cpu().numpy().tobytes())
+        for name, parameter in self.engine.model.named_parameters():
+            if parameter.device.type != "meta":  # offloaded
+                first = parameter.detach().reshape(-1)[:SAMPLED]
+                found.update(f"{name} {tuple(parameter.shape)}".encode() + first.float().cpu().numpy().tobytes())
         return found.hexdigest()[:16]
 
     def prior(self, sessions: Any, config: Any, common: Any = None) -> tuple[Any, dict[str, Any]]:

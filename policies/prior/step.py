@@ -64,6 +64,13 @@ class Rows:
         """The tokens ``chosen`` (a mask or indices)."""
         return Rows(self.hidden[chosen], self.tokens[chosen], self.rewards[chosen], self.replies[chosen], self.ends[chosen])
 
+    def most(self, count: int) -> Rows:
+        """At most ``count`` of them, those of solved attempts first; they stay in their order."""
+        if len(self) <= count:
+            return self
+        first = torch.argsort((self.rewards < 0).long(), stable=True)[:count]
+        return self.at(first.sort().values)
+
     @classmethod
     def joined(cls, parts: Sequence[Rows]) -> Rows:
         """One after the other, the replies numbered through."""
@@ -93,6 +100,29 @@ def kept(weight: Tensor, replies: Sequence[tuple[Tensor, Tensor]], reward: float
     return found if found is not None and len(found) else None
 
 
+LEAST = 4
+"""Tokens that every session has room for before a further one is taken."""
+
+
+def with_room(sessions: Sequence[Rows], room: int) -> list[Rows]:
+    """What θ₁ is made of where not all tokens have room: the first sessions, as many as have room for some tokens of each, and of each
+    as many as there is room for if all have the same share.
+
+    A session of many tokens so leaves room for the others, and keeps those that solved it.
+    """
+    least, used = min(LEAST, room), 0
+    taken: list[Rows] = []
+    for rows in sessions:
+        used += min(len(rows), least)
+        if used > room:
+            break
+        taken.append(rows)
+    share = room
+    while sum(min(len(rows), share) for rows in taken) > room:
+        share -= 1
+    return [rows.most(share) for rows in taken]
+
+
 def theta_one(
     weight: Tensor, sessions: Sequence[Rows], config: PriorConfig, common: Tensor | None = None
 ) -> tuple[LoRAHead | None, dict[str, Any]]:
@@ -100,16 +130,17 @@ def theta_one(
 
     Args:
         weight: W [V, d].
-        sessions: What it is made of, one per session, the most important one first.
+        sessions: What it is made of, one per session, the most important one first; no two of the same question, which would vouch for
+            each other.
         common: The mean [d] of all stored states, near or not: the direction that ``centred`` leaves out.
 
     Raises:
         AdaptationError: NaN or Inf anywhere, or rows of another head.
     """
     started = time.perf_counter()
-    fits = torch.arange(min(sum(len(rows) for rows in sessions), config.max_tokens))
-    rows = Rows.joined(sessions).at(fits)
-    owner = torch.cat([torch.full((len(one),), n) for n, one in enumerate(sessions)])[fits]  # [T]
+    parts = with_room(sessions, config.max_tokens)
+    rows = Rows.joined(parts)
+    owner = torch.cat([torch.full((len(one),), n) for n, one in enumerate(parts)])  # [T]
     good = rows.rewards > 0
     numbers: dict[str, Any] = {"T": len(rows), "T_solved": int(good.sum()), "sessions": len(owner.unique())}
     if numbers["sessions"] < 2 or not numbers["T_solved"]:
@@ -120,7 +151,7 @@ def theta_one(
     before = head.moments(None, gram=True)
     wanted = torch.where(rows.ends & ~good, 0.0, rows.rewards / config.beta)  # [T] what ends a reply is never unlearned
     x = wanted.to(before.margin)
-    K = zero.kernel(head, before, fits.to(head.device), ("B",))  # [T, T] = J Jᵀ
+    K = zero.kernel(head, before, torch.arange(len(rows)).to(head.device), ("B",))  # [T, T] = J Jᵀ
     lam = ridge(float(K.diagonal().mean()), head.T, config.damping, head.dtype)
     c, apart = _solved(K, lam, x, owner)
     gains = {size: _gain(before.margin, apart * size, good) for size in _sizes(config)}

@@ -211,6 +211,7 @@ def test_a_session_goes_on_where_its_weights_come_out_with_other_last_digits(mod
     begun: list[Path] = []
     while not begun and killed_at(7, lambda: run(model, out, folder)):
         given_to = [path for path in out.glob("sessions/*/given.json") if not (path.parent / "left.json").exists()]
+        given_to = [path for path in given_to if list(path.parent.glob("attempt_*/result.json"))]
         begun = [path for path in given_to if json.loads(path.read_text())["theta_1"].get("digest")]
     assert begun, "no session was killed that had weights to start from"
     for path in begun:
@@ -221,6 +222,69 @@ def test_a_session_goes_on_where_its_weights_come_out_with_other_last_digits(mod
     assert all((path.parent / "left.json").exists() for path in begun)
     record = json.loads(begun[0].read_text())
     assert record["theta_1"]["digest"] == "0" * 16  # what it began with stays written down
+
+
+def test_before_the_first_attempt_counts_a_run_may_be_given_another_experience(whole, model, tmp_path):
+    out = tmp_path / "run"
+    assert killed_at(5, lambda: run(model, out, tmp_path / "fresh", limit=2))
+    assert (out / "experience.json").exists() and not list(out.glob("sessions/*/attempt_*/result.json"))
+    run(model, out, whole[1], "experience.add=false", "experience.examples=1", limit=2)
+    assert all(len(record["rounds"]) == 3 and len(record["examples"]) <= 1 for record in given(out).values())
+
+
+def test_what_was_left_and_damaged_before_its_round_was_added_is_written_again(whole, model, tmp_path):
+    out, folder = tmp_path / "run", tmp_path / "experience"
+    left: list[Path] = []
+    while len(left) < 2 and killed_at(9, lambda: run(model, out, folder)):
+        added = {task for name in Directory(folder).rounds() for task in Directory(folder).about(name)["tasks"]}
+        left = [path for path in out.glob("sessions/*/left.json") if path.parent.name not in added]
+    assert len(left) >= 2, "never were two sessions of a round over that had not been added"
+    left[0].write_text(json.dumps({**json.loads(left[0].read_text()), "lessons": None}))
+    (left[1].parent / "left.safetensors").write_bytes(b"\x00" * 9)
+    rows = run(model, out, folder)
+    assert lived(rows) == lived(whole[2]) and contents(folder) == contents(whole[1])
+
+
+def test_sessions_that_have_begun_stay_in_their_round_when_the_plan_grows_before_them(model, tmp_path):
+    out, folder = tmp_path / "run", tmp_path / "experience"
+    run(model, out, folder, limit=2)
+    moment = 12
+    while not list(out.glob("sessions/*.r2/attempt_*/result.json")):
+        assert killed_at(moment, lambda: run(model, out, folder, "repeats=2", limit=2))
+        moment += 1
+    run(model, out, folder, "repeats=2", limit=6)
+    tasks = [Directory(folder).about(name)["tasks"] for name in Directory(folder).rounds()]
+    assert sum(map(len, tasks)) == 12 and any(task.endswith(".r2") for task in tasks[1]) and len(tasks[1]) == EVERY
+
+
+@pytest.mark.parametrize("setting, said", [
+    ("experience.engine=nonsense", "unknown engine"), ("experience.engine=openai", "unknown engine"),
+    ("adapt=rosa;adapt.weights.mode=hidden", "a LoRA of the head"),
+])  # fmt: skip
+def test_what_cannot_work_is_said_before_anything_is_done(model, tmp_path, setting, said):
+    with pytest.raises(LabError, match=said):
+        config(model, tmp_path / "run", tmp_path / "experience", *setting.split(";"))
+
+
+def test_an_engine_that_lacks_its_key_is_refused_before_the_first_session(model, tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(LabError, match="key"):
+        run(model, tmp_path / "run", tmp_path / "experience", "experience.engine=openai:writer")
+    assert not read_rows(tmp_path / "run")
+
+
+def test_a_model_is_known_by_all_its_weights(model, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    other = vocabulary.model(tmp_path / "other")
+    path = next(other.glob("*.safetensors"))
+    weights = load_file(path)
+    name = next(one for one in sorted(weights) if "layers.0" in one and weights[one].ndim == 2)
+    save_file({**weights, name: weights[name] + 0.01}, path, {"format": "pt"})
+    from policies.registry import load_policy
+
+    prints = {load_policy(str(folder)).fingerprint() for folder in (model, other, vocabulary.model(tmp_path / "same"))}
+    assert len(prints) == 2
 
 
 def test_what_a_hostile_question_says_does_not_reach_another_tasks_prompt(model, tmp_path, monkeypatch):

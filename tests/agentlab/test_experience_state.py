@@ -9,8 +9,10 @@ from typer.testing import CliRunner
 
 from agentlab.cli.app import app
 from agentlab.disk.given import Given
+from agentlab.experience import listing
 from agentlab.experience.directory import Directory, Origin
-from agentlab.experience.state import State, group_of
+from agentlab.experience.known import asked, group_of
+from agentlab.experience.state import State
 from agentlab.experience.stored import from_file, to_bytes
 from agentlab.results.metrics import SessionSummary
 from agentlab.results.stream import by_name, gain, halves, of_run, paired
@@ -73,17 +75,45 @@ def test_lessons_are_credited_and_retired_by_what_became_of_their_readers(shop):
 
 
 def test_what_is_forgotten_is_shown_to_nobody_and_nothing_else_can_be_named(shop):
-    shop.forget([GOOD.id], ["a", GOOD.id])
+    known = listing.ids(listing.read(shop))
+    shop.forget([GOOD.id], known)
     assert read(shop).relevant_lessons("shop open the menu", 3) == []
     assert read(shop).relevant_examples("shop what is 3 + 3", 2)[0].task == "a"
-    shop.forget(["a"], ["a"])  # a session, with all it left
-    assert read(shop).relevant_examples("shop what is 3 + 3", 2) == [] and shop.forgotten() == sorted(["a", GOOD.id])
+    shop.forget(["a"], known)  # a session, with all it left
+    assert read(shop).relevant_examples("shop what is 3 + 3", 2) == [] and shop.forgotten() == ["00001/a", GOOD.id]
     with pytest.raises(LabError, match="nothing of the id"):
-        shop.forget(["zzz"], ["a"])
+        shop.forget(["zzz"], known)
+
+
+def test_forgetting_a_session_spares_what_others_taught_too_and_what_it_leaves_later(shop):
+    shop.forget(["b"], listing.ids(listing.read(shop)))
+    state = read(shop)
+    assert [one.lesson for one in state.relevant_lessons("shop open the menu", 3)] == [GOOD]  # a taught it, too
+    shop.forget(["a"], listing.ids(state))
+    assert read(shop).relevant_lessons("shop open the menu", 3) == []
+    again = {"sessions": [line("a", 2)], "lessons": [{"again": GOOD.id, "task": "a"}], "examples": [example("a2", "what is 5 + 5")]}
+    shop.add(
+        {"run": "s", "number": 0, "tasks": ["a"], **MINE.to_json()}, {"sessions": [], "lessons": [], "examples": [], **again}, b""
+    )
+    assert [one.lesson for one in read(shop).relevant_lessons("shop open the menu", 3)] == [GOOD]
+    shop.forget(["a"], listing.ids(read(shop)))
+    assert read(shop).relevant_lessons("shop open the menu", 3) == []
+    (shop.folder / "forgotten.json").write_text('{"ids": ["a", "b"]}')  # as an earlier version wrote it
+    assert read(shop).relevant_lessons("shop open the menu", 3) == []
 
 
 def test_a_question_is_not_shown_its_own_answer(shop):
     assert read(shop).relevant_examples("shop what is 2 + 2", 2) == []
+    assert read(shop).relevant_examples("shop what is 2 + 2\n", 2) == []
+
+
+def test_a_task_is_not_shown_the_lesson_that_it_alone_has_taught(tmp_path):
+    made = directory(
+        tmp_path / "x", {"sessions": [line("shop_1.r2", 2)], "lessons": [lesson(GOOD, "shop_1.r2"), lesson(BAD, "shop_2")]}
+    )
+    for task, shown in (("shop_1", [BAD]), ("shop_1.r3", [BAD]), ("shop_2", [GOOD]), ("shop_3", [GOOD, BAD])):
+        found = [one.lesson for one in read(made).relevant_lessons("shop open press", 3, task)]
+        assert len(found) == len(shown) and all(one in found for one in shown)
 
 
 def test_examples_may_be_of_tasks_of_the_same_name_only(shop):
@@ -157,9 +187,23 @@ def test_tokens_go_to_disk_and_back_and_are_taken_from_near_sessions_of_this_mod
     assert [len(rows) for rows in corrected] == [4, 3]  # the newest first
     assert state.tokens_for("zzz", PriorConfig(scope="near")) == []
     assert read(made, source=Origin("p", "other", "words"), tokens=True).tokens_for("shop buy", PriorConfig()) == []
-    (tmp_path / "x/rounds/00001/rows.safetensors").write_bytes(b"\x00" * 50)
-    with pytest.raises(StoreError, match="corrupt"):
-        read(made, source=own, tokens=True)
+
+
+def test_of_sessions_that_were_asked_the_same_the_newest_counts_whatever_else_is_near(tmp_path):
+    """Two would vouch for each other; a task on a screen is known by its seed, as instructions are the same for all of them."""
+    own = Origin("p", "head", "words")
+    click = [line(f"click_{n}", 2, name="click", same=f"click_{n}") | {"text": "click the button"} for n in (1, 2, 3)]
+    sums = [line(f"sum_{n}", 2, name="sum") | {"text": "sum what is 2 + 2", "same": "sum what is 2 + 2"} for n in (1, 2)]
+    parts = {"sessions": click + sums, "rows": to_bytes([some_rows(n, 1.0) for n in (1, 2, 3, 4, 5)])}
+    state = read(directory(tmp_path / "x", parts, source=own), source=own, tokens=True)
+    near = PriorConfig(scope="near")
+    assert [
+        len(rows) for rows in state.tokens_for("click the button", near, "click", asked("", "click_2.r2", a_question=False))
+    ] == [3, 1]
+    assert [len(rows) for rows in state.tokens_for("sum what is 2 + 3", near, "sum")] == [5]
+    assert state.tokens_for("sum what is 2 + 2\n", near, "sum", asked("sum what is 2 + 2\n", "", a_question=True)) == []
+    assert sorted(len(rows) for rows in state.tokens_for("sum what is 2 + 2", PriorConfig(scope="both"))) == [1, 2, 3]
+    assert state.common.shape == (4,)
 
 
 def agentlab(*arguments: object, code: int = 0) -> str:
