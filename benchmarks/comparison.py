@@ -197,7 +197,6 @@ class Comparison:
         data |= {
             "study": self.study.name, "stage": self.stage, "policy": self.study.policy, "weights": fingerprint(self.study.policy),
             "suite": self.study.suite, "attempts": self.setup.attempts, "seeds": list(self.setup.seeds), "pairs": self.setup.pairs,
-            "command": f"python benchmarks/comparison.py {self.study.name} --stage {self.stage}",
         }  # fmt: skip
         data["methods"][piece.name] = {
             "preset": piece.method.preset,
@@ -210,7 +209,18 @@ class Comparison:
             "cpu_seconds": round(sum(u["cpu"] for u in used), 1),
             "commit": commit(),
         }
+        data["command"] = self.command(list(data["methods"]))
         path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def command(self, names: Sequence[str]) -> str:
+        """What makes these methods' outcomes, over as many instances."""
+        words = ["python benchmarks/comparison.py", self.study.name, "--stage", self.stage]
+        if self.setup.pairs != self.study.pairs[self.stage == "tune"]:
+            words += ["--pairs", str(self.setup.pairs)]
+        if self.stage == "report" and {*names} != {m.name for m in self.study.methods}:
+            chosen = ";".join(m.name for m in self.study.methods if m.name in names)
+            words += ["--methods", f'"{chosen}{";" if ";" not in chosen else ""}"']
+        return " ".join(words)
 
 
 def by_task(rows: Sequence[Row]) -> dict[str, list[Row]]:

@@ -44,6 +44,7 @@ def part(study: Study, results: Path, image: Callable[[str], Path], level: str =
     )
     failing, cluster = sum(o.ended == "failed" for o in made.firsts), "task" if study.suite == "miniwob" else "family"
     clusters = "tasks" if study.suite == "miniwob" else "families"
+    command = made.about.get("command", command)
     parts = [
         f"{level} {study.suite}, `{study.policy}`\n",
         f"{len(made.firsts)} first attempts, greedy, {share(made.first_success)} % solved, {failing} failed; every method goes on from "
@@ -111,4 +112,6 @@ def sentence(study: Study, results: Path, method: str, references: Sequence[str]
         parts.append(f"{100 * d.points:+.1f} points over `{name}` ({100 * low:+.1f} … {100 * high:+.1f}){cost}")
     most = max(d.n for _, d in told)
     where = f"on {most} failing first attempts of {study.suite} (`{study.policy}`)"
-    return f"{where}, `{method}` solves within {k} attempts {' and '.join(parts)}"
+    about = made.about["methods"][method]
+    how = " ".join(f"--set {one}" for one in about["sets"])
+    return f"{where}, `{method}` (`--adapt {about['preset']} {how}`) solves within {k} attempts {' and '.join(parts)}"

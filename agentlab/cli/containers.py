@@ -28,7 +28,7 @@ DEFAULT = "osworld"
 
 @app.command("build")
 def build(benchmark: Annotated[str, typer.Argument(help="Of which benchmark.")] = DEFAULT) -> None:
-    """Build the image of a benchmark's machines (a light desktop: three minutes and 2 GB the first time)."""
+    """Build the image of a benchmark's machines (a light desktop: three minutes and 1.5 GB the first time)."""
     made = _able(benchmark, "build", "image to build")
     tag = made.build(lambda line: out.print(line, markup=False, highlight=False, soft_wrap=True))
     out.print(f"{tag} is ready.", highlight=False)

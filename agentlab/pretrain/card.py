@@ -82,7 +82,7 @@ _GOES_ON = "a checkpoint trained further on a CPU"
 _HEAD = """\
 # ui-tars-nano
 
-A `Qwen2VLForConditionalGeneration` of 2.7 million parameters that plays MiniWoB++ tasks from pixels in UI-TARS's reply format. It
+A `Qwen2VLForConditionalGeneration` of 2.8 million parameters that plays MiniWoB++ tasks from pixels in UI-TARS's reply format. It
 is there so that everything around it, the attempt loop, the critics, the adaptation of the LM head, runs on a laptop with a policy
 that really succeeds and really fails. It is not a general agent: it knows the tasks below, at 160 x 220 pixels, and nothing else.
 

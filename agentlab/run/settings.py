@@ -122,13 +122,20 @@ def _of_policies() -> Iterator[Setting]:
         for model in vars(importlib.import_module(module)).values():
             if isinstance(model, type) and issubclass(model, BaseModel) and model.__module__ == module:
                 yield from _of(model, "model.", of)
+    from policies.causal.load import ENGINE_OPTIONS as OF_TEXT
+    from policies.causal.load import load_engine as load_text
     from policies.checkpoint import load_engine
 
     yield from _of_callable(load_engine, "model.", "checkpoints", lambda option: option in ENGINE_OPTIONS)
+    yield from _of_callable(load_text, "model.", "text models", lambda option: option in OF_TEXT)
     meaning = (
         "What runs the model: transformers (this process), or vllm (a server that is started for the run, see docs/serving.md)."
     )
     yield Setting("model.engine", "checkpoints, text models", ENGINES[0], meaning, ", ".join(ENGINES))
+    meaning = (
+        "Whose prompts, parser and coordinates it is used with (`agentlab families`); null: what the checkpoint or its name says."
+    )
+    yield Setting("model.family", "checkpoints, openai:MODEL", "null", meaning, "a family or null")
     meaning = "Vocabulary of actions that is asked for; null: that of the run's environment."
     yield Setting("model.platform", "checkpoints, openai:MODEL", "null", meaning, "computer, mobile or null")
 
