@@ -203,8 +203,8 @@ class Comparison:
             "sets": list(piece.sets),
             "uses": list(piece.method.uses),
             "only": bool(piece.method.only),
-            "swept": len(piece.method.lines),
-            "tuned": piece.method.name in tuned(self.study),
+            "lines": len(piece.method.lines),
+            "swept": swept(self.study).get(piece.method.name, 0),
             "wanted": wanted,
             "cpu_seconds": round(sum(u["cpu"] for u in used), 1),
             "commit": commit(),
@@ -298,12 +298,21 @@ def tuned(study: Study) -> dict[str, Sets]:
     return {name: tuple(one["line"]) for name, one in json.loads(path.read_text(encoding="utf-8"))["chosen"].items()}
 
 
-def choose(study: Study) -> None:
-    """Choose a line for every method all of whose lines have been run, and write ``<study>-tuned.json``.
+def swept(study: Study) -> dict[str, int]:
+    """How many of its lines each method's line was chosen from."""
+    path = RESULTS / f"{study.name}-tuned.json"
+    chosen = json.loads(path.read_text(encoding="utf-8"))["chosen"] if path.exists() else {}
+    return {name: len(one["lines"]) for name, one in chosen.items()}
 
-    Best: the highest mean of success within 2, 3, … attempts, over the instances that all lines of the method have ended; a tie goes
-    to the earlier line.
+
+def choose(study: Study) -> None:
+    """Choose a line for every method that has lines, out of those that have been run, and write ``<study>-tuned.json``.
+
+    Best: the highest mean of success within 2, 3, … attempts, over the instances that all these lines have ended; a tie goes to the
+    earlier line.  A line counts only if it was run with the settings that it has now.
     """
+    about = RESULTS / f"{study.name}-tune.json"
+    ran = json.loads(about.read_text(encoding="utf-8"))["methods"] if about.exists() else {}
     found: dict[str, dict[int, dict[Any, Outcome]]] = {}
     for one in outcomes.read(RESULTS / f"{study.name}-tune.jsonl"):
         name, _, number = one.method.partition(" #")
@@ -312,7 +321,10 @@ def choose(study: Study) -> None:
     path = RESULTS / f"{study.name}-tuned.json"
     chosen: dict[str, Any] = {}
     for method in study.methods:
-        by_line = found.get(method.name, {})
+        now = {n: [*method.fixed, *line] for n, line in enumerate(method.lines)}
+        by_line = {
+            n: v for n, v in found.get(method.name, {}).items() if ran.get(f"{method.name} #{n}", {}).get("sets") == now.get(n)
+        }
         shared = set.intersection(*(set(v) for v in by_line.values())) if by_line else set()
         if not shared:
             continue

@@ -119,9 +119,10 @@ def settings_table(made: Made) -> str:
     rows = []
     for name in made.methods:
         about = made.about["methods"][name]
-        swept = str(about["swept"]) + ("" if about["swept"] == 1 or about.get("tuned") else " (not run: the first)")
+        lines, swept = about["lines"], f"{about['swept']} of {about['lines']}"
+        swept = "–" if lines == 1 else swept if about["swept"] else f"0 of {lines}: the first"
         rows.append((f"`{name}`", f"`{about['preset']}`", " ".join(f"`{s}`" for s in about["sets"]), swept, about["commit"]))
-    return markdown_table(("method", "preset", "set", "lines swept", "code"), rows)
+    return markdown_table(("method", "preset", "set", "chosen from, of its lines", "code"), rows)
 
 
 def span(mean: float, interval: Interval) -> str:

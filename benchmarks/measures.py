@@ -15,7 +15,7 @@ from typing import Any
 import outcomes
 from outcomes import FIRST, Outcome
 
-from agentlab.results.resampling import Interval, bootstrap_mean, paired_bootstrap, sign_flip
+from agentlab.results.resampling import Interval, bootstrap_mean, clusters, paired_bootstrap, sign_flip
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def load(file: Path) -> Made | None:
 
 def share(made: Sequence[Outcome], k: int) -> tuple[float, Interval]:
     """Solved within k of the failing first attempts, with its interval over clusters."""
-    return bootstrap_mean([float(o.within(k)) for o in made], seed=0, groups=[o.name for o in made])
+    return bootstrap_mean([float(o.within(k)) for o in made], seed=0, groups=clusters([o.name for o in made]))
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,10 @@ def difference(reference: Sequence[Outcome], method: Sequence[Outcome], k: int) 
         return None
     a, b = [float(x.within(k)) for x, _ in pairs], [float(y.within(k)) for _, y in pairs]
     names = [y.name for _, y in pairs]
-    points, interval = paired_bootstrap(a, b, seed=0, groups=names)
+    groups = clusters(names)
+    points, interval = paired_bootstrap(a, b, seed=0, groups=groups)
     won, lost = (sum(x < y for x, y in zip(*both, strict=True)) for both in ((a, b), (b, a)))
-    return Difference(points, interval, sign_flip(a, b, names), won, lost, len(pairs), len(set(names)))
+    return Difference(points, interval, sign_flip(a, b, groups), won, lost, len(pairs), len(set(groups)))
 
 
 @dataclass(frozen=True)

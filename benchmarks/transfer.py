@@ -19,7 +19,7 @@ from paired import Pair, failing_first, save
 from pool import Job, Pool, TransferSession, reported
 
 from agentlab.disk.names import folder_name
-from agentlab.results.resampling import paired_bootstrap, sign_flip
+from agentlab.results.resampling import clusters, paired_bootstrap, sign_flip
 from agentlab.run.parts import plan
 from envs.base import TaskSpec
 
@@ -35,11 +35,11 @@ def targets(pair: Pair, tasks: Sequence[TaskSpec], count: int) -> list[TaskSpec]
 
 def contrast(frozen: Sequence[bool], adapted: Sequence[bool], names: Sequence[str]) -> dict[str, Any]:
     """Frozen against adapted over the same (source, target) instances."""
-    mean, (low, high) = paired_bootstrap([float(v) for v in frozen], [float(v) for v in adapted], seed=0, groups=names)
+    mean, (low, high) = paired_bootstrap([float(v) for v in frozen], [float(v) for v in adapted], seed=0, groups=clusters(names))
     hurt, helped = (
         sum(x and not y for x, y in pairs) for pairs in (zip(frozen, adapted, strict=True), zip(adapted, frozen, strict=True))
     )
-    p = sign_flip([float(v) for v in frozen], [float(v) for v in adapted], names)
+    p = sign_flip([float(v) for v in frozen], [float(v) for v in adapted], clusters(names))
     failed, solved = sum(not v for v in frozen), sum(frozen)
     return {
         "n": len(frozen), "frozen": sum(frozen) / len(frozen), "adapted": sum(adapted) / len(adapted),

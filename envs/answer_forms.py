@@ -1,4 +1,4 @@
-"""Normal forms of final answers by the kind of their question: what a grader compares, and what tells a policy's own answers apart.
+"""Forms of final answers by the kind of their question: what a grader reads, and what tells a policy's own answers apart.
 
 Nothing here knows a right answer.
 """
@@ -9,7 +9,18 @@ import re
 import string
 from collections.abc import Sequence
 
-from envs.answers import answer_key, final_answer, first_line, first_sentence, parse_number, show_number, single_number, unlatexed
+from envs.answers import (
+    FENCE,
+    after_thought,
+    answer_key,
+    final_answer,
+    first_line,
+    first_sentence,
+    parse_number,
+    show_number,
+    single_number,
+    unlatexed,
+)
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """Of the options of a choice."""
@@ -18,11 +29,35 @@ MAX_ANSWER = 2000
 """Characters of a final answer; a longer text is not an answer to any of these questions."""
 
 
-def normal_form(kind: str, reply: str, choices: Sequence[str] = ()) -> str | None:
-    """The answer of a reply in the form in which the grader of ``kind`` compares answers; None if it has none.
+def told_apart(kind: str, reply: str, choices: Sequence[str] = ()) -> str | None:
+    """Equal only for replies that get one verdict, whatever the right answer is; None if a reply has no answer.
 
-    Replies of one form get one verdict.  The right answer is not known here, so that a policy may use it to tell its own answers apart;
-    of a kind that is not one of ours, numbers and words as they are.
+    What a policy may use to tell its own answers apart.  Finer than :func:`normal_form` where the grader reads an answer in more than
+    one way: of words and lists as they are ("St. Louis", "force = mass"), of mathematics with capitals, of code the program.
+    """
+    found = final_answer(reply)
+    if kind == "code":
+        text = after_thought(reply)
+        blocks = [block for block in FENCE.findall(text or "") if block.strip()]
+        program = "\n".join(line.rstrip() for line in ("\n".join(blocks) if blocks else text or "").split("\n")).strip("\n")
+        return program if program.strip() else None
+    if kind not in ("word", "list", "math"):
+        return normal_form(kind, reply, choices)
+    if found is None or len(found[0]) > MAX_ANSWER:
+        return None
+    text, marked = found
+    if kind == "math":
+        return answer_key(reply, capitals=True) or None
+    line = first_line(unlatexed(text)) if marked else closing_or_all(unlatexed(text))
+    return (word_form(line) if kind == "word" else ", ".join(members(line))) or None
+
+
+def normal_form(kind: str, reply: str, choices: Sequence[str] = ()) -> str | None:
+    """The answer of a reply as the grader of ``kind`` reads it where the right answer is a plain one; None if it has none.
+
+    What hints are about (:mod:`envs.answer_hints`).  The right answer is not known here: a grader lets more of an answer stand where the
+    right one has it, so that two answers of one form may get two verdicts (:func:`told_apart`).  Of a kind that is not one of ours,
+    numbers and words as they are.
     """
     found = final_answer(reply)
     if found is None or (len(found[0]) > MAX_ANSWER and kind != "code"):

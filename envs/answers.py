@@ -28,6 +28,10 @@ _MARKER = re.compile(
 )
 
 
+FENCE = re.compile(r"```[ \t]*(?:python3?|py)?[ \t]*\r?\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
+"""A block of code."""
+
+
 def after_thought(reply: str) -> str | None:
     """What follows the thought of a thinking model; None while the thought has not ended."""
     text = reply[-MAX_CHARACTERS:]
@@ -302,10 +306,14 @@ _UNIT = re.compile(
 )
 
 
-def answer_key(reply: str) -> str:
-    """Equal for replies whose final answers are the same number or the same words; the whole reply's where it has none."""
+def answer_key(reply: str, *, capitals: bool = False) -> str:
+    """Equal for replies whose final answers are the same number or the same words; the whole reply's where it has none.
+
+    ``capitals``: they count, as in mathematics.
+    """
     found = final_answer(reply)
-    if found is None:
-        return " ".join(reply.split()).casefold()
-    value = single_number(found[0], marked=found[1])
-    return show_number(value) if value is not None else " ".join(found[0].split()).strip(" .`*\"'$").casefold()
+    value = None if found is None else single_number(found[0], marked=found[1])
+    if value is not None:
+        return show_number(value)
+    text = " ".join(reply.split()) if found is None else " ".join(found[0].split()).strip(" .`*\"'$")
+    return text if capitals else text.casefold()

@@ -45,6 +45,9 @@ class Backbone(Protocol):
     def pieces(self, tokens: Tensor) -> list[str]:
         """The text of every single token of a reply."""
 
+    def said(self, tokens: Tensor) -> str:
+        """The text of tokens together: a character may take several."""
+
     def learner(self, config: WeightsConfig, seed: int) -> HeadLearner:
         """The head adapter of a new session, and what it learns with."""
 

@@ -39,6 +39,8 @@ class LearnedSession(StartingSession):
     def _learn_with(self, learner: HeadLearner | None) -> None:
         """Begin with a learner, and nothing recorded."""
         self.learner, self._replies = learner, []
+        if learner is not None:
+            learner.pieces_per_reply = self._pieces_per_reply
 
     @abc.abstractmethod
     def _prompt_under(self, guidance: str, step: int) -> Prompt:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -87,6 +88,8 @@ class HeadLearner:
         self._can_roll_back = False
         self._pieces: list[Piece] = []
         self._dropped = 0
+        self.pieces_per_reply = 1
+        """As how many steps one reply is recorded."""
 
     @property
     def adapter(self) -> HeadAdapter | None:
@@ -278,20 +281,25 @@ class HeadLearner:
         tokens = torch.cat([piece.tokens for piece in self._pieces])
         sizes = torch.tensor([len(piece.tokens) for piece in self._pieces])
         steps = torch.tensor([piece.step for piece in self._pieces]).repeat_interleave(sizes)
+        replies = steps // self.pieces_per_reply
         coordinates = _joined([piece.coordinates for piece in self._pieces])
         frame = _joined([piece.frame for piece in self._pieces])
         r = torch.tensor(list(rewards), dtype=torch.float64)[steps]
         memory, past = self.config.memory_mb, self._past
-        teacher = None if guided is None else self._guided(guided, tokens)
+        teacher, rest = None if guided is None else self._guided(guided, tokens), None
         if len(tokens) > self.config.max_tokens:
             # A T×T system of all of them would not fit: the most decided tokens have least to say (their π̃ − p is near 0).
             margin = HeadPass(self.weight, hidden, tokens, memory_mb=memory).moments(self._adapter).margin
+            rest = self.config.rest(margin.cpu(), replies, frame)
             chosen = margin.argsort(stable=True)[: self.config.max_tokens].sort().values.cpu()
             self._dropped += len(tokens) - len(chosen)
-            hidden, tokens, steps, r = hidden[chosen.to(device)], tokens[chosen], steps[chosen], r[chosen]
-            coordinates, frame, teacher = (None if mark is None else mark[chosen] for mark in (coordinates, frame, teacher))
+            hidden, tokens, steps, r, replies = hidden[chosen.to(device)], tokens[chosen], steps[chosen], r[chosen], replies[chosen]
+            coordinates, frame, teacher, rest = (
+                None if mark is None else mark[chosen] for mark in (coordinates, frame, teacher, rest)
+            )
+        own: dict[str, Any] = {"guided": teacher, "replies": replies, "rest": rest}
         if past is None:
-            return HeadPass(self.weight, hidden, tokens, memory_mb=memory), Episode(r, steps, coordinates, frame, guided=teacher)
+            return HeadPass(self.weight, hidden, tokens, memory_mb=memory), Episode(r, steps, coordinates, frame, **own)
         n = min(len(past.tokens), self.config.max_tokens - len(tokens))  # the newest ones, which stand first
         margins = Replayed(past.margins.margin[:n], past.margins.moved[:n])
         hidden = torch.cat([hidden, past.hidden[:n].to(device, hidden.dtype)])
@@ -299,7 +307,7 @@ class HeadLearner:
         coordinates, frame = (None if mark is None else torch.cat([mark, none]) for mark in (coordinates, frame))
         episode = Episode(
             torch.cat([r, r.new_zeros(n)]), torch.cat([steps, steps.new_full((n,), int(steps.max()) + 1)]), coordinates,
-            frame, margins if n else None, teacher,
+            frame, margins if n else None, **own,
         )  # fmt: skip
         return HeadPass(self.weight, hidden, torch.cat([tokens, past.tokens[:n]]), memory_mb=memory), episode
 

@@ -56,6 +56,10 @@ class Tokens:
         """The text of every single token of a reply, special tokens included."""
         return [self._decode([token]) for token in tokens.tolist()]
 
+    def said(self, tokens: Tensor) -> str:
+        """The text of tokens, special tokens included: of all together, as a character may take several."""
+        return self._decode(tokens.tolist())
+
     def _decode(self, tokens: list[int], *, skip_special_tokens: bool = False) -> str:
         with self._tokenizer_lock:
             text: str = self.tokenizer.decode(tokens, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False)

@@ -1,8 +1,10 @@
 """What a session has tried, screen by screen: which screens count as the same one, and which actions.
 
 Screens are the same if they are equal but for what is restless.  What is restless shows where nothing was done: every attempt begins on the
-same screen, so that what differs between two first screens (a clock, a picture that moves) changed by itself.  A text cursor is known by
-its shape: a difference at most three pixels wide.  Anything else that differs, a ticked box, a letter typed, makes another screen.
+same screen, so that what differs between two first screens (a clock, a picture that moves) changed by itself; its cells, and those around
+them, are not looked at.  A text cursor is known by its shape: a solid stroke of one colour, at most three pixels wide, on one colour.  (A
+letter drawn without grey edges as such a stroke is taken for one.)  Anything else that differs, a ticked box, a letter typed, makes another
+screen.
 """
 
 from __future__ import annotations
@@ -137,7 +139,10 @@ def _is_caret(a: Screenshot, b: Screenshot, cells: NDArray[np.bool_], tall: floa
     height, width, _ = a.shape
     counted = np.kron(cells, np.ones((CELL, CELL), dtype=bool))[:height, :width]
     rows, columns = np.nonzero((a != b).any(axis=2) & counted)
-    return bool(np.ptp(columns) < CARET[0] and np.ptp(rows) < tall)
+    wide, high = int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1
+    if wide > CARET[0] or high > tall or high < 2 * wide or len(rows) != wide * high:
+        return False
+    return all(bool((some[rows, columns] == some[rows[0], columns[0]]).all()) for some in (a, b))
 
 
 def alike(a: Actions, b: Actions, radius: float) -> bool:

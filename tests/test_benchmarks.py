@@ -93,13 +93,34 @@ def test_the_best_line_is_chosen_and_a_tie_goes_to_the_earlier_one(tmp_path: Pat
     found = [*outcomes_of("no-repeat #0", [0, 0, 3, 3], names), *outcomes_of("no-repeat #1", [0, 0, 3, 3], names)]
     found += outcomes_of("best-of-k #0", [0, 0, 2, 0], names) + outcomes_of("best-of-k #2", [2, 2, 0], names[:3])
     outcomes.write(tmp_path / "reasoning-tune.jsonl", found)
+    ran = {
+        f"{name} #{n}": {"sets": list(studies.REASONING.method(name).lines[n])}
+        for name in ("no-repeat", "best-of-k")
+        for n in range(3)
+    }
+    (tmp_path / "reasoning-tune.json").write_text(json.dumps({"methods": ran}))
     comparison.choose(studies.REASONING)
     chosen = comparison.tuned(studies.REASONING)
+    assert comparison.swept(studies.REASONING) == {"no-repeat": 2, "best-of-k": 2}, "as many lines as were run"
     assert chosen == {"no-repeat": studies.COOL[0], "best-of-k": studies.COOL[2]}, "over the three instances that both lines have"
     stage = comparison.Comparison(studies.REASONING, "report", options_of())
     assert [p.sets for p in stage.pieces(["no-repeat"], False)] == [studies.COOL[0]]
     with pytest.raises(UsageError, match="Nothing was chosen for rl yet"):
         stage.pieces(["rl"], False)
+    ran["no-repeat #0"] = {"sets": ["sampling.temperature=9"]}  # the list of lines has changed since it was run
+    (tmp_path / "reasoning-tune.json").write_text(json.dumps({"methods": ran}))
+    comparison.choose(studies.REASONING)
+    assert comparison.tuned(studies.REASONING)["no-repeat"] == studies.COOL[1]
+
+
+def test_of_one_family_the_instances_are_resampled() -> None:
+    """An interval of no width would say that nothing is uncertain."""
+    half = [outcome("x", i, "one", 2 if i % 2 else 0) for i in range(20)]
+    none = [outcome("y", i, "one", 0) for i in range(20)]
+    low, high = measures.share(half, 2)[1]
+    found = measures.difference(none, half, 2)
+    assert 0.2 < low < 0.4 and 0.6 < high < 0.8
+    assert found is not None and found.interval[0] < 0.4 and found.p == pytest.approx(2**-9) and found.clusters == 20
 
 
 def test_every_method_and_every_line_resolves(tmp_path: Path) -> None:
@@ -119,14 +140,14 @@ def test_the_main_tables_are_those_of_the_outcomes(tmp_path: Path) -> None:
         some = [i for i in range(11, 60 - 3 * number) if not method.only or i % 2]
         found += [outcome(method.name, i, f"f{i % 8}", draw.choice([0, 0, 2, 3, 6]), 10) for i in some]
         about[method.name] = {
-            "preset": method.preset, "sets": list(method.fixed), "uses": list(method.uses), "only": bool(method.only), "swept": 5,
-            "tuned": False, "wanted": 49, "cpu_seconds": 33.0, "commit": "abc",
+            "preset": method.preset, "sets": list(method.fixed), "uses": list(method.uses), "only": bool(method.only), "swept": 0,
+            "lines": 5, "wanted": 49, "cpu_seconds": 33.0, "commit": "abc",
         }  # fmt: skip
     outcomes.write(tmp_path / "reasoning-report.jsonl", found)
     (tmp_path / "reasoning-report.json").write_text(json.dumps({"attempts": 10, "seeds": [8101], "methods": about}))
     page = report_comparison.part(studies.REASONING, tmp_path, lambda name: tmp_path / name)
     _recompute(page, (tmp_path / "reasoning-report.jsonl").read_text(encoding="utf-8"))
-    assert "**Not finished**" in page and "not run: the first" in page
+    assert "**Not finished**" in page and "0 of 5: the first" in page
     with pytest.raises(AssertionError):
         _recompute(
             page.replace("| `no-repeat` | one bit | ", "| `no-repeat` | one bit | 1", 1),

@@ -110,7 +110,7 @@ def compare(runs: Sequence[Run], *, force: bool = False, seed: int = 0) -> Compa
         raise UsageError("These runs have no session in common that has ended.", "Runs are paired by task and instance seed.")
     found = [[sessions[task] for task in shared] for sessions in ended]
     attempts = min(run.attempts for run in runs)
-    groups = clusters([s.name for s in found[0]])
+    groups = clusters([s.name for s in found[0]], [s.instance for s in found[0]])
     contrasts = [[_contrast(found[0], other, k, groups, seed) for k in range(1, attempts + 1)] for other in found[1:]]
     settings = [differing(runs[0].config, run.config, free=CHANGES_NO_RESULT) for run in runs[1:]]
     notes = [f"{len(shared)} sessions that all runs have ended.", *obstacles, *_same_start(runs, shared)]

@@ -254,5 +254,5 @@ def success_bands(found: Sequence[SessionSummary], attempts: int, *, seed: int =
     """
     if not found:
         return [(0.0, (0.0, 1.0))] * attempts
-    names = clusters([s.name for s in found])
+    names = clusters([s.name for s in found], [s.instance for s in found])
     return [bootstrap_mean([float(s.solved_within(k)) for s in found], seed=seed, groups=names) for k in range(1, attempts + 1)]

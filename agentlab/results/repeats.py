@@ -80,8 +80,8 @@ def repeated(found: Iterable[Repeatable], k: int) -> Repeats | None:
     for session in found:
         by_instance.setdefault(session.instance, {})[session.repeat] = session
     n = max((len(some) for some in by_instance.values()), default=0)
-    whole = [some for some in by_instance.values() if len(some) == n]
-    if n < 2:
+    whole = [some for some in by_instance.values() if set(some) == set(range(1, n + 1))]
+    if n < 2 or not whole:
         return None
     solved = [[some[r].solved_within(k) for r in sorted(some)] for some in whole]  # [instances][n]
     counts, names = [sum(row) for row in solved], clusters([some[min(some)].name for some in whole])

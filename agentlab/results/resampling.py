@@ -7,9 +7,13 @@ from collections.abc import Sequence
 Interval = tuple[float, float]
 
 
-def clusters(names: Sequence[str]) -> list[str]:
-    """What is resampled together: instances of one task.  Where there is one task only, the instances are all there is to resample."""
-    return list(names) if len(set(names)) > 1 else [str(i) for i in range(len(names))]
+def clusters(names: Sequence[str], instances: Sequence[str] | None = None) -> list[str]:
+    """What is resampled together: instances of one task; where there is one task only, repeats of one instance (``instances``, one per
+    value; each its own if None); of one instance, its repeats are all there is to resample.
+    """
+    if len(set(names)) > 1:
+        return list(names)
+    return list(instances) if instances is not None and len(set(instances)) > 1 else [str(i) for i in range(len(names))]
 
 
 def paired_bootstrap(

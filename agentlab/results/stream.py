@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from agentlab.disk.given import Given
 from agentlab.results.metrics import SessionSummary
 from agentlab.results.pages import Section
-from agentlab.results.resampling import Interval, paired_bootstrap, sign_flip
+from agentlab.results.resampling import Interval, clusters, paired_bootstrap, sign_flip
 
 Part = tuple[str, slice]
 SEED = 0
@@ -90,8 +90,7 @@ class Gain:
 def gain(first: Sequence[SessionSummary], other: Sequence[SessionSummary]) -> Gain:
     """``other`` against ``first``, paired by place; both not empty."""
     a, b = [float(s.solved_within(1)) for s in first], [float(s.solved_within(1)) for s in other]
-    names = [s.name for s in first]
-    groups = names if len(set(names)) > 1 else [s.task for s in first]
+    groups = clusters([s.name for s in first], [s.instance for s in first])
     difference, interval = paired_bootstrap(a, b, seed=SEED, groups=groups)
     won, lost = (sum(x > y for x, y in zip(more, less, strict=True)) for more, less in ((b, a), (a, b)))
     p = sign_flip(a, b, groups)
@@ -106,7 +105,7 @@ def paired(label: str, reference: str, first: Sequence[SessionSummary], other: S
         if not a:
             continue
         found, (low, high) = gain(a, b), gain(a, b).interval
-        names = [s.name for s in a]
+        names = clusters([s.name for s in a], [s.instance for s in a])
         made, (less, more) = paired_bootstrap([s.attempts for s in a], [s.attempts for s in b], seed=SEED, groups=names)
         points = f"{100 * found.difference:+.1f} ({100 * low:+.1f} … {100 * high:+.1f})"
         per = f"{_ratio(attempts_per_solved(a))} → {_ratio(attempts_per_solved(b))}"

@@ -21,7 +21,7 @@ from typing import Any
 
 from docker.utils.socket import frames_iter
 
-from envs.answers import after_thought
+from envs.answers import FENCE, after_thought
 from envs.containers import ContainerSpec, Fleet
 from envs.containers.engine import connect, engine_errors
 from envs.errors import InfrastructureError
@@ -197,9 +197,6 @@ def _hint(output: str) -> str:
     return output[-MAX_HINT:].strip() or "it ended without passing its tests"
 
 
-_FENCE = re.compile(r"```[ \t]*(?:python3?|py)?[ \t]*\r?\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
-
-
 def program_of(item: Item, reply: str) -> str | None:
     """The program in a reply: the last fenced block that defines what the tests need, else all blocks, else the reply as it is.
 
@@ -208,7 +205,7 @@ def program_of(item: Item, reply: str) -> str | None:
     text = after_thought(reply)
     if text is None or not text.strip():
         return None
-    blocks = [block for block in _FENCE.findall(text) if block.strip()]
+    blocks = [block for block in FENCE.findall(text) if block.strip()]
     defines = re.compile(
         rf"^[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+{re.escape(item.entry_point)}\b|^{re.escape(item.entry_point)}\s*=",
         re.MULTILINE,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from envs.actions import Action, Answer, Finished, Invalid
-from envs.answer_forms import normal_form
+from envs.answer_forms import normal_form, told_apart
 from envs.answer_hints import could_be, spoken
 from envs.answers import after_thought
 from envs.base import Observation, TaskSpec
@@ -73,6 +73,7 @@ class CausalSession(ThinkingSession):
         self._texts: list[str] = []  # every reply of earlier attempts
         self._texts_now: list[str] = []
         self._hints: list[tuple[str, str]] = []  # (answer, what the user said of it), see ``consistent``
+        self._hints_now: list[tuple[str, str]] = []  # of this attempt, which may turn out not to count
         self._own_examples: tuple[tuple[str, str], ...] = ()  # solved by earlier sessions, after those that the task brings
 
     # -- the conversation --------------------------------------------------------------------------------------------------------
@@ -86,7 +87,8 @@ class CausalSession(ThinkingSession):
         if attempt > self.attempt:
             self._said |= set(self._said_now)
             self._texts += self._texts_now
-        self._said_now, self._texts_now = [], []
+            self._hints += self._hints_now
+        self._said_now, self._texts_now, self._hints_now = [], [], []
         self.instruction, self.guidance, self.attempt = instruction, guidance, attempt
         self.past = self.past if attempt > 1 else ()
         self.history = []
@@ -120,7 +122,7 @@ class CausalSession(ThinkingSession):
         replies = self._texts_now or self._texts
         form = self._form(replies[-1]) if replies and self.sampling.consistent else None
         if form is not None and (hint := spoken(self._kind, feedback)):
-            self._hints.append((form, hint))
+            self._hints_now.append((form, hint))
 
     def messages(self, observation: str, *, guidance: str | None = None, step: int | None = None) -> list[ChatMessage]:
         """The conversation of the next reply, or of reply ``step`` of this attempt; under other guidance if given."""
@@ -207,7 +209,7 @@ class CausalSession(ThinkingSession):
             actions = self._read(reply)
             drawn.append((reply, actions))
             fresh = self._key(actions) not in self._said.union(self._said_now) and self._could_be(reply.text)
-            if fresh and not isinstance(actions[0], Invalid):
+            if fresh and self._is_an_answer(reply.text) and not isinstance(actions[0], Invalid):
                 break
         return drawn
 
@@ -216,7 +218,7 @@ class CausalSession(ThinkingSession):
         tried = self._said.union(self._said_now)
         spellings = dict.fromkeys(self._spelling(text) for text in self._texts)
         return Exclusion(
-            lambda text: bool(text.strip()) and self._key((Answer(text),)) not in tried and self._could_be(text),
+            lambda text: self._is_an_answer(text) and self._key((Answer(text),)) not in tried and self._could_be(text),
             says_something,
             thought_tokens,
             tuple(spellings),
@@ -235,13 +237,12 @@ class CausalSession(ThinkingSession):
             if thinks_on(prompt, drawn.text):
                 return drawn
             end = thought_tokens(self.engine.pieces(drawn.tokens))
-            said = "".join(self.engine.pieces(drawn.tokens[:end]))
+            said = self.engine.said(drawn.tokens[:end])
             thought, prompt = beginning(drawn, end, said), Prompt(prompt.text + said, ())
         tried, limit = self._said.union(self._said_now), self._limit()
 
         def counts(text: str) -> bool:
-            form = self._form(text)
-            return form is not None and form not in tried and self._could_be(text)
+            return self._is_an_answer(text) and self._key((Answer(text),)) not in tried and self._could_be(text)
 
         answer = self.engine.submit(Search(prompt, counts, self.sampling.beams, limit, self.adapter, self.learner is not None))
         return answer if thought is None else joined(thought, answer)
@@ -255,7 +256,7 @@ class CausalSession(ThinkingSession):
     def _read(self, reply: Generation) -> tuple[Action, ...]:
         if reply.finish == "length":
             return (Invalid(f"The reply had not ended after {len(reply.tokens)} tokens."),)
-        if self._begun and after_thought(f"<think>{reply.text}") is None:
+        if self._in_thought(reply.text):
             return (Invalid("The thought had not ended."),)
         if not reply.text.strip():
             return (Invalid("The reply is empty."),)
@@ -266,20 +267,31 @@ class CausalSession(ThinkingSession):
         return str(self.task.options.get("kind", ""))
 
     def _form(self, text: str) -> str | None:
-        """A reply's answer in the normal form of its question's grader; None if it has none."""
+        """A reply's answer as its question's grader reads it; None if it has none."""
         return normal_form(self._kind, text, self.task.options.get("choices", ()))
+
+    def _told_apart(self, text: str) -> str | None:
+        return told_apart(self._kind, text, self.task.options.get("choices", ()))
+
+    def _is_an_answer(self, text: str) -> bool:
+        """Whether a reply has an answer that its question's grader would compare."""
+        return bool(text.strip()) and not self._in_thought(text) and self._told_apart(text) is not None
+
+    def _in_thought(self, text: str) -> bool:
+        return self._begun and after_thought(f"<think>{text}") is None
 
     def _could_be(self, text: str) -> bool:
         """Whether what the user said of earlier answers leaves a reply's answer open."""
-        form = self._form(text) if self._hints else None
-        return form is None or all(could_be(self._kind, form, said, hint) for said, hint in self._hints)
+        hints = (*self._hints, *self._hints_now)
+        form = self._form(text) if hints else None
+        return form is None or all(could_be(self._kind, form, said, hint) for said, hint in hints)
 
     def _key(self, actions: tuple[Action, ...]) -> str:
         """Equal for replies with the same final answer."""
         last = actions[-1] if actions else None
         if not isinstance(last, Answer | Finished):
             return ""
-        form = self._form(last.text)
+        form = self._told_apart(last.text)
         return " ".join(last.text.split()).casefold() if form is None else form
 
     def _decision(self, reply: Generation, actions: tuple[Action, ...], seconds: float) -> Decision:

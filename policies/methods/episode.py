@@ -20,6 +20,8 @@ class Episode:
         steps: The step (reply) a token belongs to, [T] int64.
         coordinates: True where the token is part of a coordinate, [T] bool; None if the policy did not say.
         frame: True where the token ends or frames its reply, [T] bool; None if the policy did not say.
+        replies: The reply a token belongs to, [T] int64, where a reply was recorded as several steps; None: one step each.
+        rest: log S_i [T − n], the log-probability of what followed a token, where tokens were dropped; None: all of it is here.
         guided: Log-odds of the tokens under the new guidance, by the model itself, [T − n] float64; None if they were not asked for.
         replayed: Tokens of earlier attempts, the last n of the T; their rewards are 0, their marks False.
     """
@@ -30,6 +32,8 @@ class Episode:
     frame: Tensor | None = None
     replayed: Replayed | None = None
     guided: Tensor | None = None
+    replies: Tensor | None = None
+    rest: Tensor | None = None
 
     @property
     def older(self) -> int:
@@ -54,6 +58,14 @@ class Replayed:
         left = self.margin.to(margin.device) - margin
         back = left * self.moved.to(margin.device).sign() > 0
         return torch.where(back | (self.moved.to(margin.device) == 0), left, 0.0)
+
+
+def log_rest(log_p: Tensor, part: Tensor) -> Tensor:
+    """log S_i = Σ_{j>i} log p_j over the later tokens of the same part, [T].  ``log_p``, ``part`` (ascending, a number each) [T]."""
+    after = log_p.flip(0).cumsum(0).flip(0) - log_p  # of all later tokens
+    _, sizes = part.unique_consecutive(return_counts=True)
+    ends = sizes.cumsum(0) - 1  # the last token of each part
+    return (after - after[ends].repeat_interleave(sizes)).clamp(max=0.0)
 
 
 def chosen_tokens(episode: Episode, margin: Tensor, config: TokensConfig) -> tuple[Tensor, bool]:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from envs.errors import AdaptationError
-from policies.methods.episode import Episode, Replayed, chosen_tokens
+from policies.methods.episode import Episode, Replayed, chosen_tokens, log_rest
 from policies.rosa.config import RosaConfig
 
 
@@ -85,10 +85,20 @@ def _shift(episode: Episode, margin: Tensor, config: RosaConfig) -> Tensor:
         x = torch.where(rewarded, (_guided(episode, margin) - margin) / config.beta, 0.0)
     elif config.target != "token":
         new = len(x) - episode.older
-        part = episode.steps[:new].to(margin.device) if config.target == "reply" else torch.zeros_like(x[:new], dtype=torch.long)
-        log_p = torch.where(kept, 0.0, -F.softplus(-margin))  # [T] log p_i; what is protected is taken as given
-        x = torch.cat([response_shift(x[:new], log_rest(log_p[:new], part)), x[new:]])
+        rest = episode.rest  # [T − n]
+        if rest is None:
+            replies = episode.steps if episode.replies is None else episode.replies
+            rest = rest_of(margin[:new], replies[:new], kept[:new], config)
+        x = torch.cat([response_shift(x[:new], rest.to(margin.device)), x[new:]])
     return torch.where(kept & (x < 0), 0.0, x)
+
+
+def rest_of(margin: Tensor, replies: Tensor, kept: Tensor, config: RosaConfig) -> Tensor:
+    """log S_i of an attempt's own tokens, from their log-odds ``margin`` [n] and replies -> [n]; what is protected, ``kept`` [n], is taken
+    as given.
+    """
+    part = replies.to(margin.device) if config.target == "reply" else torch.zeros_like(margin, dtype=torch.long)
+    return log_rest(torch.where(kept, 0.0, -F.softplus(-margin)), part)
 
 
 def _guided(episode: Episode, margin: Tensor) -> Tensor:
@@ -103,14 +113,6 @@ def _guided(episode: Episode, margin: Tensor) -> Tensor:
     return torch.cat([episode.guided.to(margin), margin[new:]])
 
 
-def log_rest(log_p: Tensor, part: Tensor) -> Tensor:
-    """log S_i = Σ_{j>i} log p_j over the later tokens of the same part, [T].  ``log_p``, ``part`` (ascending, a number each) [T]."""
-    after = log_p.flip(0).cumsum(0).flip(0) - log_p  # of all later tokens
-    _, sizes = part.unique_consecutive(return_counts=True)
-    ends = sizes.cumsum(0) - 1  # the last token of each part
-    return (after - after[ends].repeat_interleave(sizes)).clamp(max=0.0)
-
-
 def response_shift(x: Tensor, log_S: Tensor) -> Tensor:
     """log(1 − (1 − e^x)·S): what token i moves by, in log-odds, when its response is to move by the factor e^x (docs/rosa.md).
 
@@ -118,7 +120,7 @@ def response_shift(x: Tensor, log_S: Tensor) -> Tensor:
     """
     small = torch.log1p(torch.expm1(x) * log_S.exp())  # exact where little of the mass is S
     large = torch.logaddexp(torch.log(-torch.expm1(log_S)), x + log_S)  # log((1 − S) + e^x S): exact where S is near 1
-    return torch.where(log_S < -0.7, small, large)
+    return torch.where((log_S < -0.7) & (x < 30.0), small, large)
 
 
 def replayed_from(episode: Episode, target: Target, after: Tensor) -> Replayed:

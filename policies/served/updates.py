@@ -52,6 +52,7 @@ def attempt(learner: HeadLearner, rewards: Sequence[float], what: str) -> tuple[
         "config": learner.config.model_dump(mode="json"),
         "seed": learner.seed,
         "rewards": list(rewards),
+        "pieces_per_reply": learner.pieces_per_reply,
         "steps": [[piece.step, len(piece.tokens), piece.coordinates is not None, piece.frame is not None] for piece in pieces],
     }
     tensors = {
@@ -97,6 +98,7 @@ def _learner(fields: Mapping[str, Any], tensors: Mapping[str, Tensor], weight: T
         raise ValueError(f"the method {config.get('method')!r} is not one that a server has")
     learner = HeadLearner(config_of(config), weight.detach().clone() if weight.is_inference() else weight, int(fields["seed"]))
     learner.resume(adapter, Past.of(_with_prefix(tensors, "past.")))
+    learner.pieces_per_reply = max(1, int(fields.get("pieces_per_reply", 1)))
     at = {"hidden": 0, "coordinates": 0, "frame": 0}
     for step, n, *marked in fields["steps"]:
         marks = {}

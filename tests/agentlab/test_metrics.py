@@ -4,6 +4,7 @@ import pytest
 
 from agentlab.disk.row import Breakage, Row, Seconds, UpdateColumns
 from agentlab.results import metrics, resampling
+from agentlab.results.metrics import SessionSummary
 from agentlab.results.repeats import pass_at, pass_hat, repeated
 from agentlab.results.report import summary_lines
 
@@ -167,3 +168,22 @@ def test_what_androidworld_counts_stands_beside_what_we_count():
     instances = [graded("A_1", 1, True, score=1.0), *(graded(task, 1, False, over=True, score=0.0) for task in ("A_2", "B_1"))]
     assert metrics.summarize(instances, attempts=1).graded_first_score == 0.25, "the mean of the tasks' means"
     assert not any("AndroidWorld" in name for name, _ in summary_lines(metrics.summarize(rows, attempts=1))), "both are the same"
+
+
+def at_repeat(instance: str, repeat: int, *, solved: bool, name: str = "t") -> SessionSummary:
+    task = instance + (f".r{repeat}" if repeat > 1 else "")
+    return SessionSummary(task, name, "", 1 if solved else None, 1, False, not solved, instance=instance, repeat=repeat)
+
+
+def test_of_one_task_its_instances_are_resampled_not_their_repeats():
+    """Repeats of one instance say the same again."""
+    found = [at_repeat(f"t_{i}", r, solved=i < 2) for i in range(4) for r in range(1, 21)]
+    (_, (low, high)) = metrics.success_bands(found, 1)[0]
+    assert low <= 0.05 and high >= 0.95
+
+
+def test_only_instances_that_have_every_repeat_count():
+    made = [("a", 1, True), ("a", 2, True), ("b", 1, True), ("b", 3, False), ("c", 1, False), ("c", 2, True)]
+    found = repeated([at_repeat(one, r, solved=solved) for one, r, solved in made], 1)
+    assert found is not None and (found.repeats, found.instances, found.each) == (2, 2, [0.5, 1.0])
+    assert repeated([at_repeat("b", r, solved=True) for r in (1, 3)], 1) is None

@@ -13,9 +13,9 @@ from policies.adapters.base import HeadAdapter
 from policies.head_pass import HeadPass
 from policies.learner import HeadLearner
 from policies.marks import frame_tokens
-from policies.methods.episode import Episode
+from policies.methods.episode import Episode, log_rest
 from policies.rosa.step import rosa_step
-from policies.rosa.target import log_rest, response_shift, target_of
+from policies.rosa.target import response_shift, target_of
 
 F64 = torch.float64
 V, LENGTH, d = 9, 3, 12
@@ -196,3 +196,43 @@ def test_what_the_guidance_makes_doubtful_is_undecided() -> None:
     episode = Episode(torch.full((3,), -1.0, dtype=F64), torch.zeros(3, dtype=torch.long), guided=guided)
     shift = target_of(episode, margin, weights_of("rosa", target="guided", protect=False, beta=1.0)).shift
     torch.testing.assert_close(shift, torch.tensor([-8.0, 0.0, 0.5], dtype=F64))
+
+
+def test_large_rewards_keep_their_digits_too() -> None:
+    x = torch.tensor([1000.0, 1000.0, 40.0, 1.0, 29.0], dtype=F64)
+    log_S = torch.tensor([-2.0, -1e4, -1e-12, -30.0, -29.0], dtype=F64)
+    wanted = [998.0, 0.0, 40.0, (math.e - 1) * math.exp(-30), math.log1p(math.exp(0.0) - math.exp(-29))]
+    torch.testing.assert_close(response_shift(x, log_S), torch.tensor(wanted, dtype=F64), rtol=1e-9, atol=1e-15)
+
+
+def learner_of(pieces: list[tuple[int, int]], per_reply: int, seed: int = 0, **config: object) -> HeadLearner:
+    """One that has recorded pieces of (step, tokens)."""
+    g = torch.Generator().manual_seed(seed)
+    learner = HeadLearner(weights_of("rosa", target="reply", protect=False, **config), torch.randn(V, d, generator=g), 0)
+    learner.pieces_per_reply = per_reply
+    for step, n in pieces:
+        learner.record(torch.randn(n, d, generator=g), torch.randint(0, V, (n,), generator=g), step)
+    return learner
+
+
+def test_a_reply_that_was_recorded_in_parts_is_one_response() -> None:
+    """A thought that ran out of its budget: thought 0, its end 1, the answer 0, the end of the turn 1."""
+    pieces = [(0, 3), (1, 1), (0, 2), (1, 1), (2, 2), (3, 1)]
+    head, episode = learner_of(pieces, 2)._attempt([-1.0, 0.0, -1.0, 0.0])
+    margin = head.moments(None).margin
+    x = target_of(episode, margin, weights_of("rosa", target="reply", protect=False, tokens="all")).shift
+    log_p = torch.nn.functional.logsigmoid(margin)
+    wanted = response_shift(episode.rewards, torch.stack([log_p[i + 1 : 7 if i < 7 else 10].sum() for i in range(10)]))
+    torch.testing.assert_close(x, wanted)
+
+
+def test_of_a_long_attempt_what_is_dropped_still_follows() -> None:
+    """S_i is the probability of all that followed a token, also of what the equations have no room for."""
+    config = {"tokens": "all"}
+    head, episode = learner_of([(0, 6), (1, 6)], 1, **config)._attempt([-1.0, -1.0])
+    whole = target_of(episode, head.moments(None).margin, weights_of("rosa", target="reply", protect=False, **config)).shift
+    short, few = learner_of([(0, 6), (1, 6)], 1, max_tokens=5, **config)._attempt([-1.0, -1.0])
+    x = target_of(few, short.moments(None).margin, weights_of("rosa", target="reply", protect=False, **config)).shift
+    at = [int((row == head.H).all(1).nonzero()[0, 0]) for row in short.H]
+    assert len(x) == 5 and few.rest is not None
+    torch.testing.assert_close(x, whole[at])

@@ -43,11 +43,18 @@ def test_another_page_at_the_beginning_teaches_nothing():
 
 def test_a_text_cursor_is_known_by_its_shape():
     base, tried = screen(), TriedActions(0.02)
+    base[40:120, 90:200] = 250  # a field
     tried.add(look_at(base), (Type("a"),))
     assert len(tried.on(look_at(changed(base, 100, 50, 2, 14)))) == 1
     assert len(tried.on(look_at(changed(base, 127, 60, 2, 14)))) == 1  # across cells
     for width, height in ((6, 14), (2, 60), (12, 12)):
         assert tried.on(look_at(changed(base, 100, 50, width, height))) == ()
+    letter = changed(base, 100, 50, 2, 14)
+    letter[50:64, 101] = 128  # drawn with a grey edge, as letters are
+    tall = changed(base, 100, 50, 1, 14)
+    tall[52:60, 101] = 0  # not a rectangle
+    for other in (letter, tall, changed(base, 100, 50, 1, 1), changed(base, 20, 50, 2, 14)):  # the last one over a picture
+        assert tried.on(look_at(other)) == ()
     assert tried.on(look_at(screen(336))) == ()  # another size
 
 
