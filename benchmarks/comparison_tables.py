@@ -50,10 +50,10 @@ def price_table(made: Made) -> str:
         for k in sorted({min(5, made.attempts), made.attempts}):
             p = price(found, k)
             cells += [number(p.attempts, 1), number(p.forward, 0), number(p.prefill, 1)]
-        rows.append((f"`{name}`", *cells, number(cpu_per_solved(made, name), 1)))
+        rows.append((f"`{name}`", str(len(found)), *cells, number(cpu_per_solved(made, name), 1)))
     ks = sorted({min(5, made.attempts), made.attempts})
     header = [f"{what} @{k}" for k in ks for what in ("attempts", "forward passes", "prefills")]
-    return markdown_table(("per solved instance", *header, f"CPU seconds @{made.attempts}"), rows)
+    return markdown_table(("per solved instance", "n", *header, f"CPU seconds @{made.attempts}"), rows)
 
 
 def versus_table(made: Made, reference: str) -> str:

@@ -103,11 +103,11 @@ def sentence(study: Study, results: Path, method: str, references: Sequence[str]
     told = [(name, d) for name, d in found.items() if d is not None]
     if not told:
         return ""
-    own = price(made.methods[method], k).forward
     parts = []
     for name, d in told:
         low, high = d.interval
-        theirs = price(made.methods[name], k).forward
+        both = {o.instance for o in made.methods[name]} & {o.instance for o in made.methods[method]}
+        own, theirs = (price([o for o in made.methods[row] if o.instance in both], k).forward for row in (method, name))
         cost = f" at {own / theirs:.2f} times its forward passes per solved one" if own and theirs else ""
         parts.append(f"{100 * d.points:+.1f} points over `{name}` ({100 * low:+.1f} … {100 * high:+.1f}){cost}")
     most = max(d.n for _, d in told)

@@ -182,6 +182,10 @@ class Excluding:
                 del self._nodes[number]
         return True
 
+    def ends(self, reply: Sequence[int]) -> bool:
+        """Whether a reply has ended, not only stopped at its limit."""
+        return reply[-1] in self._stops
+
     def known(self, reply: Sequence[int]) -> Drawn:
         """A reply of R."""
         node, logprobs = ROOT, [self._logprob(ROOT, reply[0])]
@@ -190,7 +194,7 @@ class Excluding:
             assert child is not None
             node = child
             logprobs.append(self._logprob(node, following))
-        return Drawn(list(reply), logprobs, reply[-1] in self._stops, node)
+        return Drawn(list(reply), logprobs, self.ends(reply), node)
 
     def _logprob(self, node: int, token: int) -> float:
         row = self._nodes[node].logits
@@ -290,7 +294,7 @@ def redraw(
         decode: The text of a reply.
         pieces: The text of every token.
     """
-    tokens, ended = list(first), True
+    tokens, ended = list(first), excluding.ends(first)
     made: list[tuple[Drawn, str, bool]] = []  # all but the first, and whether they are an action
     text, total = decode(first), len(first)
     unparsable = since = 0
@@ -310,6 +314,6 @@ def redraw(
         made.append((drawn, text, ended and exclusion.parse(text)))
         if ended and exclusion.counts(text):
             return Redrawn(drawn, text, len(made), unparsable, total)
-    own = (excluding.known(first), decode(first), exclusion.parse(decode(first)))
+    own = (excluding.known(first), decode(first), excluding.ends(first) and exclusion.parse(decode(first)))
     taken = next((one for one in reversed(made) if one[2]), own)
     return Redrawn(taken[0], taken[1], len(made), unparsable - (not taken[2]), total)
