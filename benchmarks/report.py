@@ -10,14 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from formats import markdown_table, number, points, share
 from options import fingerprint
-from report_comparison import part, sentence
+from report_comparison import part, sentence, worse
 from report_experience import experience
 from studies import STUDIES
-from tables import Json, by_task, success_table
 
+Json = dict[str, Any]
 HERE = Path(__file__).parent
 RESULTS, DOCS = HERE / "results", HERE.parent / "docs"
 
@@ -26,65 +27,25 @@ RESULTS, DOCS = HERE / "results", HERE.parent / "docs"
 def conclusion() -> str:
     """What a reader should take away, in three sentences; every number from the stored results."""
     text, miniwob = STUDIES["reasoning"], STUDIES["miniwob"]
-    found = [
-        sentence(text, RESULTS, "rosa-reply", ("next-best", "no-repeat"), 5),
-        sentence(miniwob, RESULTS, "rosa2 (words: rules)", ("next-best", "no-repeat"), 5),
-    ]
-    path = RESULTS / "adaptation.json"
-    if not found[1] and path.exists():
-        found.append(_earlier_sentence(json.loads(path.read_text(encoding="utf-8"))))
-    return CONCLUSION.format(measured="; ".join(one for one in found if one) or "nothing has been measured against it yet")
+    told = ((text, ("rosa-reply",)), (miniwob, ("rosa", "rosa2 (words: rules)")))
+    found = [sentence(study, RESULTS, methods, OPPONENTS, 5) for study, methods in told]
+    below = [one for study, methods in told for one in worse(study, RESULTS, methods, OPPONENTS, 5)]
+    return CONCLUSION.format(
+        measured="; ".join(one for one in found if one) or "nothing has been measured against it yet",
+        worse="".join(f", and {one}" for one in below),
+    )
 
 
 BEGIN, END = "<!-- made by benchmarks/report.py -->", "<!-- end of what it made -->"
+OPPONENTS = ("next-best", "no-repeat")
 CONCLUSION = """\
-A frozen policy that is only kept from giving the same answer again is the opponent that counts: {measured}. Where all that is known is that
-the attempt failed, one bit excludes one answer and hardly more, and the words in these tables are fixed sentences of ours (engine `rules`),
-so that nothing here says what a language model's critique would add. These are small policies on procedural tasks, with intervals that
-resample whole tasks and are wide: no default of ours is shown to be better than the strongest frozen opponent.
+A frozen policy that is only kept from giving the same answer again is the opponent that counts. Solved within five attempts, in points,
+with 95 % intervals and forward passes per solved instance: {measured}. Where all that is known is that the attempt failed, one bit
+excludes one answer and hardly more, and the words in these tables are fixed sentences of ours (engine `rules`), so that nothing here says
+what a language model's critique would add. These are small policies on procedural tasks, with intervals that resample whole tasks and are
+wide: no default of ours is shown to be better than the strongest frozen opponent{worse}. (`rosa-reply` is `--adapt rosa` with a whole
+reply as its target; the settings of every row are in docs/results.md.)
 """
-
-
-def _earlier_sentence(data: Json) -> str:
-    """The earlier comparison in a clause."""
-    against = {m["method"]: m["against"].get("no-repeat", {}).get("5") for m in data["methods"]}
-    points = ", ".join(
-        f"`{name}` {100 * d['difference']:+.1f} ({100 * d['low']:+.1f} … {100 * d['high']:+.1f})"
-        for name in ("rosa", "textgrad", "rosa2")
-        if (d := against[name])
-    )
-    seconds = _seconds_per_solved(data)
-    price = f", at {seconds['rosa'] / seconds['best-of-k']:.1f} and {seconds['rosa2'] / seconds['best-of-k']:.1f} times the seconds per "
-    price += "solved task that plain sampling takes (`rosa`, `rosa2`)"
-    where = f"on {data['population']} failing first attempts of MiniWoB++"
-    return f"{where}, under the settings and the redraws of before, points within five attempts against `no-repeat` were {points}{price}"
-
-
-def _seconds_per_solved(data: Json) -> dict[str, float]:
-    """Attempts per solved instance times seconds per attempt of ``costs.json``: extrapolated, the two were not measured together."""
-    costs = json.loads((RESULTS / "costs.json").read_text(encoding="utf-8"))["methods"]
-    per_attempt = {m["method"]: sum(m["seconds"].values()) for m in costs}
-    per_solved = {m["method"]: m["attempts_per_solved"] for m in data["methods"]}
-    return {name: per_attempt[name] * per_solved[name] for name in per_attempt.keys() & per_solved.keys()}
-
-
-def earlier(data: Json) -> str:
-    """The comparison on MiniWoB++ that was made before outcomes were stored."""
-    return "\n".join([
-        "## MiniWoB++, an earlier comparison\n",
-        f"{data['first_attempts']['made']} first attempts, greedy, {share(data['first_attempts']['success'])} % solved; "
-        f"{data['population']} failing ones of {data['task_names']} tasks. It was made by a program that kept no outcomes per instance, "
-        "with `no-repeat` redrawing whole replies and without `next-best`, so that it cannot be recomputed or extended: it is shown until "
-        "the command above has replaced it. Words: the fixed sentences of the engine `rules`. Percent of failing first attempts, 95 % "
-        "intervals that resample whole tasks; McNemar's p, which took instances of one task for independent, is not shown "
-        "any more. The command, of commit `15311dc`, which is the last one that has it:\n",
-        _command(data),
-        success_table(data, _seconds_per_solved(data)),
-        "Extrapolated: all instances (the share corrected times the share that failed), and seconds per solved instance (attempts per "
-        "solved instance times the mean seconds per attempt of \"Time and memory\" below, one session at a time).\n",
-        "Per task:\n",
-        by_task(data),
-    ])  # fmt: skip
 
 
 # -- the other results -------------------------------------------------------------------------------------------------------------
@@ -253,7 +214,7 @@ def _image(name: str) -> Path:
 
 
 PARTS: tuple[tuple[str, Callable[[Json], str]], ...] = (
-    ("adaptation", earlier), ("transfer", transfer), ("costs", costs), ("rosa_cost", rosa_cost), ("serving", serving),
+    ("transfer", transfer), ("costs", costs), ("rosa_cost", rosa_cost), ("serving", serving),
     ("cluster", cluster), ("experience-reasoning", experience), ("experience-reasoning-11", experience),
     ("experience-miniwob", experience),
 )  # fmt: skip
@@ -271,7 +232,7 @@ def main() -> None:
     ]
     for name, write in PARTS:
         path = RESULTS / f"{name}.json"
-        if path.exists() and not (name == "adaptation" and (RESULTS / "miniwob-report.jsonl").exists()):
+        if path.exists():
             parts.append(write(json.loads(path.read_text(encoding="utf-8"))))
     (DOCS / "results.md").write_text("\n".join(parts), encoding="utf-8")
     readme = DOCS.parent / "README.md"

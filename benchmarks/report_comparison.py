@@ -17,7 +17,7 @@ from comparison_tables import (
     versus_table,
 )
 from formats import share
-from measures import Made, difference, load, price
+from measures import Difference, Made, difference, load, price
 from measures import share as solved_share
 from studies import Study
 
@@ -94,24 +94,38 @@ def _unfinished(made: Made) -> list[str]:
     return [f"**Not finished**: {names}. The command goes on; rows with different n are compared over what they share.\n"]
 
 
-def sentence(study: Study, results: Path, method: str, references: Sequence[str], k: int) -> str:
-    """What a method is worth against others, in one clause with intervals and prices; "" where it or all of them are missing."""
+def sentence(study: Study, results: Path, methods: Sequence[str], references: Sequence[str], k: int) -> str:
+    """What methods are worth against others, in one clause with intervals and prices; "" where they or the others are missing."""
     made = load(results / f"{study.name}-report.jsonl")
+    parts, most = [], 0
+    for method in methods if made is not None else ():
+        told = _against(made, method, references, k)
+        if told:
+            parts.append(f"`{method}` {' and '.join(text for text, _ in told)}")
+            most = max(most, *(d.n for _, d in told))
+    where = "MiniWoB++" if study.suite == "miniwob" else f"`{study.suite}`"
+    return f"on {most} failing first attempts of {where} (`{study.policy}`) {', '.join(parts)}" if parts else ""
+
+
+def worse(study: Study, results: Path, methods: Sequence[str], references: Sequence[str], k: int) -> list[str]:
+    """The methods that are below one of the others by more than the interval, in words."""
+    made = load(results / f"{study.name}-report.jsonl")
+    found = {m: [d for _, d in _against(made, m, references, k) if d.interval[1] < 0] for m in methods} if made is not None else {}
+    return [f"`{method}` is worse than that on {study.suite}" for method, some in found.items() if some]
+
+
+def _against(made: Made | None, method: str, references: Sequence[str], k: int) -> list[tuple[str, Difference]]:
+    """The points of a method over each of the others, with the interval and the price, over the instances that both have."""
     if made is None or method not in made.methods:
-        return ""
-    found = {name: difference(made.methods[name], made.methods[method], k) for name in references if name in made.methods}
-    told = [(name, d) for name, d in found.items() if d is not None]
-    if not told:
-        return ""
+        return []
     parts = []
-    for name, d in told:
-        low, high = d.interval
+    for name in (one for one in references if one in made.methods):
+        found = difference(made.methods[name], made.methods[method], k)
+        if found is None:
+            continue
+        low, high = found.interval
         both = {o.instance for o in made.methods[name]} & {o.instance for o in made.methods[method]}
         own, theirs = (price([o for o in made.methods[row] if o.instance in both], k).forward for row in (method, name))
-        cost = f" at {own / theirs:.2f} times its forward passes per solved one" if own and theirs else ""
-        parts.append(f"{100 * d.points:+.1f} points over `{name}` ({100 * low:+.1f} … {100 * high:+.1f}){cost}")
-    most = max(d.n for _, d in told)
-    where = f"on {most} failing first attempts of {study.suite} (`{study.policy}`)"
-    about = made.about["methods"][method]
-    how = " ".join(f"--set {one}" for one in about["sets"])
-    return f"{where}, `{method}` (`--adapt {about['preset']} {how}`) solves within {k} attempts {' and '.join(parts)}"
+        cost = f", at {own / theirs:.2f} times its forward passes" if own and theirs else ""
+        parts.append((f"{100 * found.points:+.1f} over `{name}` ({100 * low:+.1f} … {100 * high:+.1f}{cost})", found))
+    return parts
