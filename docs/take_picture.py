@@ -12,8 +12,8 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from agentlab.disk.names import folder_name
 from agentlab.disk.runs import read_run
-from agentlab.disk.store import safe_name
 from agentlab.results.metrics import ended_sessions
 from agentlab.view.export import export
 from envs.miniwob.browser import find_browser
@@ -28,7 +28,7 @@ def telling(run_dir: Path) -> str:
     """A session that was solved after failures, by as many attempts as fit beside each other; else the first one."""
     found = ended_sessions(read_run(run_dir).rows)
     later = [s for s in found if s.failed_first and s.solved_at is not None and s.attempts <= FIT]
-    return safe_name(max(later or found[:1], key=lambda s: s.attempts).task)
+    return folder_name(max(later or found[:1], key=lambda s: s.attempts).task)
 
 
 def main() -> None:

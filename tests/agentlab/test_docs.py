@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,9 @@ def test_files_and_groups_that_the_architecture_names_exist():
     for module, attributes in names.items():
         for attribute in attributes:
             assert hasattr(importlib.import_module(module), attribute), f"{module}.{attribute}"
+
+
+@pytest.mark.parametrize("script", sorted((Path(__file__).parents[2] / "docs").glob("*.py")), ids=lambda path: path.stem)
+def test_what_makes_the_pictures_can_be_loaded(script):
+    """Nothing else imports it, so that a name that has moved would be missed when the next picture is due."""
+    runpy.run_path(str(script), run_name="loaded")
