@@ -17,7 +17,9 @@ Writes ``DIR/experience.json`` and ``DIR/experience.md``; with ``--publish NAME`
 from __future__ import annotations
 
 import json
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,11 +28,13 @@ from comparison import commit
 from options import RESULTS, command_line
 
 from agentlab.disk.runs import read_run
+from agentlab.experience.config import ExperienceConfig
 from agentlab.results.compare import compare
 from agentlab.results.metrics import SessionSummary
 from agentlab.results.pages import markdown
 from agentlab.results.stream import attempts_per_solved, gain, halves
 from agentlab.run.config import RunConfig
+from agentlab.run.parts import plan
 from agentlab.run.resolve import resolve
 from agentlab.run.runner import Runner
 
@@ -81,11 +85,12 @@ class Stream:
         """Make the run, or the rest of it; its folder."""
         typer.echo(f"{name}: {limit} sessions")
         config = self.config(name, row, tasks, limit, *more)
-        self._note(name)
         done = [0]
 
         def told(made: Any) -> None:
             done[0] += 1
+            if done[0] == 1:
+                self._note(name)
             if done[0] % 50 == 0:
                 typer.echo(f"  {done[0]} attempts")
 
@@ -116,6 +121,46 @@ class Stream:
 def solved_at(found: Sequence[SessionSummary]) -> list[int]:
     """By which attempt each session was solved, 0: not."""
     return [s.solved_at or 0 for s in found]
+
+
+FREQUENT = "most frequent answer"
+
+
+def most_frequent(first: Sequence[SessionSummary], right: Sequence[str], every: int) -> list[SessionSummary]:
+    """The frozen sessions, had they begun with the answer that was right most often in their family: what a bias alone can learn.
+
+    It knows what experience knows, the answers of sessions that were solved, round by round; it is used in a family once it has done
+    better there than the policy's own first attempts.
+
+    Args:
+        first: The frozen sessions, in the order of the stream.
+        right: Their right answers.
+        every: Sessions of a round.
+    """
+    known: dict[str, Counter[str]] = defaultdict(Counter)
+    better: Counter[str] = Counter()  # by how many first attempts in a family
+    found = []
+    for start in range(0, len(first), every):
+        ended = list(zip(first[start : start + every], right[start : start + every], strict=True))
+        hits = [bool(known[s.name]) and known[s.name].most_common(1)[0][0] == answer for s, answer in ended]
+        for (s, _), hit in zip(ended, hits, strict=True):
+            at_first = hit if better[s.name] > 0 else s.solved_at == 1
+            found.append(replace(s, solved_at=1 if at_first else None))
+        for (s, answer), hit in zip(ended, hits, strict=True):
+            better[s.name] += hit - (s.solved_at == 1)
+            if s.solved_at is not None:
+                known[s.name][answer] += 1
+    return found
+
+
+def right_answers(config: RunConfig) -> list[str] | None:
+    """Of the sessions of a run over questions, in order; None of tasks that are not questions."""
+    tasks = plan(config)
+    if any("source" not in task.options for task in tasks):
+        return None
+    from envs.reasoning.suite import item_of
+
+    return [item_of(task).answer.strip().casefold() for task in tasks]
 
 
 def numbers(first: Sequence[SessionSummary], other: Sequence[SessionSummary]) -> dict[str, Any]:
@@ -160,8 +205,15 @@ def main(
     for name, sessions in zip(names, whole.found[1:], strict=True):
         parts = {label: numbers(whole.found[0][place], sessions[place]) for label, place in halves(len(sessions))}
         found["rows"][name] = {"stream": parts}
+    answers = right_answers(made.config("frozen", "frozen", tasks, limit))
+    frequent = None if answers is None else most_frequent(whole.found[0], answers, ExperienceConfig().every)
+    if frequent is not None:
+        parts = {label: vars(gain(whole.found[0][place], frequent[place])) for label, place in halves(len(frequent))}
+        found["rows"][FREQUENT] = {"stream": parts}
     names_of = [(s.name, s.task) for s in whole.found[0]]
     solved = {name: solved_at(sessions) for name, sessions in zip(("frozen", *names), whole.found, strict=True)}
+    if frequent is not None:
+        solved[FREQUENT] = solved_at(frequent)
     found["outcomes"]["stream"] = {"sessions": names_of, "solved_at": solved}
     pages = [markdown(whole.title, [section for section in whole.sections() if section.rows])]
     again = min(AGAIN, limit)

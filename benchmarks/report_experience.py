@@ -23,6 +23,12 @@ def experience(data: Json) -> str:
     header = ("row", "part", "sessions", "success@1 frozen", "with experience", "points", "won/lost", "p", "attempts per solved")
     where = {"reasoning": "`reasoning`", "miniwob": "MiniWoB++"}.get(data["suite"], f"`{data['suite']}`")
     made_by = f" Made by commit {', '.join(data['commits'])}." if "commits" in data else ""
+    frequent = (
+        " most frequent answer: no model; the answer that solved most sessions of the family so far, where that has done better than the "
+        "frozen policy: about all that a bias of the answers can learn."
+        if "most frequent answer" in data["rows"]
+        else ""
+    )
     return "\n".join([
         f"## Experience: a stream of {where}, `{data['policy']}`, seed {data['seed']}\n",
         f"{data['limit']} sessions of at most {data['attempts']} attempts in an order fixed by seed {data['seed']}; settings were chosen "
@@ -31,7 +37,7 @@ def experience(data: Json) -> str:
         "rows. words: own solved examples (and lessons, by the engine `rules`, which has none for answers to questions); weights: "
         "\u03b8\u2081 out of stored tokens; both. What they learn from: whether earlier attempts were right. First attempts "
         "are greedy, later ones sampled at "
-        f"the preset's temperature.{made_by}\n",
+        f"the preset's temperature.{frequent}{made_by}\n",
         f"```sh\n{data['command']}\n```\n",
         markdown_table(header, rows),
         "\nBy task, second half: solved at the first attempt, frozen and with experience (won/lost):\n",
@@ -42,7 +48,8 @@ def experience(data: Json) -> str:
 
 def _numbers(gain: Json, several: bool) -> tuple[str, ...]:
     low, high = (100 * end for end in gain["interval"])
-    per = " \u2192 ".join(number(value, 2) for value in gain["attempts_per_solved"]) if several else "\u2013"
+    each = gain.get("attempts_per_solved") if several else None
+    per = " \u2192 ".join(number(value, 2) for value in each) if each else "\u2013"
     return (
         str(gain["sessions"]), f"{share(gain['reference'])} %", f"{share(gain['run'])} %",
         f"{100 * gain['difference']:+.1f} ({low:+.1f} \u2026 {high:+.1f})", f"{gain['won']}/{gain['lost']}", f"{gain['p']:.2g}", per,

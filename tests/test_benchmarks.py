@@ -15,6 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import comparison
+import experience
 import measures
 import options
 import outcomes
@@ -29,6 +30,7 @@ import transfer
 from outcomes import Outcome
 
 from agentlab.disk.runs import read_rows
+from agentlab.results.metrics import SessionSummary
 from envs.base import TaskSpec
 from envs.errors import UsageError
 
@@ -322,3 +324,17 @@ def test_a_task_that_experience_harms_is_named() -> None:
 
     assert "harmed under `words` (0 won, 6 lost, p = 0.031)" in told([2] * 6 + [1] * 6)
     assert "No task is significantly worse" in told([1] * 7 + [0] * 5)
+
+
+def test_the_most_frequent_answer_is_used_where_it_did_better_and_knows_no_later_round() -> None:
+    def session(n: int, name: str, at: int | None) -> SessionSummary:
+        return SessionSummary(f"{name}_{n}", name, "", at, at or 5, False, at != 1)
+
+    biased = [session(n, "biased", 2) for n in range(12)]  # always "yes", which the policy says second
+    open_ = [session(n, "open", 1) for n in range(12)]  # always another answer, which it knows
+    stream = [one for pair in zip(biased, open_, strict=True) for one in pair]
+    right = [answer for n in range(12) for answer in ("yes", str(n))]
+    found = experience.most_frequent(stream, right, 8)
+    assert [one.solved_at for one in found if one.name == "open"] == [1] * 12
+    # Of the first round nothing is known, in the second it is tried on the side, from the third on it is used.
+    assert [one.solved_at for one in found if one.name == "biased"] == [None] * 8 + [1] * 4
