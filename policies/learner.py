@@ -26,7 +26,7 @@ from policies.base import ReplyTokens, Update
 from policies.head_pass import MB, HeadPass
 from policies.methods import MethodConfig, TokensConfig, WeightsConfig
 from policies.methods.effect import Learned
-from policies.methods.episode import Episode, Replayed
+from policies.methods.episode import Episode, Replayed, rest_of
 
 STATE = "learner.json"
 REPLAY = "replay.safetensors"
@@ -290,7 +290,8 @@ class HeadLearner:
         if len(tokens) > self.config.max_tokens:
             # A T×T system of all of them would not fit: the most decided tokens have least to say (their π̃ − p is near 0).
             margin = HeadPass(self.weight, hidden, tokens, memory_mb=memory).moments(self._adapter).margin
-            rest = self.config.rest(margin.cpu(), replies, frame)
+            if (whole := self.config.response) is not None:  # of all that followed, also of what is dropped
+                rest = rest_of(margin.cpu(), replies, frame if self.config.protects else None, whole_attempt=whole == "episode")
             chosen = margin.argsort(stable=True)[: self.config.max_tokens].sort().values.cpu()
             self._dropped += len(tokens) - len(chosen)
             hidden, tokens, steps, r, replies = hidden[chosen.to(device)], tokens[chosen], steps[chosen], r[chosen], replies[chosen]

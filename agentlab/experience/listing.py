@@ -35,7 +35,7 @@ def standing(state: State, lesson: Known) -> str:
     """Whether a lesson is shown, and why not."""
     if lesson.forgotten(state.forgotten):
         return "forgotten"
-    return "retired" if lesson.retired else "shown"
+    return "retired" if lesson.retired or state.lessons_harm else "shown"
 
 
 def title(directory: Directory, state: State) -> str:

@@ -5,6 +5,7 @@ Computed from the rounds' files alone, in their order, so that whoever reads the
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,7 +14,18 @@ from typing import TYPE_CHECKING, Any
 from agentlab.disk.files import strict_json
 from agentlab.disk.names import digest
 from agentlab.experience.directory import ROWS, Directory, Origin
-from agentlab.experience.known import Known, PastSession, SolvedQuestion, checked, example, group_in, named, take
+from agentlab.experience.known import (
+    READ_BEFORE_RETIRED,
+    RETIRED_BELOW,
+    Known,
+    PastSession,
+    SolvedQuestion,
+    checked,
+    example,
+    group_in,
+    named,
+    take,
+)
 from agentlab.experience.stored import from_file
 from envs.errors import StoreError
 from retrospect.relevance import Relevance
@@ -39,6 +51,8 @@ class State:
     examples: tuple[SolvedQuestion, ...] = ()
     sessions: tuple[PastSession, ...] = ()
     forgotten: frozenset[str] = frozenset()
+    gains: tuple[float, ...] = ()
+    """Of every session that read lessons, how much better it went than expected."""
 
     # -- growing ---------------------------------------------------------------------------------------------------------------
     def after(self, directory: Directory, name: str, source: Origin, *, tokens: bool) -> State:
@@ -59,7 +73,7 @@ class State:
         same_model = bool(source.model) and Origin.of(about, folder / "round.json").model == source.model
         rows = from_file(folder / ROWS, directory.folder) if tokens and same_model and (folder / ROWS).exists() else {}
         lines = [checked(line) for line in directory.lines(name, "sessions")]
-        known = self._credited(lines)
+        known, gains = self._credited(lines)
         for line in directory.lines(name, "lessons"):
             take(known, line, name)
         groups = {line["task"]: group_in(line) for line in lines}
@@ -77,23 +91,39 @@ class State:
         others = next(([one] for one in reversed(self.sessions) if one.rows is not None), [])
         if len({one.rows.hidden.shape[1] for one in (*others, *past) if one.rows is not None}) > 1:
             raise ValueError("its tokens are not of the width that others have")
-        return State((*self.rounds, name), known, tuple(examples.values()), (*self.sessions, *past), self.forgotten)
+        return State((*self.rounds, name), known, tuple(examples.values()), (*self.sessions, *past), self.forgotten, gains)
 
-    def _credited(self, lines: Iterable[dict[str, Any]]) -> dict[str, Known]:
-        """The lessons after the sessions of a round, each compared with what was to be expected before the round."""
+    def _credited(self, lines: Iterable[dict[str, Any]]) -> tuple[dict[str, Known], tuple[float, ...]]:
+        """The lessons, and the gains of those who read some, after the sessions of a round, each compared with what was to be expected
+        before the round.
+        """
         known = dict(self.lessons)
         by_name: dict[str, list[float]] = {}
         for past in self.sessions:
             by_name.setdefault(past.name, []).append(past.value)
-        everything = [past.value for past in self.sessions]
+        everything, gains = [past.value for past in self.sessions], list(self.gains)
         for line in lines:
             before = by_name.get(line["name"]) or everything
             solved = line["solved_at"]
             gain = (1 / solved if solved else 0.0) - sum(before) / len(before) if before else 0.0
+            if line["lessons"] and before:
+                gains.append(gain)
             for one in line["lessons"]:
                 if one in known:
                     known[one] = replace(known[one], reads=known[one].reads + 1, credit=known[one].credit + gain)
-        return known
+        return known, tuple(gains)
+
+    @property
+    def lessons_harm(self) -> bool:
+        """Whether those that read lessons, whichever, did worse than expected: by RETIRED_BELOW in the mean, and by two standard errors.
+
+        A policy that cannot read such notes is harmed by every one of them, and would be by every new one.
+        """
+        n = len(self.gains)
+        if n < 2 * READ_BEFORE_RETIRED:
+            return False
+        mean, error = statistics.fmean(self.gains), statistics.stdev(self.gains) / n**0.5
+        return mean <= RETIRED_BELOW and mean + 2 * error < 0
 
     # -- asking ----------------------------------------------------------------------------------------------------------------
     @property
@@ -116,6 +146,8 @@ class State:
 
     def relevant_lessons(self, query: str, count: int, task: str = "") -> list[Known]:
         """The most relevant lessons, those whose readers did better first; none that only ``task`` itself has taught."""
+        if self.lessons_harm:
+            return []
         found = self._lesson_index.best(query, len(self.shown_lessons))
         near = [one for one in found if not self.shown_lessons[one[0]].only_of(task)][: POOL * count]
         best = sorted(near, key=lambda found: -found[1] * (1 + max(-0.9, self.shown_lessons[found[0]].worth)))

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from envs.errors import UsageError
 from policies import adapters
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def _known(name: str) -> str:
@@ -73,11 +70,9 @@ class MethodConfig(WeightsConfig):
         """Whether the rule learns from what the model itself would have said under the new guidance."""
         return False
 
-    def rest(self, margin: Tensor, replies: Tensor, frame: Tensor | None) -> Tensor | None:
-        """The log-probability [T] of what followed every token in its response, where the rule is about responses; None: it is not.
-
-        Asked for where tokens are dropped.  ``margin``, ``replies``, ``frame`` [T]: log-odds, the reply a token is of, its marks.
-        """
+    @property
+    def response(self) -> str | None:
+        """What the rule is about as a whole, ``reply`` or ``episode``; None: about each token by itself."""
         return None
 
     @property

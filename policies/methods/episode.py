@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from envs.errors import AdaptationError
 from policies.methods.config import TokensConfig
@@ -66,6 +67,18 @@ def log_rest(log_p: Tensor, part: Tensor) -> Tensor:
     _, sizes = part.unique_consecutive(return_counts=True)
     ends = sizes.cumsum(0) - 1  # the last token of each part
     return (after - after[ends].repeat_interleave(sizes)).clamp(max=0.0)
+
+
+def rest_of(margin: Tensor, replies: Tensor, given: Tensor | None, *, whole_attempt: bool) -> Tensor:
+    """log S_i of an attempt's own tokens, from their log-odds ``margin`` [n] -> [n].
+
+    ``replies`` [n]: the reply a token is of; ``given`` [n] bool: tokens that are taken as given; ``whole_attempt``: what followed is all
+    that followed in the attempt, not only in its reply.
+    """
+    log_p = -softplus(-margin)  # [n] log p_i
+    if given is not None:
+        log_p = torch.where(given.to(margin.device), 0.0, log_p)
+    return log_rest(log_p, torch.zeros_like(replies).to(margin.device) if whole_attempt else replies.to(margin.device))
 
 
 def chosen_tokens(episode: Episode, margin: Tensor, config: TokensConfig) -> tuple[Tensor, bool]:

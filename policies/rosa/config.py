@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from policies.adapters.config import AdapterConfig
 from policies.methods.config import MethodConfig, TokensConfig
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class RosaConfig(AdapterConfig, TokensConfig, MethodConfig):
@@ -72,13 +69,9 @@ class RosaConfig(AdapterConfig, TokensConfig, MethodConfig):
     def protects(self) -> bool:
         return self.target != "token" if self.protect is None else self.protect
 
-    def rest(self, margin: Tensor, replies: Tensor, frame: Tensor | None) -> Tensor | None:
-        if self.target not in ("reply", "episode"):
-            return None
-        from policies.rosa.target import rest_of
-
-        kept = frame.to(margin.device) if self.protects and frame is not None else margin.isnan()  # none is
-        return rest_of(margin, replies, kept, self)
+    @property
+    def response(self) -> str | None:
+        return self.target if self.target in ("reply", "episode") else None
 
     def as_in_the_theorem(self) -> RosaConfig:
         return self.model_copy(update={"linearization": "probability", "check": False})

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from envs.errors import AdaptationError
-from policies.methods.episode import Episode, Replayed, chosen_tokens, log_rest
+from policies.methods.episode import Episode, Replayed, chosen_tokens, rest_of
 from policies.rosa.config import RosaConfig
 
 
@@ -88,17 +88,9 @@ def _shift(episode: Episode, margin: Tensor, config: RosaConfig) -> Tensor:
         rest = episode.rest  # [T − n]
         if rest is None:
             replies = episode.steps if episode.replies is None else episode.replies
-            rest = rest_of(margin[:new], replies[:new], kept[:new], config)
+            rest = rest_of(margin[:new], replies[:new], kept[:new], whole_attempt=config.target == "episode")
         x = torch.cat([response_shift(x[:new], rest.to(margin.device)), x[new:]])
     return torch.where(kept & (x < 0), 0.0, x)
-
-
-def rest_of(margin: Tensor, replies: Tensor, kept: Tensor, config: RosaConfig) -> Tensor:
-    """log S_i of an attempt's own tokens, from their log-odds ``margin`` [n] and replies -> [n]; what is protected, ``kept`` [n], is taken
-    as given.
-    """
-    part = replies.to(margin.device) if config.target == "reply" else torch.zeros_like(margin, dtype=torch.long)
-    return log_rest(torch.where(kept, 0.0, -F.softplus(-margin)), part)
 
 
 def _guided(episode: Episode, margin: Tensor) -> Tensor:

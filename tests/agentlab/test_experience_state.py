@@ -255,3 +255,20 @@ def test_a_stream_is_paired_in_halves_and_by_task():
 def test_a_short_name_means_the_runs_own_updates():
     assert complete_key("weights.beta") == complete_key("adapt.beta") == "adapt.weights.beta"
     assert complete_key("experience.beta") == "experience.weights.beta" and complete_key("scope") == "experience.weights.scope"
+
+
+def test_lessons_that_harm_whoever_reads_any_are_not_shown_any_more(tmp_path):
+    """Each by itself has too few readers to be retired, and there is always a new one."""
+    many = [Lesson("worked", f"open menu number {n}", "shop") for n in range(24)]
+    first = {"sessions": [line(f"a{n}", 1) for n in range(8)], "lessons": [lesson(one, "a0") for one in many]}
+
+    def after(*ends: int | None) -> State:
+        readers = [line(f"r{n}", end, many[n]) for n, end in enumerate(ends)]
+        folder = tmp_path / f"{len(ends)}-{sum(end is None for end in ends)}"
+        return read(directory(folder, dict(first), {"sessions": readers}))
+
+    assert len(after(*[None] * 7).relevant_lessons("shop open menu", 3)) == 3, "too few to say"
+    harmed = after(*[None] * 6, 1, 2)
+    assert harmed.lessons_harm and harmed.relevant_lessons("shop open menu", 3) == []
+    assert listing.standing(harmed, harmed.lessons[many[-1].id]) == "retired"
+    assert not after(None, *[1] * 11).lessons_harm, "one of twelve is chance"
