@@ -119,7 +119,7 @@ def command_line() -> str:
     if "--work" in words:
         at = words.index("--work")
         words = words[:at] + words[at + 2 :]
-    return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])
+    return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *(word or '""' for word in words)])
 
 
 def fingerprint(policy: str) -> str:
