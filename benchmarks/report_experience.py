@@ -38,6 +38,7 @@ def experience(data: Json) -> str:
         "\u03b8\u2081 out of stored tokens; both. What they learn from: whether earlier attempts were right. First attempts "
         "are greedy, later ones sampled at "
         f"the preset's temperature.{frequent}{made_by}\n",
+        *([f"{data['note']}\n"] if "note" in data else []),
         f"```sh\n{data['command']}\n```\n",
         markdown_table(header, rows),
         "\nBy task, second half: solved at the first attempt, frozen and with experience (won/lost):\n",
