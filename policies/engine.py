@@ -42,8 +42,8 @@ PASSES = 32
 KEEP_SHARE = 0.75
 """Rows of a batch that are finished leave it once no more than this share is still being written."""
 
-MMAP_THRESHOLD = -3
-"""A parameter of glibc's mallopt(3)."""
+MMAP_THRESHOLD, ARENA_MAX = -3, -8
+"""Parameters of glibc's mallopt(3)."""
 
 SCORE_ROWS = 128
 """Tokens scored at a time: their logits over a vocabulary of 152,064 take 78 MB."""
@@ -333,12 +333,13 @@ class Engine(VisionPrompts, TreeEngine):
 def give_memory_back() -> None:
     """Let the C library return what tensors on a CPU took; without another library's allocator, and only where it is glibc.
 
-    Its heap grows with every thread that runs a batch, and none of it comes back once a block above was kept: a process of 24 sessions
-    that drew again and again held 16 GB, of which 3 were in use.
+    Every thread that runs a batch would get a heap of its own, and none of it comes back, to the kernel or to another thread, once a
+    block above was kept: a process of 24 sessions that drew again and again held 18 GB, of which 3 were in use.
     """
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
         library.mallopt(MMAP_THRESHOLD, 2**20)  # bytes; larger blocks are the kernel's, and return to it
+        library.mallopt(ARENA_MAX, 1)  # smaller ones (a node's logits) are of one heap, whichever thread takes them
 
 
 def execution_device(module: Any) -> torch.device:

@@ -32,8 +32,10 @@ from policies.tree import ROOT, Growth, TokenTree, Work
 MAX_DRAWS = 64
 """Draws for one reply at most; what is left then is so improbable that it is not worth looking for."""
 
-MAX_NODES = 1024
-"""Tokens of a tree at which no more is drawn (or three whole replies, if that is more): the logits after each of them take memory."""
+MAX_NODES = 256
+"""Tokens of a tree at which no more is drawn (or three whole replies, if that is more): each is a row of a pass, and the logits after it
+take memory.  On the tuning seeds of ``benchmarks/comparison.py reasoning`` no reply that took more than 64 was right but where the user
+gives hints (3 of 21), and of those that took more than 256 none."""
 
 NEGLIGIBLE = 1e-4
 """A reply that does not count and is less probable than this is not remembered: it hardly comes again, and its logits take memory."""
