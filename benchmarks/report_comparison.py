@@ -16,7 +16,7 @@ from comparison_tables import (
     theorem_table,
     versus_table,
 )
-from formats import share
+from formats import markdown_table, share
 from measures import Difference, Made, difference, load, price
 from measures import share as solved_share
 from studies import Study
@@ -94,38 +94,56 @@ def _unfinished(made: Made) -> list[str]:
     return [f"**Not finished**: {names}. The command goes on; rows with different n are compared over what they share.\n"]
 
 
-def sentence(study: Study, results: Path, methods: Sequence[str], references: Sequence[str], k: int) -> str:
-    """What methods are worth against others, in one clause with intervals and prices; "" where they or the others are missing."""
-    made = load(results / f"{study.name}-report.jsonl")
-    parts, most = [], 0
-    for method in methods if made is not None else ():
-        told = _against(made, method, references, k)
-        if told:
-            parts.append(f"`{method}` {' and '.join(text for text, _ in told)}")
-            most = max(most, *(d.n for _, d in told))
-    where = "MiniWoB++" if study.suite == "miniwob" else f"`{study.suite}`"
-    return f"on {most} failing first attempts of {where} (`{study.policy}`) {', '.join(parts)}" if parts else ""
+def headline(studies: Sequence[tuple[Study, Sequence[str]]], results: Path, k: int) -> str:
+    """One table of what counts: each study's opponents and the methods named, against both opponents; rows not run are left out.
+
+    A method that is only for tasks with feedback is compared over those tasks; which information a row uses is a column.
+    """
+    rows = []
+    for study, methods in studies:
+        made = load(results / f"{study.name}-report.jsonl")
+        for name in [m for m in (*REFERENCES, *methods) if made is not None and m in made.methods]:
+            found = made.methods[name]  # type: ignore[union-attr]  # there are no names without it
+            cells = [_points_and_interval(_minus(made, name, reference, k)) for reference in REFERENCES]
+            cost = _relative_cost(made, name, k)
+            where = "MiniWoB++" if study.suite == "miniwob" else study.suite
+            uses = ", ".join(made.about["methods"][name]["uses"])  # type: ignore[union-attr]
+            rows.append((where, f"`{name}`", uses, str(len(found)), share(solved_share(found, k)[0]), *cells, cost))
+    header = ("suite", "method", "learns from", "n", f"solved @{k}, %", *(f"minus `{r}`" for r in REFERENCES), "forward passes")
+    return markdown_table(header, rows) if rows else "Nothing has been measured yet.\n"
 
 
-def worse(study: Study, results: Path, methods: Sequence[str], references: Sequence[str], k: int) -> list[str]:
-    """The methods that are below one of the others by more than the interval, in words."""
-    made = load(results / f"{study.name}-report.jsonl")
-    found = {m: [d for _, d in _against(made, m, references, k) if d.interval[1] < 0] for m in methods} if made is not None else {}
-    return [f"`{method}` is worse than that on {study.suite}" for method, some in found.items() if some]
+def told_apart(studies: Sequence[tuple[Study, Sequence[str]]], results: Path, k: int) -> tuple[list[str], list[str]]:
+    """Of the methods named those whose interval against both opponents is above 0, and those that are below 0 against one, in words."""
+    better, worse = [], []
+    for study, methods in studies:
+        made = load(results / f"{study.name}-report.jsonl")
+        for name in methods:
+            found = [d for d in (_minus(made, name, reference, k) for reference in REFERENCES) if d is not None]
+            words = f"`{name}` on {'MiniWoB++' if study.suite == 'miniwob' else study.suite}"
+            if found and all(d.interval[0] > 0 for d in found):
+                better.append(words)
+            elif any(d.interval[1] < 0 for d in found):
+                worse.append(words)
+    return better, worse
 
 
-def _against(made: Made | None, method: str, references: Sequence[str], k: int) -> list[tuple[str, Difference]]:
-    """The points of a method over each of the others, with the interval and the price, over the instances that both have."""
-    if made is None or method not in made.methods:
-        return []
-    parts = []
-    for name in (one for one in references if one in made.methods):
-        found = difference(made.methods[name], made.methods[method], k)
-        if found is None:
-            continue
-        low, high = found.interval
-        both = {o.instance for o in made.methods[name]} & {o.instance for o in made.methods[method]}
-        own, theirs = (price([o for o in made.methods[row] if o.instance in both], k).forward for row in (method, name))
-        cost = f", at {own / theirs:.2f} times its forward passes" if own and theirs else ""
-        parts.append((f"{100 * found.points:+.1f} over `{name}` ({100 * low:+.1f} … {100 * high:+.1f}{cost})", found))
-    return parts
+def _minus(made: Made | None, method: str, reference: str, k: int) -> Difference | None:
+    """The method against an opponent, over the instances that both have; None where one of them was not run."""
+    if made is None or method == reference or method not in made.methods or reference not in made.methods:
+        return None
+    return difference(made.methods[reference], made.methods[method], k)
+
+
+def _points_and_interval(d: Difference | None) -> str:
+    return "–" if d is None else f"{100 * d.points:+.1f} ({100 * d.interval[0]:+.1f} … {100 * d.interval[1]:+.1f})"
+
+
+def _relative_cost(made: Made | None, method: str, k: int) -> str:
+    """Forward passes per solved instance, as a multiple of the first opponent's over the instances that both have."""
+    if made is None or REFERENCES[0] not in made.methods:
+        return "–"
+    reference = made.methods[REFERENCES[0]]
+    both = {o.instance for o in reference} & {o.instance for o in made.methods[method]}
+    own, theirs = (price([o for o in some if o.instance in both], k).forward for some in (made.methods[method], reference))
+    return f"{own / theirs:.2f} ×" if own and theirs else "–"
