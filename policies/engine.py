@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import inspect
 import re
-import threading
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -29,6 +28,7 @@ from policies.methods import WeightsConfig
 from policies.prompts import VisionPrompts, stop_ids_of
 from policies.sampler import Sampler
 from policies.tree_engine import Read, Redrawing, TreeEngine, is_out_of_memory
+from policies.turns import Turns
 from policies.vision_cache import VisionCache
 
 __all__ = ["Engine", "Generation", "Prompt", "Request", "Score", "Search"]
@@ -79,7 +79,7 @@ class Engine(VisionPrompts, TreeEngine):
         if model.lm_head.weight.device.type == "cpu":
             give_memory_back()
         self._input_device = execution_device(model.get_input_embeddings())
-        self._lock = threading.Lock()  # one pass at a time: the hooks sit on the shared head
+        self._lock = Turns()  # one pass at a time: the hooks sit on the shared head
         self.batcher: Batcher[Asked, Generation] = Batcher(self._answer, max_batch=max_batch, window_s=window_s)
 
     @property

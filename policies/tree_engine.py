@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import functools
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +25,7 @@ from policies.head import head_hooks
 from policies.sampling import SamplingConfig, seed_of
 from policies.tree import Errand, Forest, Root, TokenTree, Work, has_trees
 from policies.tree_attention import own_attention
+from policies.turns import Turns
 
 PARKED_SHARE = 0.1
 """Of the memory of the device, what replies that are put aside may take: beyond it the largest are drawn to their end first, though others
@@ -73,7 +73,7 @@ class TreeEngine(abc.ABC):
 
     model: Any
     stop_ids: frozenset[int]
-    _lock: threading.Lock
+    _lock: Turns
     _cache_argument: str
     _input_device: torch.device
 

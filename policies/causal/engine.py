@@ -135,12 +135,12 @@ class TextEngine(Engine, TextPrompts):
 
         A prompt that does not fit into memory is left to it as well.
         """
+        if not keeps_everything(self.model.config) or not self._prefix_budget:
+            return NO_PASSES
+        ids = self._ids(prompt)
+        if self.prefixes.match(ids)[1] >= len(ids) - 1:  # nearly always, and not worth waiting for a batch that is being answered
+            return NO_PASSES
         with self._lock:
-            if not keeps_everything(self.model.config) or not self._prefix_budget:
-                return NO_PASSES
-            ids = self._ids(prompt)
-            if self.prefixes.match(ids)[1] >= len(ids) - 1:
-                return NO_PASSES
             try:
                 self._read([ids], [self.prefixes.match(ids)])
             except (torch.OutOfMemoryError, RuntimeError) as error:

@@ -8,6 +8,7 @@ L layers · k key-value heads · n tokens · e size of a head
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,13 +46,14 @@ Part = tuple[Entry | None, int]
 
 
 class PrefixCache:
-    """Prompts by what they begin with, the least recently used dropped first.  Not safe for concurrent use.
+    """Prompts by what they begin with, the least recently used dropped first.  Whether one is there may be asked from any thread.
 
     Args:
         megabytes: Most memory, on the model's device; 0 keeps none.
     """
 
     def __init__(self, megabytes: float) -> None:
+        self._lock = threading.RLock()
         self._budget = megabytes * MB
         self._entries: OrderedDict[int, Entry] = OrderedDict()
         self._bytes = 0
@@ -62,16 +64,17 @@ class PrefixCache:
     def match(self, tokens: Tensor) -> Part:
         """The entry that agrees with ``tokens`` [n] longest, and on how many: at most n − 1, for the last one has to be read."""
         best, length, found = None, 0, -1
-        for key, entry in self._entries.items():
-            n = min(len(entry.tokens), len(tokens) - 1)
-            if n <= length:
-                continue
-            different = (entry.tokens[:n] != tokens[:n]).nonzero()
-            common = int(different[0, 0]) if len(different) else n
-            if common > length:
-                best, length, found = entry, common, key
-        if best is not None:
-            self._entries.move_to_end(found)
+        with self._lock:
+            for key, entry in self._entries.items():
+                n = min(len(entry.tokens), len(tokens) - 1)
+                if n <= length:
+                    continue
+                different = (entry.tokens[:n] != tokens[:n]).nonzero()
+                common = int(different[0, 0]) if len(different) else n
+                if common > length:
+                    best, length, found = entry, common, key
+            if best is not None:
+                self._entries.move_to_end(found)
         return best, length
 
     def add(self, tokens: Tensor, keys: Tensor, values: Tensor, *, in_flight: int = 0) -> Entry:
@@ -82,15 +85,16 @@ class PrefixCache:
         entry = Entry(tokens, keys, values)
         if entry.nbytes > self._budget:
             return entry
-        for key, other in list(self._entries.items()):
-            n = len(other.tokens)
-            if n <= len(tokens) and torch.equal(other.tokens, tokens[:n]):
-                self._drop(key)
-        self._entries[self._next] = entry
-        self._next += 1
-        self._bytes += entry.nbytes
-        while self._bytes > self._budget and (len(self._entries) > in_flight or self._bytes > MOST * self._budget):
-            self._drop(next(iter(self._entries)))
+        with self._lock:
+            for key, other in list(self._entries.items()):
+                n = len(other.tokens)
+                if n <= len(tokens) and torch.equal(other.tokens, tokens[:n]):
+                    self._drop(key)
+            self._entries[self._next] = entry
+            self._next += 1
+            self._bytes += entry.nbytes
+            while self._bytes > self._budget and (len(self._entries) > in_flight or self._bytes > MOST * self._budget):
+                self._drop(next(iter(self._entries)))
         return entry
 
     def _drop(self, key: int) -> None:
@@ -98,8 +102,9 @@ class PrefixCache:
 
     def clear(self) -> None:
         """Forget everything."""
-        self._entries.clear()
-        self._bytes = 0
+        with self._lock:
+            self._entries.clear()
+            self._bytes = 0
 
 
 class ReadAlone:

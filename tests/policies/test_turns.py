@@ -1,0 +1,80 @@
+"""A lock whose waiters get it in the order in which they came."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+
+import pytest
+
+from policies.turns import Turns
+
+
+def test_who_comes_again_waits_for_who_waits_already() -> None:
+    turns, order, go_on = Turns(), list[str](), threading.Event()
+
+    def again_and_again() -> None:
+        while not go_on.is_set():
+            with turns:
+                order.append("again")
+                time.sleep(0.005)
+
+    def once() -> None:
+        with turns:
+            order.append("once")
+
+    busy = threading.Thread(target=again_and_again)
+    busy.start()
+    for _ in range(20):  # an ordinary lock gives most of them their turn only after many more of the other's
+        waiting = threading.Thread(target=once)
+        waiting.start()
+        before = order.count("again")
+        waiting.join(10)
+        assert order.count("again") - before <= 3
+    go_on.set()
+    busy.join()
+    assert order.count("once") == 20
+
+
+def test_one_at_a_time() -> None:
+    turns, inside, most = Turns(), 0, 0
+
+    def some() -> None:
+        nonlocal inside, most
+        for _ in range(200):
+            with turns:
+                inside += 1
+                most = max(most, inside)
+                time.sleep(0)
+                inside -= 1
+
+    threads = [threading.Thread(target=some) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+
+
+def test_an_error_inside_and_ctrl_c_while_waiting_let_the_next_one_in() -> None:
+    turns = Turns()
+    with pytest.raises(ValueError, match="inside"), turns:
+        raise ValueError("inside")
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with turns:
+            held.set()
+            done.wait(10)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(10)
+    threading.Timer(0.1, lambda: signal.raise_signal(signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt), turns:
+        pytest.fail("it is not free")
+    done.set()
+    holder.join(10)
+    with turns:  # nobody waits for who was interrupted
+        pass
