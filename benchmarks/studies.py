@@ -121,8 +121,6 @@ COOL = _temperatures(0.7, 0.3, 0.5, 1.0, 1.5)
 COLD = (*COOL, *_temperatures(0.0))
 """Down to greedy, which is no retry where nothing is excluded."""
 REPLY = ("adapt.weights.target=reply", "sampling.no_repeat=true")
-ALONE = ("adapt.weights.target=reply", "adapt.weights.replay=true", "sampling.no_repeat=false")
-"""Nothing is drawn again: what keeps a reply from coming twice is the update alone, at one drawn reply an attempt."""
 EPISODE = ("adapt.weights.target=episode", "sampling.no_repeat=true")
 PAPER = tuple(
     (f"adapt.weights.beta={b}", f"adapt.weights.damping={d}")
@@ -163,9 +161,6 @@ REASONING = Study(
         Method("next-best", "next-best", lines=((), ("sampling.beams=30",))),
         Method("no-repeat", "no-repeat", lines=COLD),
         Method("rosa-reply", "rosa", REPLY, _reply_lines((1.0, 0.7), (1.0, 0.5), (1.0, 1.0), (0.5, 0.7), (1.0, 0.3), (1.0, 0.0))),
-        Method(
-            "rosa-reply, drawn once", "rosa", ALONE, _reply_lines((0.25, 0.3), (0.25, 0.0), (0.1, 0.3), (0.1, 0.0), (0.5, 0.3), (0.1, 0.5)),
-        ),
         Method("rosa", "rosa"),
         Method(
             "rosa2 (words: rules)", "rosa2", (RULES, *CONSISTENT, "adapt.weights.target=reply", "sampling.no_repeat=true"),
