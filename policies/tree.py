@@ -145,6 +145,10 @@ class TokenTree:
         self._forest, self._start, self._columns = forest, start, list(range(first, first + self.size))
         return first + self.size
 
+    def uproot(self) -> None:
+        """Take it out of its forest, which is over; else they would hold each other, and with them the keys and values of all trees."""
+        self._forest = None
+
     def columns(self) -> Tensor:
         """Where the sequence has its prompt, and then its nodes, [P + N]."""
         return torch.tensor([*range(self._start, self._start + self.root.prompt_tokens), *self._columns])

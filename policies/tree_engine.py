@@ -293,7 +293,11 @@ class TreeEngine(abc.ABC):
             own_attention(self.model.config.get_text_config()),
             head_hooks(self.model.lm_head, [], capture=capture, packed=True) as tap,
         ):
-            yield Forest(call, tap, trees, self.model.dtype), cache
+            try:
+                yield Forest(call, tap, trees, self.model.dtype), cache
+            finally:
+                for tree in trees:
+                    tree.uproot()
 
     def _tree_positions(self, positions: Tensor) -> Tensor:
         """Rotary positions of new tokens, [1, m] -> [3, 1, m]."""
