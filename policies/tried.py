@@ -154,7 +154,12 @@ def _alike(a: Action, b: Action, radius: float) -> bool:
     if type(a) is not type(b):
         return False
     mine, other = dataclasses.asdict(a), dataclasses.asdict(b)
-    for x, y in (("x", "y"), ("end_x", "end_y")):
-        if x in mine and math.hypot(mine.pop(x) - other.pop(x), mine.pop(y) - other.pop(y)) > radius:
+    for names in (("x", "y"), ("end_x", "end_y")):
+        if names[0] not in mine:
+            continue
+        places = [[action.pop(name) for name in names] for action in (mine, other)]
+        # A scroll has an end only where the agent drew the finger's way itself; one with an end and one without differ.
+        known = [None not in place for place in places]
+        if known[0] != known[1] or (known[0] and math.dist(*places) > radius):
             return False
     return mine == other

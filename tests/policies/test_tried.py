@@ -1,9 +1,12 @@
 """Which screens are the same, which clicks, and what counts as tried."""
 
+import dataclasses
+import itertools
+
 import numpy as np
 import pytest
 
-from envs.actions import Click, Drag, Type
+from envs.actions import VOCABULARY, Click, Drag, Scroll, Type
 from policies.tried import TriedActions, alike, look_at
 
 
@@ -70,6 +73,34 @@ def test_a_text_cursor_is_known_by_its_shape():
 )
 def test_a_click_within_the_radius_is_the_same_click(other, same):
     assert alike((Click(10, 10),), other, 3.2) is same
+
+
+def every_kind():
+    """One action of every kind in the vocabulary, with what it must have, and with everything it may have."""
+    values = {
+        **dict.fromkeys(("x", "y", "end_x", "end_y"), 10.0), "seconds": 1.0, "text": "a", "submit": True, "keys": ("ctrl", "c"),
+        "direction": "down", "clicks": 3, "name": "Clock", "reason": "no action",
+    }  # fmt: skip
+    for cls in VOCABULARY.values():
+        fields = dataclasses.fields(cls)
+        needed = [f for f in fields if f.default is dataclasses.MISSING]
+        yield from dict.fromkeys(cls(**{f.name: values[f.name] for f in some}) for some in (needed, fields))
+
+
+def test_every_kind_of_action_is_like_itself_and_like_no_other():
+    kinds = list(every_kind())
+    assert {type(action) for action in kinds} == set(VOCABULARY.values())
+    for action in kinds:
+        assert alike((action,), (dataclasses.replace(action),), 0.0), action
+    for one, other in itertools.permutations(kinds, 2):
+        assert not alike((one,), (other,), 3.2), (one, other)
+
+
+def test_the_end_of_a_scroll_is_a_place_like_its_beginning():
+    drawn = Scroll(10, 10, "down", 10, 90)
+    assert alike((drawn,), (Scroll(11, 10, "down", 10, 92),), 3.2)
+    assert not alike((drawn,), (Scroll(10, 10, "down", 10, 60),), 3.2)
+    assert not alike((drawn,), (Scroll(10, 10, "down"),), 3.2)
 
 
 def test_only_what_was_blamed_counts_as_tried():
