@@ -185,7 +185,17 @@ class _Reader:
         x, y = k.get("x", a[0] if a else None), k.get("y", a[1] if len(a) > 1 else None)
         if x is None and y is None:
             return self.frame.here
-        return self.frame.pixel(_number(x), _number(y))
+        return self.place(_number(x), _number(y))
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """The pixel that a call's numbers mean.
+
+        Two numbers from 0 to 1 are shares of the screen whatever the others count: models that count pixels write them now and then,
+        and EvoCUA's and OpenCUA's own agents read them so.
+        """
+        if 0 <= x <= 1 and 0 <= y <= 1:
+            x, y = x * self.frame.units_x, y * self.frame.units_y
+        return self.frame.pixel(x, y)
 
     # -- what calls mean -------------------------------------------------------------------------------------------------------
     def click(self, a: Values, k: Named, kind: type[act.Click] | Any = act.Click) -> None:

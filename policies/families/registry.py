@@ -19,7 +19,7 @@ from policies.families.evocua import EvoCUA, EvoCUAS1
 from policies.families.fara import Fara, Fara15
 from policies.families.gui_owl import GUIOwl, GUIOwl15
 from policies.families.mai_ui import MAIUI
-from policies.families.opencua import OpenCUA, OpenCUAV1
+from policies.families.opencua import OpenCUA, OpenCUARelative, OpenCUAV1
 from policies.families.plain import Plain
 from policies.families.qwen3_vl import Qwen3VL
 from policies.families.ui_tars import UITars1, UITars15, UITarsDoubao
@@ -29,7 +29,8 @@ log = logging.getLogger(__name__)
 
 FAMILIES = Plugins("family", "agentlab.families")
 OURS: tuple[type[Family], ...] = (
-    UITars1, UITars15, UITarsDoubao, Qwen3VL, EvoCUA, EvoCUAS1, GUIOwl15, GUIOwl, OpenCUA, OpenCUAV1, Fara, Fara15, MAIUI, UIVenus15, Plain,
+    UITars1, UITars15, UITarsDoubao, Qwen3VL, EvoCUA, EvoCUAS1, GUIOwl15, GUIOwl, OpenCUA, OpenCUAV1, OpenCUARelative, Fara, Fara15,
+    MAIUI, UIVenus15, Plain,
 )  # fmt: skip
 
 LEFT_OUT: Mapping[str, str] = {

@@ -123,6 +123,13 @@ OFFICIAL = [
     ("opencua-v1", code("computer.triple_click(x=966, y=546)"), (act.TripleClick(*MIDDLE),)),
     ("opencua-v1", code("pyautogui.write(message='hi\\n')"), (act.Type("hi", submit=True),)),
     ("opencua-v1", code("pyautogui.press('backspace', presses=3)"), (act.Hotkey(("backspace",)),) * 3),
+    # model/README.md: "x=0.5 means 50% from left edge"
+    ("opencua-relative", code("pyautogui.click(x=0.5, y=0.3)"), (act.Click(960.0, 324.0),)),
+    (
+        "opencua-relative",
+        code("pyautogui.moveTo(0.5, 0.5)\npyautogui.dragTo(1, 1)"),
+        (act.Hover(*MIDDLE), act.Drag(*MIDDLE, 1919, 1079)),
+    ),
     ("opencua-v1", code("pyautogui.moveTo(966, 546)\npyautogui.dragTo(0, 0)"), (act.Hover(*MIDDLE), act.Drag(*MIDDLE, 0, 0))),
     ("ui-venus-1.5", "<think>T</think>\n<action>Click(box=(500,500))</action>\n<conclusion>c</conclusion>", (act.Click(*MIDDLE),)),
     ("ui-venus-1.5", "<think>T</think><action>Type(content='a, b')</action>", (act.Type("a, b", submit=True),)),
@@ -184,6 +191,8 @@ ODD = [
         (act.Wait(), act.Finished("")),
     ),
     ("opencua", "```\npyautogui.click(966, 546)", (act.Click(*MIDDLE),)),
+    *((family, code("pyautogui.click(0.5, 0.5)"), (act.Click(*MIDDLE),)) for family in ("evocua-s1", "opencua", "opencua-v1")),
+    ("evocua-s1", code("pyautogui.click(0.5, 546)"), (act.Click(0.5 * 1920 / 1932, 540.0),)),
     ("opencua", "pyautogui.click(966, 546", (act.Click(*MIDDLE),)),
     ("opencua", code("import pyautogui\npyautogui.click(966, 546, clicks=2)"), (act.DoubleClick(*MIDDLE),)),
     ("opencua", code("pyautogui.click(966, 546, button='right')"), (act.RightClick(*MIDDLE),)),
@@ -419,6 +428,9 @@ def test_a_fine_tune_is_asked_as_what_it_was_made_from_unless_that_is_a_general_
         choose("/runs/my-model", said=["Qwen/Qwen3-VL-8B-Instruct"])
     assert choose("Qwen/Qwen3-VL-8B-Instruct").name == "qwen3-vl"
     assert [choose(f"microsoft/Fara{name}").name for name in ("1.5-9B", "-1.5-27B", "-7B")] == ["fara-1.5", "fara-1.5", "fara"]
+    for name, family in {"7B": "opencua-v1", "32B": "opencua-v1", "72B": "opencua", "72B-preview": "opencua"}.items():
+        assert choose(f"xlangai/OpenCUA-{name}").name == family
+    assert [choose(f"OpenCUA-{name}").name for name in ("Qwen2-7B", "A3B")] == ["opencua-relative"] * 2
     assert choose("/runs/my-model", asked="qwen3-vl", said=["ByteDance-Seed/UI-TARS-1.5-7B"]).name == "qwen3-vl"
     assert choose("/runs/UI-TARS-1.5-7B", declared="plain").name == "plain"
 
@@ -429,6 +441,7 @@ def test_a_fine_tune_is_asked_as_what_it_was_made_from_unless_that_is_a_general_
         ("Hcompany/Holo-3.1-9B", "which tools"), ("Hcompany/Holo1.5-7B", "which tools"), ("holo3-1-35b-a3b", "which tools"),
         ("UI-Venus-Navi-7B", "UI-Venus-1.5"),
         ("ui-tars-2", "not open"), ("Qwen/Qwen2.5-VL-7B-Instruct", "No family"), ("gpt-5", "No family"), ("ui-tars", "No family"),
+        ("xlangai/OpenCUA-4B", "No family"),
     ],
 )  # fmt: skip
 def test_models_that_no_family_is_right_for_are_refused_with_the_list(name, reason):

@@ -25,7 +25,7 @@ CLICKS = {
     **dict.fromkeys(("qwen3-vl", "evocua", "gui-owl-1.5", "gui-owl", "fara", "fara-1.5"), COMPUTER),
     "mai-ui": '<thinking>\nGo.\n</thinking>\n<tool_call>\n{{"name":"mobile_use","arguments":'
     '{{"action":"click","coordinate":[{x},{y}]}}}}\n</tool_call>',
-    **dict.fromkeys(("evocua-s1", "opencua", "opencua-v1"), CODE),
+    **dict.fromkeys(("evocua-s1", "opencua", "opencua-v1", "opencua-relative"), CODE),
     "ui-venus-1.5": "<think>Go.</think>\n<action>Click(box=({x},{y}))</action>\n<conclusion>Went.</conclusion>",
 }  # fmt: skip
 
@@ -46,7 +46,7 @@ class Expert(ProtocolSession):
         screen = images(messages)[-1].size
         seen = seen_size(screen, self.settings, self.factor)
         units = self.family.units(screen, seen, self.settings)
-        x, y = (round(at * unit / side) for at, unit, side in zip(self.aim, units, screen, strict=True))
+        x, y = (round(at * unit / side, 4 if unit == 1 else None) for at, unit, side in zip(self.aim, units, screen, strict=True))
         return Draw(CLICKS[self.family.name].format(x=x, y=y), 1, None, seen)
 
 

@@ -54,7 +54,9 @@ CONVERSATIONS = {
     "fara-1.5/computer": "7ee676dade34bff30b1dc56265dd5fe66fae3d0d9b75f5e0e23410af58bec89a",
     "mai-ui/mobile": "c7752f667b51a7a05e91962521cdbec66c96bbd3c139f3df73dee5f8d45d0b79",
     "opencua/computer": "038e2e545a0f6fe2122a3a60fc22c00cce44d88da01f7fa14b1e144add458e0f",
-    "opencua-v1/computer": "49c7c36b9f4c449259d4200d6c35bf3a68dc330755012e4496c4e19dddfe5b0d",
+    **dict.fromkeys(
+        ("opencua-v1/computer", "opencua-relative/computer"), "49c7c36b9f4c449259d4200d6c35bf3a68dc330755012e4496c4e19dddfe5b0d"
+    ),
     "ui-venus-1.5/mobile": "76029286c2e080aae0e6efdd58c415300c62b35a2e42dce3d0a34e8dc6cae954",
 }
 
@@ -134,6 +136,7 @@ HISTORIES = {
     "mai-ui/mobile": (mai, 5),
     "opencua/computer": (code, 7),
     "opencua-v1/computer": (code, 7),
+    "opencua-relative/computer": (code, 7),
     "ui-venus-1.5/mobile": (venus, 7),
 }
 

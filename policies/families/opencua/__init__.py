@@ -26,6 +26,7 @@ SCORES = Source("xlang-ai/OpenCUA", "model/README.md", "1d70f20663dcaa01f10c", "
 SAMPLING = {"temperature": 0.0, "top_p": 0.9, "max_new_tokens": 2048}
 AGAIN: dict[str, Any] = {"reask": 4, "reask_temperature": 0.2}
 """Five tries, the later ones warmer (its agent in OSWorld, ``mm_agents/opencua/opencua_agent.py``)."""
+COORDINATES = Source("xlang-ai/OpenCUA", "model/README.md", "1d70f20663dcaa01f10c", "which models count in shares of the screen")
 NOTE = "Mean of three runs; upstream waits 5 s after each action."
 
 
@@ -57,7 +58,7 @@ class OpenCUA(Family):
     name = "opencua"
     title = "OpenCUA (72B)"
     platforms = ("computer",)
-    sources = (PROMPTS,)
+    sources: ClassVar[tuple[Source, ...]] = (PROMPTS,)
     recognised = re.compile(r"opencua-72b.*")
     defaults = FamilySettings(
         coordinates="absolute-resized", history_images=3, max_new_tokens=2048, min_pixels=3136, max_pixels=12_845_056
@@ -83,8 +84,8 @@ class OpenCUAV1(OpenCUA):
 
     name = "opencua-v1"
     title = "OpenCUA (7B, 32B)"
-    recognised = re.compile(r"opencua(?!-72b).*")
-    recipes = (
+    recognised = re.compile(r"opencua-(?:7b|32b).*")
+    recipes: ClassVar[tuple[Recipe, ...]] = (
         Recipe("openai:opencua-7b", "osworld-verified", "osworld", 26.6, 100, SCORES, SAMPLING, AGAIN, note=NOTE),
         Recipe("openai:opencua-32b", "osworld-verified", "osworld", 34.8, 100, SCORES, SAMPLING, AGAIN, note=NOTE),
         Recipe("openai:opencua-7b", "osworld-verified-15", "osworld", 24.3, 15, SCORES, SAMPLING, AGAIN, note=NOTE),
@@ -93,6 +94,17 @@ class OpenCUAV1(OpenCUA):
 
     def messages(self, turn: Turn) -> list[Message]:
         return stepwise(turn, _text("v1_computer.txt"))
+
+
+class OpenCUARelative(OpenCUAV1):
+    """OpenCUA-Qwen2-7B and A3B: asked as 7B and 32B are, but their points are shares of the screen."""
+
+    name = "opencua-relative"
+    title = "OpenCUA (Qwen2-7B, A3B)"
+    sources = (PROMPTS, COORDINATES)
+    recognised = re.compile(r"opencua-(?:qwen2-7b|a3b).*")
+    defaults = OpenCUA.defaults.model_copy(update={"coordinates": "relative-1"})
+    recipes = ()
 
 
 def system_v2(password: str) -> str:
