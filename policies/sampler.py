@@ -69,7 +69,8 @@ class Sampler:
             self._seen = torch.zeros_like(logits, dtype=torch.bool)
             for row, prompt in enumerate(self._prompts):
                 if prompt is not None:
-                    self._seen[row, prompt.to(logits.device)] = True
+                    known = prompt[prompt < logits.shape[1]]  # a picture's token may have no logit
+                    self._seen[row, known.to(logits.device)] = True
         penalty = torch.tensor([s.repetition_penalty for s in self._settings], device=logits.device)[:, None]
         return torch.where(self._seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 

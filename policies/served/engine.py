@@ -151,13 +151,10 @@ class ServedEngine(Tokens):
             )
         sampling = request.sampling
         fields = {
-            "sampling": {
-                "temperature": sampling.temperature, "top_p": sampling.top_p, "max_new_tokens": sampling.max_new_tokens,
-                "frequency_penalty": sampling.frequency_penalty,
-            },
+            "sampling": {name: getattr(sampling, name) for name in ("max_new_tokens", *wire.DRAWING)},
             "seed": request.seed,
             "capture": request.capture,
-        }  # fmt: skip
+        }
         tensors = {"stop": torch.tensor(sorted(self.stop_ids))}
 
         def ask(name: str | None) -> wire.Unpacked:

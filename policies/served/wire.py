@@ -19,8 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-PROTOCOL = 1
-"""Raised when an older client would misunderstand a newer server."""
+PROTOCOL = 2
+"""Raised when one side would misunderstand the other, or leave out what it is asked for."""
 
 PREFIX = "/agentlab/v1"
 MEDIA = "application/vnd.safetensors"
@@ -33,6 +33,10 @@ MOST_IMAGES = 64
 LORA, HIDDEN = "lora", "hidden"
 KINDS = {LORA: ("A", "B"), HIDDEN: ("delta",)}
 """Adapters that a server knows, and their tensors."""
+DRAWING = {
+    "temperature": (0, 1e6, 0.0), "top_p": (1e-6, 1, 1.0), "frequency_penalty": (-1e6, 1e6, 0.0), "repetition_penalty": (1e-6, 1e6, 1.0),
+}  # fmt: skip
+"""How a reply is drawn, besides its length: the settings that a request carries, as ``SamplingConfig`` names them; least, most, default."""
 PEFT_NAMES = {"base_model.model.lm_head.lora_A.weight": "A", "base_model.model.lm_head.lora_B.weight": "B"}
 
 

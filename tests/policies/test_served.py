@@ -1,5 +1,6 @@
 """A served policy against one that runs here: the same replies, the same updates; a server's failures are the machinery's."""
 
+import dataclasses
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -88,11 +89,12 @@ def test_a_served_session_acts_and_learns_as_one_that_runs_here(server, here, sc
 
 
 def test_sampled_replies_are_the_same_draws(server, here, screens):
-    hot = SamplingConfig(temperature=1.5, top_p=0.9, frequency_penalty=0.5, max_new_tokens=8)
+    hot = SamplingConfig(temperature=1.5, top_p=0.9, frequency_penalty=0.5, repetition_penalty=0.02, max_new_tokens=8)
     policy = load_policy(f"served:{server.url}", sampling=hot, **FAST)
     here.sampling = hot
-    drawn = [attempts(p, screens, count=2)[0] for p in (policy, here)]
-    assert [tokens for tokens, *_ in drawn[0]] == [tokens for tokens, *_ in drawn[1]]
+    drawn = [[tokens for tokens, *_ in attempts(p, screens, count=2)[0]] for p in (policy, here)]
+    here.sampling = dataclasses.replace(hot, repetition_penalty=1.0)
+    assert drawn[0] == drawn[1] != [tokens for tokens, *_ in attempts(here, screens, count=2)[0]]
     policy.close()
 
 

@@ -1,5 +1,6 @@
 """The worker's heads over a runner that schedules as vLLM's does: chunks, preemption, rows that come and go, replies that are given up."""
 
+import dataclasses
 import random
 import sys
 from types import SimpleNamespace
@@ -98,7 +99,7 @@ def lora(seed):
 
 def reference(prompt, plan, adapter, limit):
     """Tokens, log-probabilities and H of a reply that is written alone."""
-    sampler, tokens, logprobs, hidden = Sampler([plan.sampling], [plan.seed]), [], [], []
+    sampler, tokens, logprobs, hidden = Sampler([plan.sampling], [plan.seed], [torch.tensor(prompt)]), [], [], []
     while len(tokens) < limit and (not tokens or tokens[-1] != STOP):
         h = hidden_of([*prompt, *tokens])[None]
         z = h @ W.T
@@ -136,6 +137,8 @@ def schedule(runner, waiting, chance):
 
 
 HOT = SamplingConfig(temperature=1.3, top_p=0.9, frequency_penalty=0.4)
+OFFICIAL = SamplingConfig(repetition_penalty=1.5)
+"""As GUI-Owl's and UI-Venus's recipes, stronger: greedy but for what was said already."""
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -153,7 +156,7 @@ def test_whatever_the_schedule_every_reply_is_what_it_is_alone(seed):
     expected, waiting = {}, []
     for n in range(16):
         worn = chance.choice([None, *adapters])
-        plan = heads.Plan(f"k{n}", worn, chance.choice([SamplingConfig(), HOT]), n, STOP, chance.random() < 0.8)
+        plan = heads.Plan(f"k{n}", worn, chance.choice([SamplingConfig(), HOT, OFFICIAL]), n, STOP, chance.random() < 0.8)
         prompt, limit = [chance.randrange(1, V) for _ in range(chance.randrange(1, 9))], chance.randrange(1, 9)
         runner.add(f"r{n}", prompt, plan, limit)
         expected[f"r{n}"] = (plan, reference(prompt, plan, adapters.get(worn), limit))
@@ -168,6 +171,29 @@ def test_whatever_the_schedule_every_reply_is_what_it_is_alone(seed):
         if plan.capture:
             torch.testing.assert_close(found["hidden"], hidden)
         assert ext.agentlab_pop(plan.key, len(tokens), plan.adapter, []) is None  # once
+
+
+@pytest.mark.parametrize("sampling", [OFFICIAL, dataclasses.replace(HOT, repetition_penalty=2.0)])
+def test_what_the_prompt_says_already_is_less_probable(sampling):
+    likely = (hidden_of([1, 2]) @ W.T).topk(3).indices.tolist()
+    prompts = {"plain": [1, 2], "penalised": [1, 2], "outside": [1, V + 3]}  # the last is a token that the head cannot write
+    for name, prompt in prompts.items():
+        runner = Runner()
+        ext = extension(runner)
+        plan = heads.Plan(name, None, SamplingConfig() if name == "plain" else sampling, 5, STOP)
+        whole = [*likely, *prompt]
+        runner.add("r", whole, plan, 6)
+        runner.step({"r": len(whole)}, ["r"])
+        while len(runner.tokens["r"]) < 6 and runner.tokens["r"][-1] != STOP:
+            runner.step({"r": 1})
+        assert runner.tokens["r"] == reference(whole, plan, None, 6)[0]
+        assert wire.unpack(ext.agentlab_pop(name, len(runner.tokens["r"]), None, []))[0] == {"error": ""}
+
+
+def test_no_setting_of_a_draw_is_left_out_on_the_way():
+    """What is not sent is decided on the client's side: which of several replies is taken, and when it is greedy."""
+    clients = {"no_repeat", "next_best", "consistent", "beams", "radius", "first_greedy"}
+    assert {field.name for field in dataclasses.fields(SamplingConfig)} == {"max_new_tokens", *wire.DRAWING, *clients}
 
 
 def test_requests_that_are_not_ours_are_left_alone():

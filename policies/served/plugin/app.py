@@ -21,7 +21,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -236,11 +236,9 @@ class Server:
         given = fields.get("sampling") or {}
         if not isinstance(given, dict):
             raise wire.WireError("sampling must be an object.")
-        sampling = SamplingConfig(
-            temperature=wire.number(given, "temperature", 0, 1e6, 0.0),
-            top_p=wire.number(given, "top_p", 1e-6, 1, 1.0),
-            max_new_tokens=wire.integer(given, "max_new_tokens", 1, most, min(1500, most)),
-            frequency_penalty=wire.number(given, "frequency_penalty", -1e6, 1e6, 0.0),
+        drawing: dict[str, Any] = {name: wire.number(given, name, *bounds) for name, bounds in wire.DRAWING.items()}
+        sampling = replace(
+            SamplingConfig(max_new_tokens=wire.integer(given, "max_new_tokens", 1, most, min(1500, most))), **drawing
         )
         return Asked(
             key=secrets.token_hex(12),

@@ -57,17 +57,17 @@ class Plan:
         return cls(**{**given, "sampling": SamplingConfig(**given["sampling"])})
 
     def as_args(self) -> dict[str, Any]:
-        s = self.sampling
-        drawn = {"temperature": s.temperature, "top_p": s.top_p, "frequency_penalty": s.frequency_penalty}
-        return {**vars(self), "sampling": drawn}
+        return {**vars(self), "sampling": vars(self.sampling)}
 
 
 class Written:
     """What a request wrote so far."""
 
-    def __init__(self, plan: Plan, prompt: int, adapter: HeadAdapter | None, error: str = "") -> None:
-        self.plan, self.prompt, self.adapter, self.error = plan, prompt, adapter, error
-        self.sampler = Sampler([plan.sampling], [plan.seed])
+    def __init__(self, plan: Plan, prompt: Sequence[int], adapter: HeadAdapter | None, error: str = "") -> None:
+        """``prompt``: its token ids."""
+        self.plan, self.prompt, self.adapter, self.error = plan, len(prompt), adapter, error
+        ids = torch.tensor(prompt) if plan.sampling.repetition_penalty != 1 else None
+        self.sampler = Sampler([plan.sampling], [plan.seed], [ids])
         self.tokens: list[int] = []
         self.logprobs: list[float] = []
         self.hidden: dict[int, Tensor] = {}
@@ -76,7 +76,8 @@ class Written:
     @property
     def plain(self) -> bool:
         """Whether its token is simply the most probable one."""
-        return self.plan.sampling.temperature == 0 and not self.plan.sampling.frequency_penalty
+        drawn = self.plan.sampling
+        return drawn.temperature == 0 and not drawn.frequency_penalty and drawn.repetition_penalty == 1
 
 
 class Heads:
@@ -105,15 +106,15 @@ class Heads:
         return self.adapters.pop(name, None) is not None
 
     # -- requests ----------------------------------------------------------------------------------------------------------------
-    def begin(self, new: Iterable[tuple[str, int, dict[str, Any]]], finished: Iterable[str]) -> None:
-        """What a step brings: (id, prompt length, ``extra_args``) of requests that are new, ids of those that have ended."""
+    def begin(self, new: Iterable[tuple[str, Sequence[int], dict[str, Any]]], finished: Iterable[str]) -> None:
+        """What a step brings: (id, token ids of the prompt, ``extra_args``) of requests that are new, ids of those that have ended."""
         now = time.monotonic()
         for request, prompt, given in new:
             if request in self._live:
                 continue  # preempted, and sent as new again
             plan = Plan.of(given)
             if plan.score_from is not None:
-                plan = replace(plan, score_from=prompt + plan.score_from)
+                plan = replace(plan, score_from=len(prompt) + plan.score_from)
             adapter = self.adapters.get(plan.adapter) if plan.adapter else None
             unknown = plan.adapter is not None and adapter is None
             reply = Written(plan, prompt, adapter, f"unknown adapter {plan.adapter}" if unknown else "")

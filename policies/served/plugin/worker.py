@@ -137,7 +137,7 @@ class Tap:
         for request in step.scheduled_new_reqs:
             given = (request.sampling_params.extra_args or {}) if request.sampling_params else {}
             if ARGUMENT in given:
-                new.append((request.req_id, len(request.prompt_token_ids), given[ARGUMENT]))
+                new.append((request.req_id, request.prompt_token_ids, given[ARGUMENT]))
         self.heads.begin(new, step.finished_req_ids)
 
     def _spans(self) -> list[tuple[str, int, int]]:
