@@ -10,7 +10,6 @@ import base64
 import functools
 import io
 import os
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import httpx
 import tenacity
 
+from envs.answers import after_thought
 from envs.base import Screenshot
 from envs.bounded import endpoint_client, within
 from envs.errors import AdaptationError, InfrastructureError, SetupError, UsageError
@@ -37,7 +37,6 @@ MAX_BACKOFF_S, MAX_RETRY_AFTER_S = 8.0, 60.0
 MAX_IMAGE_SIDE = 1024
 """Screenshots are scaled down to this many pixels before they are sent: enough to read a desktop, and bounded in tokens."""
 
-_THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _REFUSES_IMAGES = frozenset({400, 404, 413, 415, 422, 501})
 _MISCONFIGURED = frozenset({401, 403, 404})
 
@@ -252,12 +251,12 @@ class _ImagesRefused(Exception):
 
 
 def _content(text: str | None) -> str:
-    """What a model said, without its thinking.
+    """What a model said, without its thinking (a template may have begun it, so that only its end is there).
 
     Raises:
         AdaptationError: nothing is left.
     """
-    said = _THINKING.sub("", text or "").strip()
+    said = (after_thought(text or "") or "").partition("<think>")[0].strip()
     if not said:
         raise AdaptationError("The critic wrote nothing.")
     return said

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from envs.answers import after_thought
 from envs.base import Modality, TaskSpec
 from envs.errors import UsageError
 from policies.backbone import ReadingBackbone, gpu_peak
-from policies.causal.replies import END_OF_THOUGHT, thinks_on
 from policies.causal.session import CausalSession
 from policies.causal.settings import CausalSettings
-from policies.generation import Prompt, Request
 from policies.prior.policy import StartingPolicy
 from policies.sampling import SamplingConfig
+from policies.thoughts import written
 
 
 class CausalPolicy(StartingPolicy):
@@ -50,12 +48,7 @@ class CausalPolicy(StartingPolicy):
     def complete(self, text: str, *, max_new_tokens: int = 1024) -> str:
         switched = {"enable_thinking": False} if self.engine.thought_switch else {}
         prompt = self.engine.chat([{"role": "user", "content": text}], **self.settings.template() | switched)
-        sampling = SamplingConfig(max_new_tokens=max_new_tokens)
-        reply = self.engine.submit(Request(prompt, sampling, seed=0)).text
-        if thinks_on(prompt, reply):  # a thought that cannot be switched off, and is too long
-            reply += END_OF_THOUGHT
-            reply += self.engine.submit(Request(Prompt(prompt.text + reply, ()), sampling, seed=0)).text
-        return (after_thought(reply) or "").strip()
+        return written(self.engine, prompt, max_new_tokens)
 
     def describe(self) -> dict[str, Any]:
         return self.settings.model_dump()

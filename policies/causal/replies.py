@@ -9,25 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from policies.generation import Generation, Prompt
+from policies.generation import Generation
 from policies.prompts import ChatMessage
-
-
-def is_thinking(text: str) -> bool:
-    """Whether a thought was begun (by the template or the model) and has not ended."""
-    return text.rfind("<think>") > text.rfind("</think>")
-
-
-END_OF_THOUGHT = "\n</think>\n\n"
-"""What ends a thought that has run out of its budget; the answer comes next."""
-
-TAIL = 40
-"""Characters at the end of a prompt in which its template may begin a thought."""
-
-
-def thinks_on(prompt: Prompt, reply: str) -> bool:
-    """Whether a reply, or the prompt before it, has begun a thought that has not ended."""
-    return is_thinking(prompt.text[-TAIL:] + reply)
+from policies.thoughts import END_OF_THOUGHT
 
 
 def turn(role: str, text: str) -> ChatMessage:

@@ -18,7 +18,7 @@ from envs.base import Observation, TaskSpec
 from envs.errors import UsageError
 from policies.backbone import ReadingBackbone
 from policies.base import NO_PASSES, Decision, Passes, PastAttempt
-from policies.causal.replies import beginning, joined, says_something, thinks_on, thought_tokens, turn
+from policies.causal.replies import beginning, joined, says_something, thought_tokens, turn
 from policies.causal.settings import CausalSettings
 from policies.causal.thinking import ThinkingSession
 from policies.exclusion import Exclusion
@@ -26,6 +26,7 @@ from policies.generation import Generation, Prompt, Search
 from policies.learner import HeadLearner
 from policies.prompts import ChatMessage
 from policies.sampling import MAX_REDRAWS, SamplingConfig, seed_of
+from policies.thoughts import thinks_on
 from policies.tried import blamed
 
 REDRAW_TEMPERATURE = 1.0

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from policies.backbone import ReadingBackbone
 from policies.base import Passes, Update
-from policies.causal.replies import END_OF_THOUGHT, ended, joined, thinks_on
+from policies.causal.replies import ended, joined
 from policies.causal.settings import CausalSettings
 from policies.exclusion import Exclusion
 from policies.generation import Generation, Prompt, Request
 from policies.learned import LearnedSession
 from policies.learner import HeadLearner
 from policies.sampling import SamplingConfig, seed_of
+from policies.thoughts import END_OF_THOUGHT, thinks_on
 
 
 class ThinkingSession(LearnedSession):

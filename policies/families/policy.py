@@ -26,6 +26,7 @@ from policies.learned import LearnedSession
 from policies.learner import HeadLearner
 from policies.prior.policy import StartingPolicy
 from policies.sampling import SamplingConfig, seed_of
+from policies.thoughts import written
 
 
 class ModelPolicy(StartingPolicy):
@@ -68,7 +69,7 @@ class ModelPolicy(StartingPolicy):
 
     def complete(self, text: str, *, max_new_tokens: int = 1024) -> str:
         prompt = prompt_of(self.engine, self.family, self.settings, [message("user", text)])
-        return self.engine.submit(Request(prompt, SamplingConfig(max_new_tokens=max_new_tokens), seed=0)).text
+        return written(self.engine, prompt, max_new_tokens)
 
     def describe(self) -> dict[str, Any]:
         return description(self.family, self.settings, self.platform)

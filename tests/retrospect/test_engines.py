@@ -156,9 +156,11 @@ def test_a_reasoning_model_gets_the_parameters_it_takes() -> None:
     assert len(server.requests) == 5
 
 
-def test_thinking_is_not_guidance() -> None:
+@pytest.mark.parametrize("thought", ["<think>secret</think>", "secret: <IMPROVED_VARIABLE>no</IMPROVED_VARIABLE>\n</think>\n\n"])
+def test_thinking_is_not_guidance(thought: str) -> None:
+    """The second is of a model whose template begins the thought."""
     good = critic("short")
-    with ScriptedEndpoint(lambda r, n: Answer("<think>secret</think>" + str(good(r, n).text))) as server:
+    with ScriptedEndpoint(lambda r, n: Answer(thought + str(good(r, n).text))) as server:
         reflection = reflect(server)
     assert reflection.guidance == "short" and "secret" not in reflection.critique
 
