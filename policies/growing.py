@@ -1,6 +1,6 @@
 """Keys and values with room ahead, those of one row of a batch, and those of several prompts in one sequence.
 
-b rows · k key-value heads · n tokens · e size of a head
+b rows · k key-value heads · n tokens · e size of a head, of keys and values each its own
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 With one mask over the whole sequence every new token would meet the columns of all prompts, and grouped heads their keys copied out; on a
 CPU that costs more than all the rest of the model.
 
-H heads · k key-value heads · m new tokens · n columns of a prompt · e size of a head
+H heads · k key-value heads · m new tokens · n columns of a prompt · e size of a head · u size of a head's values (mostly e)
 """
 
 from __future__ import annotations
@@ -68,14 +68,17 @@ def segments(some: Sequence[Segment]) -> Iterator[None]:
 def attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float | None = None, **more: Any
 ) -> tuple[Tensor, Tensor | None]:
-    """[1, H, m, e] over [1, k, columns, e] -> [1, m, H, e]; elsewhere than on a CPU, and without segments, that of transformers."""
+    """[1, H, m, e] over [1, k, columns, e] and [1, k, columns, u] -> [1, m, H, u].
+
+    Elsewhere than on a CPU, and without segments, it is that of transformers.
+    """
     some: Sequence[Segment] | None = getattr(_now, "segments", None)
     if some is None or query.device.type != "cpu" or len(query) != 1:
         found: tuple[Tensor, Tensor | None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **more
         )
         return found
-    out = torch.empty_like(query)
+    out = query.new_empty(*query.shape[:3], value.shape[-1])
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     for segment in some:
         a, b = segment.rows
@@ -84,7 +87,7 @@ def attend(
 
 
 def _of_one(query: Tensor, key: Tensor, value: Tensor, segment: Segment) -> Tensor:
-    """[H, m, e], scaled, over [k, columns, e] -> [H, m, e]."""
+    """[H, m, e], scaled, over [k, columns, e] and [k, columns, u] -> [H, m, u]."""
     k, groups = len(key), len(query) // len(key)
     rows = query.reshape(k, -1, query.shape[-1])  # the heads of a group share keys: their rows stand below each other
     start, end = segment.prompt
@@ -95,7 +98,7 @@ def _of_one(query: Tensor, key: Tensor, value: Tensor, segment: Segment) -> Tens
     weights = torch.cat([far, near], -1).softmax(-1, dtype=torch.float32).to(value.dtype)
     n = end - start
     found = weights[..., :n] @ value[:, start:end] + weights[..., n:] @ value[:, segment.columns]
-    return found.reshape(query.shape)
+    return found.reshape(*query.shape[:2], -1)
 
 
 AttentionInterface.register(NAME, attend)

@@ -114,7 +114,10 @@ class TreeEngine(abc.ABC):
         config = self.model.config.get_text_config()
         if self.device.type == "cpu" and config._attn_implementation == "sdpa":
             return sys.maxsize
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        sizes = (
+            getattr(config, name, None) for name in ("qk_head_dim", "head_dim")
+        )  # latent attention has both: the first is whole
+        size = next((size for size in sizes if size), config.hidden_size // config.num_attention_heads)
         attention = 2 * config.num_hidden_layers * config.num_attention_heads * size
         return sum(p.numel() for p in self.model.parameters()) // attention
 

@@ -30,7 +30,7 @@ ALIKE = 0.75
 
 @dataclass(frozen=True)
 class Entry:
-    """What is kept of one prompt: its tokens [n], and keys and values [L, k, n, e]."""
+    """What is kept of one prompt: its tokens [n], and keys and values [L, k, n, e], each of its own k and e (latent attention)."""
 
     tokens: Tensor
     keys: Tensor
@@ -154,9 +154,8 @@ def left_padded(parts: Sequence[Part], layers: int) -> DynamicCache:
     if some is None:
         cache.layers = [GrowingLayer() for _ in range(layers)]
         return cache
-    _, k, _, e = some.keys.shape
     for layer in range(layers):
-        keys, values = (some.keys.new_zeros(len(parts), k, longest, e) for _ in range(2))
+        keys, values = (kept.new_zeros(len(parts), kept.shape[1], longest, kept.shape[3]) for kept in (some.keys, some.values))
         for row, (entry, n) in enumerate(parts):
             if entry is not None and n:
                 keys[row, :, longest - n :] = entry.keys[layer, :, :n]

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    DeepseekV3Config,
+    Gemma3TextConfig,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from envs.actions import Answer, Invalid
 from envs.base import TaskSpec
@@ -31,9 +39,12 @@ TEMPLATE = (
 SMALL = {"vocab_size": len(WORDS), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
          "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 512, "eos_token_id": WORDS.index("<|im_end|>"),
          "tie_word_embeddings": True}  # fmt: skip
+LATENT = {"q_lora_rank": None, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 6,
+          "num_key_value_heads": 4, "head_dim": 4, "first_k_dense_replace": 2}  # fmt: skip
 CONFIGS = {
     "llama": LlamaConfig(**SMALL), "qwen2": Qwen2Config(**SMALL), "qwen3": Qwen3Config(**SMALL),
     "gemma3": Gemma3TextConfig(**SMALL, sliding_window=16, layer_types=["sliding_attention", "full_attention"]),
+    "deepseek3": DeepseekV3Config(**SMALL | LATENT),  # keys of another size than values, in the cache and in attention
 }  # fmt: skip
 
 

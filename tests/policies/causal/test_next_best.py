@@ -14,7 +14,8 @@ import policies.exclusion
 from envs.errors import AdaptationError, PolicyError, UsageError
 from policies.batching import Again
 from policies.causal.load import load_engine
-from policies.generation import Generation, Search
+from policies.exclusion import Exclusion
+from policies.generation import Generation, Request, Search
 from policies.methods import NoneConfig
 from policies.registry import load_policy
 from policies.rosa.config import RosaConfig
@@ -72,6 +73,19 @@ def test_a_narrow_beam_is_widened_until_it_holds_something_new(engine):
     nothing = engine.search(Search(prompt, lambda text: False, beams=2, max_new_tokens=3))
     assert nothing.finish == "stop"  # the most probable one of all, when none counts
     assert nothing.passes.forward <= 1 + 8 * 3
+
+
+def test_keys_and_values_of_different_sizes_are_searched_and_drawn_from_alone_and_in_company(tmp_path):
+    engine = load_engine(str(save(tmp_path, "deepseek3")), device="cpu")
+    prompts = [engine.chat([{"role": "user", "content": text}]) for text in ("w1 w2 w3", "w4 " * 20)]
+    exclusion = Exclusion(lambda text: text.startswith("w1"), lambda text: True, lambda pieces: 0)
+    asked = [Request(p, SamplingConfig(temperature=1.0, max_new_tokens=3), 5, capture=True, exclusion=exclusion) for p in prompts]
+    together = engine.generate(asked)
+    found = [engine.search(Search(p, exclusion.counts, beams=8, max_new_tokens=3, capture=True)) for p in prompts]
+    for prompt, reply in zip([*prompts, *prompts], [*together, *found], strict=True):
+        score = engine.score(prompt, reply.tokens)
+        assert torch.allclose(score.logprobs, reply.logprobs, atol=1e-4) and torch.allclose(score.hidden, reply.hidden, atol=1e-3)
+    assert [engine.generate([one])[0].tokens.tolist() for one in asked] == [reply.tokens.tolist() for reply in together]
 
 
 def test_an_adapter_changes_what_is_found_and_sessions_share_nothing(engine):
