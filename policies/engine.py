@@ -22,7 +22,7 @@ from envs.errors import AdaptationError, PolicyError
 from policies.base import Passes
 from policies.batching import Again, Batcher
 from policies.generation import BatchRow, FirstPass, Generation, Prompt, Request, Score, Search
-from policies.head import HeadAdapter, head_hooks
+from policies.head import HeadAdapter, head_hooks, own_logits
 from policies.learner import HeadLearner
 from policies.methods import WeightsConfig
 from policies.prompts import VisionPrompts, stop_ids_of
@@ -312,7 +312,7 @@ class Engine(VisionPrompts, TreeEngine):
         logprobs = []
         with head_hooks(self.model.lm_head, [adapter], capture=False):
             for rows, chosen in zip(hidden.split(SCORE_ROWS), tokens.split(SCORE_ROWS), strict=True):
-                logits = self.model.lm_head(rows[None])[0].float()  # [n, V]
+                logits = own_logits(self.model, rows).to(self.device).float()  # [n, V]
                 logprobs.append(logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1))
         return Score(hidden, torch.cat(logprobs).cpu())
 

@@ -1,10 +1,11 @@
-"""The shared head while it is used: one adapter per row of a batch, H captured from what it receives."""
+"""The shared head while it is used: one adapter per row of a batch, H captured from what it receives, and the logits that come of H."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -117,3 +118,33 @@ def head_hooks(
         for handle in (lm_head.register_forward_pre_hook(before), lm_head.register_forward_hook(after)):
             stack.callback(handle.remove)
         yield tap
+
+
+class _Given:
+    """What a model's body returns: H, and nothing else that its class may ask for."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        self.last_hidden_state = hidden
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.last_hidden_state
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+
+def own_logits(model: Any, hidden: Tensor) -> Tensor:
+    """The model's own logits [n, V] where its head receives ``hidden`` [n, d]: with the bias, cap or scale that it has after W h.
+
+    Its class computes them, from a body that returns ``hidden`` at once; no other caller of the model meanwhile.
+    """
+    body = model.model
+    before = vars(body).get("forward")  # accelerate has put one of its own there
+    body.forward = lambda *_, **__: _Given(hidden[None])
+    try:
+        logits: Tensor = model(use_cache=False).logits[0]
+    finally:
+        del body.forward
+        if before is not None:
+            body.forward = before
+    return logits

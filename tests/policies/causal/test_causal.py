@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForCausalLM,
     DeepseekV3Config,
     Gemma3TextConfig,
+    GraniteConfig,
     LlamaConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -44,6 +45,8 @@ LATENT = {"q_lora_rank": None, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_ro
 CONFIGS = {
     "llama": LlamaConfig(**SMALL), "qwen2": Qwen2Config(**SMALL), "qwen3": Qwen3Config(**SMALL),
     "gemma3": Gemma3TextConfig(**SMALL, sliding_window=16, layer_types=["sliding_attention", "full_attention"]),
+    "capped": Gemma3TextConfig(**SMALL, layer_types=2 * ["full_attention"], final_logit_softcapping=2.0),
+    "granite": GraniteConfig(**SMALL, logits_scaling=8.0),
     "deepseek3": DeepseekV3Config(**SMALL | LATENT),  # keys of another size than values, in the cache and in attention
 }  # fmt: skip
 
