@@ -9,6 +9,7 @@ b rows of a batch · L prompt length after left padding · T tokens generated ·
 from __future__ import annotations
 
 import ctypes
+import functools
 import inspect
 import re
 from collections.abc import Hashable, Sequence
@@ -22,7 +23,7 @@ from envs.errors import AdaptationError, PolicyError
 from policies.base import Passes
 from policies.batching import Again, Batcher
 from policies.generation import BatchRow, FirstPass, Generation, Prompt, Request, Score, Search
-from policies.head import HeadAdapter, head_hooks, own_logits
+from policies.head import NOT_PLAIN, HeadAdapter, head_hooks, is_plain, own_logits
 from policies.learner import HeadLearner
 from policies.methods import WeightsConfig
 from policies.prompts import VisionPrompts, stop_ids_of
@@ -90,9 +91,20 @@ class Engine(VisionPrompts, TreeEngine):
 
     @property
     def head_weight(self) -> Tensor:
-        """W [V, d] of the head that adapters act on."""
+        """W [V, d] of the head that adapters act on.
+
+        Raises:
+            PolicyError: the logits are not W h alone, so that nothing derived for W h holds.
+        """
+        if not self._plain_head:
+            raise PolicyError(*NOT_PLAIN)
         weight: Tensor = self.model.lm_head.weight
         return weight
+
+    @functools.cached_property
+    def _plain_head(self) -> bool:
+        with self._lock:
+            return is_plain(self.model.lm_head.weight, lambda rows: own_logits(self.model, rows))
 
     def learner(self, config: WeightsConfig, seed: int) -> HeadLearner:
         """The head adapter of a new session, and what it learns with."""
@@ -364,9 +376,10 @@ def keep_head_resident(model: Any) -> None:
 
         hook = next(h for h in (head._hf_hook, *getattr(head._hf_hook, "hooks", ())) if getattr(h, "weights_map", None) is not None)
         device = torch.device(hook.execution_device)
-        weight = hook.weights_map["weight"].to(device)
+        own = {name: hook.weights_map[name].to(device) for name, _ in head.named_parameters()}
         remove_hook_from_module(head)
-        head.weight = torch.nn.Parameter(weight, requires_grad=False)
+        for name, value in own.items():
+            setattr(head, name, torch.nn.Parameter(value, requires_grad=False))
         add_hook_to_module(head, AlignDevicesHook(execution_device=device))
     if type(head) is not torch.nn.Linear or not head.weight.is_floating_point():
         raise PolicyError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,8 +54,8 @@ HALF = (torch.bfloat16, torch.float16)
 CHUNK = 8192
 
 
-def wide_logits(weight: Tensor, x: Tensor) -> Tensor:
-    """W h in float32, [..., V], of half-precision ``weight`` [V, d] and ``x`` [..., d].
+def wide_logits(weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    """W h, and ``bias`` [V] if there is one, in float32, [..., V], of half-precision ``weight`` [V, d] and ``x`` [..., d].
 
     In bf16 a logit near 20 is one of few numbers, 0.125 apart: the most probable tokens would often tie.
     """
@@ -64,6 +64,8 @@ def wide_logits(weight: Tensor, x: Tensor) -> Tensor:
         logits = torch.mm(flat, weight.T, out_dtype=torch.float32)
     else:
         logits = torch.cat([flat.float() @ part.float().T for part in weight.split(CHUNK)], dim=1)
+    if bias is not None:
+        logits += bias
     return logits.reshape(*x.shape[:-1], -1)
 
 
@@ -108,7 +110,7 @@ def head_hooks(
 
     def after(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
         half = output.dtype in HALF
-        logits = wide_logits(lm_head.weight, args[0]) if half else output
+        logits = wide_logits(lm_head.weight, args[0], lm_head.bias) if half else output
         if tap.groups:
             x, flat = (args[0][0], logits[0]) if packed else (args[0], logits)
             return add_deltas(lm_head.weight, x, flat, tap.groups).reshape(logits.shape)
@@ -148,3 +150,32 @@ def own_logits(model: Any, hidden: Tensor) -> Tensor:
         if before is not None:
             body.forward = before
     return logits
+
+
+NOT_PLAIN = (
+    "This model's logits are not W h alone: it adds a bias to them, caps or scales them.",
+    "Its weights cannot be adapted: use another model, or adapt.weights.method=none.",
+)
+
+
+PROBE = 1000.0
+"""The largest logit that a head is tried with: a cap of that size would show."""
+PRECISION = 0.02
+"""By how much two ways to the same logits may differ, of the largest: bf16 has steps of 1/256."""
+
+
+@torch.no_grad()
+def is_plain(weight: Tensor, compute: Callable[[Tensor], Tensor]) -> bool:
+    """Whether logits are W h alone, as all that is derived for adapters and updates takes them to be: no bias, cap or scale.
+
+    Args:
+        weight: W [V, d].
+        compute: The model's own way from H [n, d] to logits [n, V].
+    """
+    h = torch.randn(1, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight)
+    h *= PROBE / nn.functional.linear(h, weight).float().abs().max().clamp_min(1e-3)
+    rows = torch.cat([torch.zeros_like(h), h])  # [2, d]: after zeros a bias is left
+    found, expected = compute(rows).float(), nn.functional.linear(rows, weight).float()
+    if found.shape != expected.shape or bool(found[0].any()):
+        return False
+    return torch.allclose(found, expected.to(found.device), rtol=0, atol=PRECISION * PROBE)

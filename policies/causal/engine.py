@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from envs.errors import PolicyError
 from policies.base import NO_PASSES, Passes
 from policies.causal.prefix import Entry, Part, PrefixCache, ReadAlone, left_padded, longest_alike
 from policies.engine import Engine
@@ -44,20 +43,6 @@ class TextEngine(Engine, TextPrompts):
         self.prefixes = PrefixCache(prefix_cache_mb if keeps_everything(model.config) else 0)
         self._prefix_budget = prefix_cache_mb
         self._scored = ReadAlone(prefix_cache_mb / 4)
-
-    @property
-    def head_weight(self) -> Tensor:
-        """W [V, d] of the head that adapters act on.
-
-        Raises:
-            PolicyError: the logits are not W h (they are capped or scaled afterwards), so that nothing derived for W h holds.
-        """
-        config = self.model.config
-        for name, neutral in (("final_logit_softcapping", None), ("logit_scale", 1.0), ("logits_scaling", 1.0)):
-            if getattr(config, name, neutral) not in (neutral, None, 1.0):
-                raise PolicyError(f"This model changes its logits after the head ({name}).", "Its weights cannot be adapted.")
-        weight: Tensor = self.model.lm_head.weight
-        return weight
 
     def _ids(self, prompt: Prompt) -> Tensor:
         return torch.tensor(self._ids_of(prompt.text), dtype=torch.long)

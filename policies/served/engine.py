@@ -23,6 +23,7 @@ from policies.adaptation import OURS
 from policies.adapters.base import HeadAdapter
 from policies.base import NO_PASSES, Passes
 from policies.generation import Generation, Prompt, Request, Score, Search
+from policies.head import NOT_PLAIN
 from policies.learner import HeadLearner
 from policies.methods import WeightsConfig
 from policies.prompts import TextPrompts, Tokens, VisionPrompts, stop_ids_of
@@ -72,7 +73,13 @@ class ServedEngine(Tokens):
             return self._weight
 
     def learner(self, config: WeightsConfig, seed: int) -> HeadLearner:
-        """The head adapter of a new session; its updates are computed on the server where they can be."""
+        """The head adapter of a new session; its updates are computed on the server where they can be.
+
+        Raises:
+            PolicyError: the model's logits are not W h alone.
+        """
+        if not self.info.get("plain", True):  # servers of before do not say
+            raise PolicyError(*NOT_PLAIN)
         if self.client.options.update == "here" or config.method not in OURS:
             return HeadLearner(config, self.head_weight, seed)
         return ServedLearner(config, self, seed)

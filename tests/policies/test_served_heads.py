@@ -8,12 +8,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from envs.errors import PolicyError
 from policies.adapters.hidden import HiddenShift
 from policies.adapters.lora import LoRAHead
 from policies.head import add_deltas
+from policies.rosa.config import RosaConfig
 from policies.sampler import Sampler
 from policies.sampling import SamplingConfig
 from policies.served import wire
+from policies.served.engine import ServedEngine
 from policies.served.plugin import heads, worker
 
 V, D, STOP = 40, 8, 0
@@ -88,7 +91,9 @@ def vllm(monkeypatch):
 def extension(runner):
     made = worker.HeadExtension()
     made.model_runner = runner
-    assert made.agentlab_install() == made.agentlab_install() == {"vocabulary": V, "hidden_size": D, "dtype": "float32"}
+    assert made.agentlab_install() == made.agentlab_install() == {
+        "vocabulary": V, "hidden_size": D, "dtype": "float32", "plain": True,
+    }  # fmt: skip
     return made
 
 
@@ -194,6 +199,16 @@ def test_no_setting_of_a_draw_is_left_out_on_the_way():
     """What is not sent is decided on the client's side: which of several replies is taken, and when it is greedy."""
     clients = {"no_repeat", "next_best", "consistent", "beams", "radius", "first_greedy"}
     assert {field.name for field in dataclasses.fields(SamplingConfig)} == {"max_new_tokens", *wire.DRAWING, *clients}
+
+
+def test_a_server_whose_model_caps_its_logits_says_so_and_its_weights_are_not_adapted():
+    runner, made = Runner(), worker.HeadExtension()
+    runner.model.compute_logits = lambda hidden: 30 * torch.tanh(hidden @ W.T / 30)
+    made.model_runner = runner
+    info = made.agentlab_install()
+    assert not info["plain"]
+    with pytest.raises(PolicyError, match="not W h alone"):
+        ServedEngine(SimpleNamespace(), info).learner(RosaConfig(), 0)
 
 
 def test_requests_that_are_not_ours_are_left_alone():

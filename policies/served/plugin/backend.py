@@ -51,6 +51,7 @@ class VllmBackend:
             "model": self._source,
             "vocabulary": self._head["vocabulary"],
             "hidden_size": self._head["hidden_size"],
+            "plain": self._head["plain"],
             "dtype": str(config.dtype).removeprefix("torch."),
             "max_tokens": config.max_model_len,
             "tokens": max(self._head["vocabulary"], config.get_vocab_size()),

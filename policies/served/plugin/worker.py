@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from policies.head import is_plain
 from policies.served import updates, wire
 from policies.served.plugin.heads import Heads
 
@@ -41,8 +42,9 @@ class HeadExtension:
         """
         if not hasattr(self.model_runner, "agentlab"):
             self.model_runner.agentlab = Tap(self.model_runner)
-        heads = self.model_runner.agentlab.heads
-        return {"vocabulary": heads.weight.shape[0], "hidden_size": heads.weight.shape[1], "dtype": str(heads.weight.dtype)[6:]}
+        weight = self._heads.weight
+        plain = is_plain(weight, self._heads.compute)
+        return {"vocabulary": weight.shape[0], "hidden_size": weight.shape[1], "dtype": str(weight.dtype)[6:], "plain": plain}
 
     @property
     def _heads(self) -> Heads:

@@ -14,6 +14,7 @@ from transformers import (
     Gemma3TextConfig,
     GraniteConfig,
     LlamaConfig,
+    PhiConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
@@ -47,6 +48,7 @@ CONFIGS = {
     "gemma3": Gemma3TextConfig(**SMALL, sliding_window=16, layer_types=["sliding_attention", "full_attention"]),
     "capped": Gemma3TextConfig(**SMALL, layer_types=2 * ["full_attention"], final_logit_softcapping=2.0),
     "granite": GraniteConfig(**SMALL, logits_scaling=8.0),
+    "phi": PhiConfig(**SMALL | {"tie_word_embeddings": False}),
     "deepseek3": DeepseekV3Config(**SMALL | LATENT),  # keys of another size than values, in the cache and in attention
 }  # fmt: skip
 
@@ -55,6 +57,8 @@ def save(folder: Path, kind: str = "llama", template: str | None = TEMPLATE) -> 
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(CONFIGS[kind])
     model.get_input_embeddings().weight.data.mul_(30)  # far from uniform: argmax must not hang on rounding
+    if model.lm_head.bias is not None:
+        model.lm_head.bias.data.normal_(std=3)
     model.save_pretrained(folder)
     words = Tokenizer(models.WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
@@ -102,6 +106,23 @@ def test_replies_are_those_of_transformers_whatever_is_in_the_batch_and_in_the_c
             score = engine.score(prompt, reply.tokens)
             assert torch.allclose(score.logprobs, reply.logprobs, atol=1e-4)
             assert torch.allclose(score.hidden, reply.hidden, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [("phi", "float32"), ("phi", "bfloat16"), ("capped", "float32"), ("granite", "bfloat16")]
+)
+def test_a_model_that_does_more_than_w_h_acts_as_it_is_and_its_weights_are_not_adapted(tmp_path, kind, dtype):
+    engine = load_engine(str(save(tmp_path, kind)), device="cpu", dtype=dtype)
+    prompt = engine.chat([{"role": "user", "content": "w1 w2 w3"}])
+    reply = engine.generate([Request(prompt, SamplingConfig(temperature=1.0, max_new_tokens=8), seed=3)])[0]
+    ids = torch.cat([engine._ids(prompt), reply.tokens])[None]
+    own = engine.model(ids).logits[0, -len(reply.tokens) - 1 : -1].float().log_softmax(-1).gather(1, reply.tokens[:, None])[:, 0]
+    near = 1e-4 if dtype == "float32" else 0.15
+    assert torch.allclose(reply.logprobs, own, atol=near) and torch.allclose(
+        engine.score(prompt, reply.tokens).logprobs, own, atol=near
+    )
+    with pytest.raises(PolicyError, match="not W h alone"):
+        engine.learner(RosaConfig(), 0)
 
 
 def test_what_prompts_begin_with_alike_is_read_once(folder):
@@ -279,7 +300,3 @@ def test_errors_say_what_to_do(folder, tmp_path):
         load_engine(str(folder), dtype="float99")
     with pytest.raises(PolicyError, match="chat template"):
         load_engine(str(save(tmp_path / "base", template=None)), device="cpu")
-    engine = load_engine(str(folder), device="cpu")
-    engine.model.config.final_logit_softcapping = 30.0
-    with pytest.raises(PolicyError, match="final_logit_softcapping"):
-        _ = engine.head_weight
