@@ -233,14 +233,18 @@ class CausalSession(ThinkingSession):
     def _next_best(self, prompt: Prompt) -> Generation:
         """The most probable reply with an answer that was not given yet; of a thinking model, after its most probable thought."""
         thought: Generation | None = None
+        said, limit = "", self._limit()
         if self._thinks(prompt):
             drawn = self._draw(prompt, 0.0, 0)
             if thinks_on(prompt, drawn.text):
                 return drawn
-            end = thought_tokens(self.engine.pieces(drawn.tokens))
+            end = drawn.given[1] or thought_tokens(self.engine.pieces(drawn.tokens))  # all that was put there is the thought's
             said = self.engine.said(drawn.tokens[:end])
             thought, prompt = beginning(drawn, end, said), Prompt(prompt.text + said, ())
-        tried, limit = self._said.union(self._said_now), self._limit()
+            limit = self._room_after(thought)
+            if limit <= 0:
+                return drawn
+        tried = self._said.union(self._said_now)
 
         def counts(text: str) -> bool:
             return self._is_an_answer(text) and self._key((Answer(text),)) not in tried and self._could_be(text)

@@ -32,7 +32,9 @@ class CausalSettings(BaseModel):
         default=None, ge=1,
         description="Longest thought: one that has not ended by then is ended, and the answer is asked for at once; null: no limit.",
     )  # fmt: skip
-    answer_tokens: int = Field(default=1024, ge=1, description="For the answer after a thought that was ended.")
+    answer_tokens: int = Field(
+        default=1024, ge=1, description="For the answer after a thought that was ended, as far as max_new_tokens leaves room."
+    )
 
     def template(self) -> dict[str, Any]:
         """Variables of the chat template."""

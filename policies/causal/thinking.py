@@ -55,13 +55,19 @@ class ThinkingSession(LearnedSession):
         if budget is None or reply.finish == "stop":
             return reply
         if thinks_on(prompt, reply.text):
-            reply, left = self._end_thought(prompt, reply), self.settings.answer_tokens
-        else:  # the thought is over: the rest of its budget was not for the answer
-            left = limit - len(reply.tokens)
+            if len(reply.tokens) + len(self._end_tokens()) >= limit:
+                return reply  # its end would leave no room for an answer
+            reply = self._end_thought(prompt, reply)
+        left = self._room_after(reply)
         if left <= 0:
             return reply
         sampling = dataclasses.replace(sampling, max_new_tokens=left)
         return joined(reply, self._submit(Prompt(prompt.text + reply.text, ()), sampling, seed_of(seed, "answer")))
+
+    def _room_after(self, thought: Generation) -> int:
+        """Tokens that the answer may take; one that ended by itself leaves the rest of its budget to the answer."""
+        left = self._limit() - len(thought.tokens)
+        return min(left, self.settings.answer_tokens) if thought.given != (0, 0) else left
 
     def _end_thought(self, prompt: Prompt, thought: Generation) -> Generation:
         """The thought with its end, which is put there."""
@@ -76,10 +82,12 @@ class ThinkingSession(LearnedSession):
 
     def _given_in(self, tokens: Tensor) -> tuple[int, int]:
         """Where a recorded reply has the end of a thought that ran out of its budget."""
-        start = self.settings.thought_tokens
-        end = self._end_tokens() if start is not None else tokens[:0]
-        there = start is not None and len(end) > 0 and torch.equal(tokens[start : start + len(end)].cpu(), end)
-        return (start, start + len(end)) if start is not None and there else (0, 0)
+        if self.settings.thought_tokens is None:
+            return 0, 0
+        start = min(self._limit(), self.settings.thought_tokens)
+        end = self._end_tokens()
+        there = len(end) > 0 and torch.equal(tokens[start : start + len(end)].cpu(), end)
+        return (start, start + len(end)) if there else (0, 0)
 
     def _submit(self, prompt: Prompt, sampling: SamplingConfig, seed: int, exclusion: Exclusion | None = None) -> Generation:
         return self.engine.submit(Request(prompt, sampling, seed, self.adapter, self.learner is not None, exclusion))

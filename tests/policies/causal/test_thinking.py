@@ -94,6 +94,25 @@ def test_recorded_again_it_is_the_same(engine):
         assert one.before == pytest.approx(other.before, abs=1e-3) and one.after == pytest.approx(other.after, abs=1e-2)
 
 
+@pytest.mark.parametrize("next_best", [False, True])
+@pytest.mark.parametrize(("limit", "given"), [(6, (0, 0)), (10, (0, 0)), (12, (6, 10)), (40, (6, 10))])
+def test_a_smaller_limit_wins_over_the_budgets_and_what_was_put_there_is_known_again(engine, limit, given, next_best):
+    session = session_of(engine, SamplingConfig(max_new_tokens=limit, next_best=next_best, beams=4), RosaConfig(tokens="all"))
+    decision = session.act({"text": ""})
+    assert len(decision.token_ids) <= min(limit, 6 + 4 + 5) and session._given == [given]
+    assert isinstance(decision.actions[0], Invalid) or given[1]
+    again = session_of(engine, session.sampling, RosaConfig(tokens="all"))
+    again.resume([({"text": ""}, decision.text)], session.captured())
+    assert again._given == [given]
+
+
+def test_a_thought_that_was_ended_at_the_limit_is_known_again(engine):
+    """As replies were written when the limit did not count the end."""
+    session = session_of(engine, SamplingConfig(max_new_tokens=4), RosaConfig(tokens="all"))
+    session.relive([({"text": ""}, "w3")], [[3, 4, 5, 6, *session._end_tokens().tolist(), 9]])
+    assert session._given == [(4, 8)]
+
+
 def generation(engine, text, finish):
     tokens = engine.tokens(text)[: None if finish == "stop" else -1]
     return Generation(text, tokens, None, torch.zeros(len(tokens)), finish, 3)
@@ -154,6 +173,4 @@ def test_the_next_best_answer_comes_after_the_thought(engine):
     first = session.act({"text": ""})
     session.begin("w1 w2", attempt=2)
     second = session.act({"text": ""})
-    if isinstance(first.actions[0], Answer) and isinstance(second.actions[0], Answer):
-        assert first.thought == second.thought and first.action_text != second.action_text
     assert first.thought.endswith("</think>") and first.passes.forward > len(first.token_ids)
