@@ -247,7 +247,8 @@ class CausalSession(ThinkingSession):
         tried = self._said.union(self._said_now)
 
         def counts(text: str) -> bool:
-            return self._is_an_answer(text) and self._key((Answer(text),)) not in tried and self._could_be(text)
+            whole = said + text  # by itself, an answer to a prompt that begins the thought would pass for one within it
+            return self._is_an_answer(whole) and self._key((Answer(whole),)) not in tried and self._could_be(whole)
 
         answer = self.engine.submit(Search(prompt, counts, self.sampling.beams, limit, self.adapter, self.learner is not None))
         return answer if thought is None else joined(thought, answer)

@@ -173,4 +173,7 @@ def test_the_next_best_answer_comes_after_the_thought(engine):
     first = session.act({"text": ""})
     session.begin("w1 w2", attempt=2)
     second = session.act({"text": ""})
+    assert isinstance(first.actions[0], Answer) and isinstance(second.actions[0], Answer)
+    assert first.thought == second.thought and first.action_text and second.action_text
+    assert first.action_text != second.action_text  # though the prompt begins the thought, what follows is no part of it
     assert first.thought.endswith("</think>") and first.passes.forward > len(first.token_ids)
