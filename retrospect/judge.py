@@ -30,7 +30,15 @@ Reply with the number alone, for example -0.5."""
 BETWEEN = ", between <reference> and </reference> the right answer"
 RIGHT = ": its final answer means the same as the reference, however it is written"
 
-_NUMBER = re.compile(r"(?<![\w.])[-+−]?(?:\d+(?:\.\d*)?|\.\d+)(?![\w%]|\.\d)")
+_SIGNS = r"\-\u2212\u2010\u2011\u2013"
+"""A hyphen, and what is typeset in its place: a minus, hyphens, an en dash."""
+_AFTER = rf"(?<![\w.,/{_SIGNS}\u2014])(?<![{_SIGNS}\u2014]\s)"  # a dash apart from its number may be a minus or not: no score
+_BEFORE = rf"(?![\w/]|[.,]\d|\s*%|[{_SIGNS}]\d)"
+_NUMBER = re.compile(rf"{_AFTER}[{_SIGNS}+]?(?:0,\d+|\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?{_BEFORE}")
+"""Whole numbers of the notations that can be told from others: no shares (1/10, 50 %), ranges (0-1) or thousands (1,000)."""
+_SHARE = re.compile(r"\s*(?:/|\bout of\b)\s*")
+_SCALE = re.compile(rf"[{_SIGNS}]1(?:\.0)?\s*(?:to|and|,|\.\.+)\s*\+?1(?:\.0)?(?![\w.])")
+_PLAIN = str.maketrans({**dict.fromkeys("\u2212\u2010\u2011\u2013", "-"), ",": "."})
 _TAG = re.compile(r"</?\s*(?:problem|reference|answer)\s*>", re.IGNORECASE)
 
 
@@ -98,17 +106,17 @@ class Judge:
 
 def parse_score(reply: str) -> float | None:
     """The one number in [-1, 1] of a reply: all of it, else the only one there is, else the one after the last "score"."""
-    text = reply[-MAX_REPLY:].strip().strip("*_`.")
-    whole = _NUMBER.fullmatch(text)
-    found = [whole[0]] if whole else _NUMBER.findall(text)
+    text = reply[-MAX_REPLY:].lstrip("*_` \n\t").rstrip("*_`. \n\t")  # a dot that leads is a decimal point
+    text = _SHARE.sub("/", _SCALE.sub("", text))
+    found = _numbers(text)
     if len(set(found)) > 1:
         at = max(text.lower().rfind("score"), text.lower().rfind("grade"))
-        found = _NUMBER.findall(text[at:]) if at >= 0 else []
-        found = found[:1]
-    if not found:
-        return None
-    value = float(found[0].replace("−", "-"))
-    return value if -1 <= value <= 1 else None
+        found = _numbers(text[at:])[:1] if at >= 0 else []
+    return found[0] if found and -1 <= found[0] <= 1 else None
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(found.translate(_PLAIN)) for found in _NUMBER.findall(text)]
 
 
 def _system(reference: str) -> str:

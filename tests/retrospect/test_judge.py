@@ -20,6 +20,11 @@ def judge(server: ScriptedEndpoint, **settings) -> Judge:
         ("1", 1.0), ("-1", -1.0), (" 0.5 ", 0.5), ("**-0.25**", -0.25), ("−0.5.", -0.5), ("Score: 0.75", 0.75),
         ("The answer 42 is wrong. Score: -1", -1.0), ("It is right.\n1", 1.0), ("8", None), ("", None), ("right", None),
         ("The reference is 42, the answer 41.", None), ("0.5 or 0.7", None), ("50%", None), ("1.2.3", None), ("score -2", None),
+        (".5", 0.5), (".1", 0.1), ("-.5", -0.5), ("Score: .75.", 0.75), ("**0.8**", 0.8), ("`-1.`", -1.0), ("+1", 1.0),  # a leading dot
+        ("0,5", 0.5), ("Score: 0,75", 0.75), ("1,000", None), ("5e-1", 0.5), ("1e3", None), ("1.5", None), ("nan", None), ("inf", None),
+        ("1/10", None), ("Score: 1/10", None), ("Score: 1 out of 10", None), ("0 / 1", None), ("1 %", None),  # shares are no scores
+        ("\u20131", -1.0), ("Score: \u20110.5", -0.5), ("Score - 0.5", None), ("Score x-1", None), ("Score 0-1", None),
+        ("Score (from -1 to 1): 0.5", 0.5), ("On the scale [-1, 1]: 0", 0.0), ("0.5, that is .5", 0.5), ("-1 or 1", None),
     ],
 )  # fmt: skip
 def test_one_number_between_minus_one_and_one_or_none(reply, score):
