@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 
 from envs.errors import AdaptationError, PolicyError
@@ -15,6 +17,9 @@ from policies.generation import Prompt
 
 ChatMessage = dict[str, str]
 """``role`` and ``content``, as chat templates take them."""
+
+SAMPLE = "This is a reply."
+"""A text that a chat template is tried with."""
 
 
 class Tokens:
@@ -36,7 +41,22 @@ class Tokens:
 
     def tokens(self, text: str) -> Tensor:
         """A reply's tokens [T] as the tokenizer writes its text, the end of the turn included."""
-        return torch.tensor([*self._ids_of(text), self.tokenizer.eos_token_id])
+        return torch.tensor([*self._ids_of(text), self._end_of_turn])
+
+    @functools.cached_property
+    def _end_of_turn(self) -> int:
+        """What the chat template writes after a reply, of the tokens that end one: not always the tokenizer's own (Gemma, Phi-3)."""
+        usual: int = min(self.stop_ids) if self.tokenizer.eos_token_id is None else self.tokenizer.eos_token_id
+        if not self.tokenizer.chat_template:
+            return usual
+        try:
+            with self._tokenizer_lock:
+                turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": SAMPLE}]
+                whole: str = self.tokenizer.apply_chat_template(turns, tokenize=False)
+        except (TemplateError, TypeError, ValueError):  # a template that takes no such conversation says nothing of its end
+            return usual
+        _, found, after = whole.rpartition(SAMPLE)
+        return next((i for i in self._ids_of(after) if i in self.stop_ids), usual) if found else usual
 
     def _ids_of(self, text: str) -> list[int]:
         with self._tokenizer_lock:

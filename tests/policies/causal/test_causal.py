@@ -264,6 +264,30 @@ def test_the_same_reply_again_from_a_saved_adapter(folder, tmp_path):
     assert [d.token_ids for d in relived.propose()] == [first.token_ids]
 
 
+@pytest.mark.parametrize(
+    ("template", "end"),
+    [
+        (TEMPLATE, "<|im_end|>"),
+        (TEMPLATE.replace("<|im_end|>", "w38"), "w39"),
+        (None, "w39"),
+        ("{{ raise_exception('no') }}", "w39"),
+    ],
+)
+def test_a_text_without_token_ids_ends_as_the_template_ends_a_turn(folder, template, end):
+    """As Gemma's and Phi-3's do, this model's turns end with another token than its tokenizer's own."""
+    engine = load_engine(str(folder), device="cpu")
+    engine.tokenizer.eos_token, engine.stop_ids = "w39", frozenset({WORDS.index("w39"), WORDS.index("<|im_end|>")})
+    engine.tokenizer.chat_template = template
+    assert engine.tokens("w1 w2").tolist() == [1, 2, WORDS.index(end)]
+    if template == TEMPLATE:
+        session = CausalPolicy("x", engine, CausalSettings(), GREEDY).open(task(), seed=0)
+        scores = []
+        for ids in ([], [1, 2, WORDS.index(end)]):
+            session.begin("w1")
+            scores += session.relive([({"text": ""}, "w1 w2")], [ids])
+        assert scores[0] == scores[1]
+
+
 def test_cut_off_and_empty_replies_are_no_answers(folder):
     policy = load_policy(str(folder), sampling=SamplingConfig(max_new_tokens=1), device="cpu", instruct=False)
     session = policy.open(task(), seed=0)
