@@ -86,7 +86,7 @@ def step(
         attempts: All failed attempts so far, this one last: the rules list them, and their coordinates are the known ones.
         engine: Who answers; None for the rules.
         max_chars: Longest guidance that a model may write.
-        max_tries: How often the update is asked for before a reply without the tags counts as malformed.
+        max_tries: How often the update is asked for before a reply without both tags counts as malformed.
 
     Raises:
         InfrastructureError, AdaptationError, SetupError: as :meth:`retrospect.engines.Engine.generate`; ``guidance`` still holds.
@@ -150,12 +150,19 @@ def _engine_lm(tg: Any) -> type:
         __call__ = generate
 
         def _update(self, prompt: str, system: str) -> str:
-            """The new variable between the tags, without which TGD cannot read it."""
+            """The new variable between the tags: TGD cannot read it without the first, and takes a reply that was cut off for a whole one
+            without the second.
+            """
+            begun = False
             for _ in range(self._max_tries):
                 reply = self._engine.generate(prompt, system, "update")
-                if TAGS[0] in reply:
+                _, found, after = reply.partition(TAGS[0])
+                if TAGS[1] in after:
                     return reply
+                begun = bool(found)
                 prompt = f"{prompt}\n\nYour last reply lacked the tags. Write {TAGS[0]} the new guidance {TAGS[1]}."
+            if begun:
+                raise AdaptationError("The critic's new guidance does not end: it was cut off.", "Use a larger words.max_tokens.")
             raise AdaptationError("The critic's reply has no new guidance in it.", "Use a stronger model for words.engine.")
 
     return Bridge

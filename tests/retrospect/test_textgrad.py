@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from scripted_endpoint import ScriptedEndpoint, critic
+from scripted_endpoint import Answer, ScriptedEndpoint, critic, role_of
 from traces import DIALOG, HOME, OPENED, one_click, trace
 
 from envs import actions as act
@@ -75,6 +75,32 @@ def test_a_models_gradient_reaches_the_optimizer_with_the_constraints(steps_take
     assert taken["gradients"] == {"Say what to avoid."}
     assert "333" in str(taken["constraints"]) and "Never restate" in str(taken["constraints"])
     assert "instruction" in str(taken["role"])
+
+
+@pytest.mark.parametrize(
+    ("updates", "guidance", "error"),
+    [
+        (
+            ["<IMPROVED_VARIABLE>Do not click the", "<IMPROVED_VARIABLE>Do not click it.</IMPROVED_VARIABLE>"],
+            "Do not click it.",
+            "",
+        ),
+        (2 * ["<IMPROVED_VARIABLE>Do not click the"], "old", "cut off"),
+        (2 * ["</IMPROVED_VARIABLE> <IMPROVED_VARIABLE>Do not"], "old", "cut off"),
+        (2 * ["Do not click it.</IMPROVED_VARIABLE>"], "old", "no new guidance"),
+    ],
+)
+def test_guidance_that_was_cut_off_is_asked_for_again_and_else_the_earlier_one_stays(updates, guidance, error) -> None:
+    left, well_behaved = iter(updates), critic("never")
+
+    def script(request, number):
+        return Answer(next(left)) if role_of(request) == "update" else well_behaved(request, number)
+
+    attempt = trace([(HOME, act.Click(1, 2))], DIALOG, "environment", guidance="old")
+    with ScriptedEndpoint(script) as server:
+        config = WordsConfig(method="textgrad", engine="openai:m", base_url=server.url, max_retries=0)
+        reflection = Retrospector(config).reflect(attempt)
+    assert reflection.guidance == guidance and error in reflection.error and bool(error) == bool(reflection.error)
 
 
 def test_braces_and_tags_in_the_trace_do_not_confuse_the_templates() -> None:
