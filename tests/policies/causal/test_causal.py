@@ -24,6 +24,7 @@ from envs.actions import Answer, Invalid
 from envs.base import TaskSpec
 from envs.errors import PolicyError, UsageError
 from policies.base import PastAttempt
+from policies.causal.engine import TextEngine
 from policies.causal.load import is_text_model, load_engine
 from policies.causal.policy import CausalPolicy
 from policies.causal.prefix import MB, Entry, PrefixCache, ReadAlone
@@ -123,6 +124,19 @@ def test_a_model_that_does_more_than_w_h_acts_as_it_is_and_its_weights_are_not_a
     )
     with pytest.raises(PolicyError, match="not W h alone"):
         engine.learner(RosaConfig(), 0)
+
+
+def test_a_head_that_was_offloaded_comes_back_with_its_bias(tmp_path):
+    plain = load_engine(str(save(tmp_path, "phi")), device="cpu")
+    prompt = plain.chat([{"role": "user", "content": "w1 w2 w3"}])
+    expected = plain.generate([Request(prompt, GREEDY)])[0]
+    places = {"model": "cpu", "lm_head": "disk"}
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, device_map=places, offload_folder=tmp_path / "disk")
+    assert model.lm_head.bias.is_meta
+    engine = TextEngine(model.eval(), plain.tokenizer)
+    reply = engine.generate([Request(prompt, GREEDY)])[0]
+    assert torch.equal(reply.tokens, expected.tokens) and torch.allclose(reply.logprobs, expected.logprobs, atol=1e-4)
+    assert torch.allclose(engine.score(prompt, reply.tokens).logprobs, reply.logprobs, atol=1e-4)
 
 
 def test_what_prompts_begin_with_alike_is_read_once(folder):
