@@ -50,6 +50,12 @@ def test_what_is_in_and_what_is_out() -> None:
     assert all(1 <= max_steps(name) <= 30 for name in everything.task_names())
 
 
+def test_a_page_that_never_ends_an_episode_is_no_task() -> None:
+    """Nothing that an agent does there is ever worth anything: hover-shape has its reward commented out."""
+    endless = [name for name in MiniWoBSuite("all").task_names() if "endEpisode" not in pages()[name].read_text(encoding="utf-8")]
+    assert endless == []
+
+
 def test_unknown_and_excluded_tasks_are_refused_at_once() -> None:
     with pytest.raises(UsageError, match="Did you mean 'click-test'"):
         MiniWoBSuite().instances(["click-tset"], 0)
