@@ -20,13 +20,12 @@ from envs.containers.container import Container, Probe, wait_ready
 from envs.containers.engine import await_engine, connect, engine_errors, require_image
 from envs.containers.housekeeping import remove_leftovers
 from envs.containers.network import ensure_network
-from envs.containers.ownership import Ledger, Owner, state_dir
+from envs.containers.ownership import FOREVER, Ledger, Owner, state_dir
 from envs.errors import InfrastructureError
 
 logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
-RUN_TTL_SECONDS = 7 * 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -88,19 +87,19 @@ class Fleet:
         run: Name of the run, for people and for ``agentlab containers stop RUN``.
         ledger: Where started containers are noted; the user's own by default.
         log_dir: Where logs of failed containers are kept.
-        ttl: Seconds after which ``gc`` may remove a container even if its owner lives.
+        ttl: Seconds after which ``gc`` may remove a detached container.
         starts: How many may boot at once.  A boot takes one core, and more at once make each other time out.
         detached: The containers outlive this process.
     """
 
     def __init__(
-        self, run: str, *, ledger: Ledger | None = None, log_dir: Path | None = None, ttl: int = RUN_TTL_SECONDS,
+        self, run: str, *, ledger: Ledger | None = None, log_dir: Path | None = None, ttl: int = FOREVER,
         starts: int | None = None, detached: bool = False,
     ) -> None:  # fmt: skip
         self.run = re.sub(r"[^a-zA-Z0-9_.-]+", "-", run).strip("-.") or "run"
         self.ledger = ledger or Ledger()
         self.log_dir = log_dir or state_dir() / "logs"
-        self._owner = Owner.this_process(self.run, ttl, detached=detached)
+        self._ttl, self._detached = ttl, detached
         self._starts = threading.BoundedSemaphore(starts or max(os.cpu_count() or 1, 1))
         self._client = connect()
         with engine_errors("name its engine"):
@@ -151,10 +150,11 @@ class Fleet:
     def _create(self, name: str, spec: ContainerSpec) -> Container:
         with self._lock:
             self._mine.add(name)  # before it exists: an engine that dies now may have created it and not have said so
-        self.ledger.add(name, self._engine, self._owner)
+        owner = Owner.this_process(self.run, self._ttl, detached=self._detached)
+        self.ledger.add(name, self._engine, owner)
         with engine_errors(f"start a container of {spec.image}"):
             apart = {} if spec.network else {"network": ensure_network(self._client)}
-            created = self._client.containers.create(**creation(spec, name, self._owner), **apart)
+            created = self._client.containers.create(**creation(spec, name, owner), **apart)
             container = Container(created)
             created.start()
         if self._closed:

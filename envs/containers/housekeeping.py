@@ -22,7 +22,7 @@ class Listing:
 
     Attributes:
         ours: It is in this user's ledger.  Only those are ever touched: anybody else may carry the same labels on a shared engine.
-        leftover: Ours, and its owner is dead or its time is over.
+        leftover: Ours, and its owner is dead or, of a detached one, its time is over.
     """
 
     container: Container
@@ -65,7 +65,7 @@ def _labelled(client: docker.DockerClient) -> list[docker.models.containers.Cont
 def gc(ledger: Ledger | None = None) -> list[str]:
     """Remove our leftovers and nothing else; returns the names removed.
 
-    A leftover is in this user's ledger, and its owner died (also: the machine was restarted) or its time to live is over.
+    A leftover is in this user's ledger, and its owner died (also: the machine was restarted) or, of a detached one, its time is over.
     """
     ledger = ledger or Ledger()
     removed = []

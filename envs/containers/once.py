@@ -13,7 +13,6 @@ from envs.containers.engine import connect, engine_errors, require_image
 from envs.containers.fleet import ContainerSpec, creation
 from envs.containers.ownership import Ledger, Owner
 
-TTL_SECONDS = 600
 NO_STATUS = (requests.exceptions.Timeout, requests.exceptions.ConnectionError, docker.errors.NotFound)
 """Ways in which a wait for a container ends without its status."""
 
@@ -27,7 +26,7 @@ def run_once(spec: ContainerSpec, seconds: float, *, run: str, ledger: Ledger | 
     """
     client, ledger = connect(), ledger or Ledger()
     require_image(client, spec.image, spec.mend)
-    name, owner = f"agentlab-{run}-{uuid.uuid4().hex[:8]}", Owner.this_process(run, TTL_SECONDS)
+    name, owner = f"agentlab-{run}-{uuid.uuid4().hex[:8]}", Owner.this_process(run)
     with engine_errors(f"run a container of {spec.image}"):
         ledger.add(name, str(client.info()["ID"]), owner)
         try:

@@ -30,8 +30,8 @@ class Owner:
         pid: The owning process, or ``DETACHED``.
         started: When that process started (kernel ticks), because pids are used again.
         boot: The machine's boot, because pids mean nothing after a restart or on another machine.
-        created: Unix time, seconds.
-        ttl: Seconds of life from ``created`` on, or ``FOREVER``.
+        created: When the container was, Unix time in seconds.
+        ttl: Seconds of life from ``created`` on of a detached container, or ``FOREVER``; any other lives as long as its owner.
     """
 
     run: str
@@ -42,7 +42,7 @@ class Owner:
     ttl: int
 
     @classmethod
-    def this_process(cls, run: str, ttl: int, *, detached: bool = False) -> Owner:
+    def this_process(cls, run: str, ttl: int = FOREVER, *, detached: bool = False) -> Owner:
         pid = DETACHED if detached else os.getpid()
         return cls(run, pid, 0 if detached else _started(pid), boot_id(), int(time.time()), ttl)
 
@@ -60,7 +60,8 @@ class Owner:
         return cls(run=text["run"], boot=text["boot"], **numbers)
 
     def expired(self) -> bool:
-        return self.ttl != FOREVER and time.time() > self.created + self.ttl
+        """True when a detached container's time is over.  A run may take weeks: as long as its process lives, its containers are used."""
+        return self.pid == DETACHED and self.ttl != FOREVER and time.time() > self.created + self.ttl
 
     def alive(self) -> bool:
         """True while the owning process runs.  Nobody waits for a detached container, so only its ttl ends it."""

@@ -52,9 +52,9 @@ def test_another_boot_or_machine_is_dead():
 
 def test_time_to_live():
     long_ago = int(time.time()) - 61
-    assert owner(created=long_ago).leftover()
-    assert not owner(created=long_ago, ttl=FOREVER).leftover()
     assert not owner(pid=0).leftover() and owner(pid=0, created=long_ago).leftover()
+    assert not owner(pid=0, created=long_ago, ttl=FOREVER).leftover()
+    assert not owner(created=long_ago).leftover(), "a process that lives still uses it"
 
 
 def test_ledger_remembers_per_engine_and_survives_rubbish(tmp_path):
