@@ -22,7 +22,7 @@ import abc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from envs.base import TaskSpec, TaskSuite
@@ -105,6 +105,14 @@ class Workload:
             for model in (self.model_seconds, self.most_model_seconds)
         )
         return made * usual / 3600, made * (1 + self.retries) * most / 3600
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """What the environments of a run share and may wait for long: machines that boot."""
+
+    def interrupt(self) -> None:
+        """The run is to stop: nobody waits any more, and what is in use goes on until it is closed.  Any thread may call it, twice too."""
 
 
 class Benchmark(abc.ABC):
@@ -192,7 +200,8 @@ class Benchmark(abc.ABC):
     def shared(self, options: dict[str, Any], run: str, workers: int) -> AbstractContextManager[dict[str, Any]]:
         """What the environments of a run share (containers, emulators), open for the whole run; gives the environments' options.
 
-        An environment that is closed because its machine broke must not take the others' machines with it.
+        An environment that is closed because its machine broke must not take the others' machines with it.  What is shared and is
+        :class:`Interruptible` is told when the run is to stop.
 
         Args:
             options: Of the environment, as the user and :meth:`default_options` give them.

@@ -8,11 +8,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from agentlab.run.config import RunConfig
+from envs.benchmark import Interruptible
 from envs.slot import EnvSlot, Slot
 from envs.suites import machinery
 
 if TYPE_CHECKING:
     from agentlab.cluster.cluster import Cluster
+
+LOOK_SECONDS = 0.2
+"""Between two looks at whether what is shared is closed."""
 
 
 def open_cluster(config: RunConfig, options: Mapping[str, Any], say: Callable[[str], None]) -> Cluster:
@@ -47,5 +51,27 @@ def slots(
         yield cluster.slots(count, options, config.folder.name, stop)
         return
     workers = min(config.parallel, sessions)
-    with machinery(config.suite, options, run=config.folder.name, workers=workers) as shared:
+    with machinery(config.suite, options, run=config.folder.name, workers=workers) as shared, interrupting(shared, stop):
         yield [EnvSlot(shared) for _ in range(workers)]
+
+
+@contextmanager
+def interrupting(shared: Mapping[str, Any], stop: threading.Event) -> Iterator[None]:
+    """While this is open, ``stop`` also ends what workers wait for in what they share: a machine may boot for an hour."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            if stop.wait(LOOK_SECONDS):
+                for part in shared.values():
+                    if isinstance(part, Interruptible):
+                        part.interrupt()
+                return
+
+    watcher = threading.Thread(target=watch, name="interrupting", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()

@@ -162,8 +162,13 @@ class ContainerProvider(Provider):
             self._containers.clear()
         for device in devices:
             device.close()
+        self.interrupt()  # first: guests boot for minutes, and the pool waits for those that do
         self._pool.close()
         self._fleet.close()
+
+    def interrupt(self) -> None:
+        """Who waits for a guest that boots is told at once that none will come; those that run go on."""
+        self._fleet.interrupt()
 
     def explain(self, device: Device, error: InfrastructureError) -> InfrastructureError:
         """Says when the container itself is to blame, and keeps its log."""

@@ -85,14 +85,16 @@ Probe = Callable[[Container], str]
 """Asks a container once, within a few seconds: what it still lacks, or an empty string when it is ready."""
 
 
-def wait_ready(container: Container, probe: Probe, timeout: float) -> None:
-    """Wait until ``probe`` is content, the container ends, or ``timeout`` seconds have passed.
+def wait_ready(container: Container, probe: Probe, timeout: float, given_up: Callable[[], bool] = lambda: False) -> None:
+    """Wait until ``probe`` is content, the container ends, ``timeout`` seconds have passed, or nobody wants it any more.
 
     Raises:
         InfrastructureError: (``container``) it ended, or was not ready in time; the message says what was missing.
     """
     until = time.monotonic() + timeout
     while True:
+        if given_up():
+            raise InfrastructureError(f"{container.name} was given up while it started.", component="container")
         state = container.refresh()
         if state != "running":
             last = " / ".join(container.logs(LOG_LINES_SHOWN).split("\n")).strip(" /")

@@ -127,7 +127,7 @@ class Fleet:
         with self._starts:
             try:
                 container = self._create(name, spec)
-                wait_ready(container, probe, timeout)
+                wait_ready(container, probe, timeout, lambda: self._closed)
             except BaseException as error:  # Ctrl-C too: nothing half started may stay
                 kept = self._give_up(name)
                 if isinstance(error, InfrastructureError) and kept:
@@ -148,6 +148,7 @@ class Fleet:
         return [start.result() for start in starts]
 
     def _create(self, name: str, spec: ContainerSpec) -> Container:
+        self._require_open()
         with self._lock:
             self._mine.add(name)  # before it exists: an engine that dies now may have created it and not have said so
         owner = Owner.this_process(self.run, self._ttl, detached=self._detached)
@@ -157,10 +158,13 @@ class Fleet:
             created = self._client.containers.create(**creation(spec, name, owner), **apart)
             container = Container(created)
             created.start()
-        if self._closed:
-            raise InfrastructureError(f"The fleet {self.run} was closed while a container started.", component="container")
+        self._require_open()
         container.refresh()
         return container
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise InfrastructureError(f"The fleet {self.run} was closed while a container started.", component="container")
 
     def _give_up(self, name: str) -> Path | None:
         """Keep the log of a container that did not start and remove it.  Where even that fails, it is tried again later."""
@@ -221,13 +225,17 @@ class Fleet:
         path.write_text(container.logs())
         return path
 
+    def interrupt(self) -> None:
+        """Nothing can be started any more, and who waits for a container that boots is told at once; what runs goes on."""
+        self._closed = True
+
     def close(self) -> None:
         """Remove all containers of this fleet that are left; nothing can be started any more.  Can be called twice.
 
         Raises:
             InfrastructureError: the engine failed, and did not come back; what is left stays in the ledger for ``gc``.
         """
-        self._closed = True
+        self.interrupt()
         with self._lock:
             left = list(self._mine)
         if not left:

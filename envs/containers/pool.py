@@ -77,7 +77,10 @@ class SparePool:
         self._fleet.stop(container)
 
     def close(self) -> None:
-        """Remove the spares.  Can be called twice; containers that were taken belong to the fleet."""
+        """Remove the spares.  Can be called twice; containers that were taken belong to the fleet.
+
+        Spares that boot are waited for, unless the fleet was interrupted before.
+        """
         with self._lock:
             self._closed = True
             spares = list(self._spares)
@@ -105,7 +108,7 @@ class SparePool:
     def _wake(self, container: Container) -> bool:
         try:
             container.unpause()
-            wait_ready(container, self._probe, self._wake_timeout)
+            wait_ready(container, self._probe, self._wake_timeout, lambda: self._closed)
         except InfrastructureError as error:
             logger.warning("The spare %s does not wake (%s); booting another one.", container.name, error)
             self._remove(container)

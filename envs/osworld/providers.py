@@ -134,8 +134,13 @@ class ContainerProvider(Provider):
             self._pool.give_back(guest.container)
 
     def close(self) -> None:
+        self.interrupt()  # first: guests boot for minutes, and the pool waits for those that do
         self._pool.close()
         self._fleet.close()
+
+    def interrupt(self) -> None:
+        """Who waits for a guest that boots is told at once that none will come; those that run go on."""
+        self._fleet.interrupt()
 
     def explain(self, guest: Guest, error: InfrastructureError) -> InfrastructureError:
         """Says when the container itself is to blame, and keeps its log."""

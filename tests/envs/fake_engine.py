@@ -10,7 +10,6 @@ import docker.errors
 import pytest
 
 from envs.containers import ContainerSpec, fleet, housekeeping
-from envs.errors import InfrastructureError
 
 SPEC = ContainerSpec(image="image", mend="make it", ports=(5000,))
 
@@ -45,14 +44,13 @@ class FakeContainer:
 
 
 class FakeEngine:
-    """As the SDK's client, with itself for its collections."""
+    """As the SDK's client, with itself for its containers."""
 
     def __init__(self) -> None:
         self.there: dict[str, FakeContainer] = {}
         self.made: list[FakeContainer] = []
         self.created = threading.Event()
-        self.containers = self.images = self
-        self.networks = _Networks()
+        self.containers, self.images, self.networks = self, _Images(), _Networks()
         self._numbers = itertools.count(1)
 
     def ping(self) -> bool:
@@ -68,14 +66,17 @@ class FakeEngine:
         return made
 
     def get(self, name: str) -> Any:
-        if name == SPEC.image:
-            return name
         if name not in self.there:
             raise docker.errors.NotFound(name)
         return self.there[name]
 
     def list(self, **_: Any) -> list[FakeContainer]:
         return list(self.there.values())
+
+
+class _Images:
+    def get(self, name: str) -> str:
+        return name
 
 
 class _Networks:
@@ -100,7 +101,3 @@ def never_ready(container: Any) -> str:
 
 def ready(container: Any) -> str:
     return ""
-
-
-def unreadable(container: Any) -> str:
-    raise InfrastructureError("The guest does not answer.", component="guest")

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
-from fake_engine import SPEC, FakeEngine, install, ready
+from fake_engine import SPEC, FakeEngine, install, never_ready, ready
 
+from envs.androidworld.providers import OurProvider
 from envs.containers import Fleet, Ledger, Owner, gc
+from envs.errors import InfrastructureError
+from envs.osworld.providers import LightProvider
+
+PROMPT = 30.0
+"""Seconds within which something ends that is not waited for: far below what a boot may take."""
 
 
 @pytest.fixture
@@ -41,3 +50,50 @@ def test_of_machines_that_stay_each_has_its_own_time_to_live(fake, ledger, monke
     new = fleet.start(SPEC, ready, 5.0)
     later(monkeypatch, days=1)
     assert gc(ledger) == [old.name] and set(fake.there) == {new.name}
+
+
+def in_background(work: Callable[[], Any]) -> tuple[threading.Thread, list[InfrastructureError]]:
+    """``work`` in a thread, and how it failed."""
+    raised: list[InfrastructureError] = []
+
+    def run() -> None:
+        try:
+            work()
+        except InfrastructureError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread, raised
+
+
+def test_who_waits_for_a_container_that_boots_hears_that_it_is_given_up(fake, ledger):
+    with Fleet("booting", ledger=ledger) as fleet:
+        waits, raised = in_background(lambda: fleet.start(SPEC, never_ready, 600.0))
+        assert fake.created.wait(PROMPT)
+        fleet.interrupt()
+        waits.join(PROMPT)
+        assert not waits.is_alive() and "given up" in raised[0].message
+        assert fake.there == {}
+        with pytest.raises(InfrastructureError, match="was closed"):
+            fleet.start(SPEC, ready, 5.0)
+        assert len(fake.made) == 1, "none is even created"
+
+
+class Emulators(OurProvider):
+    """Ours, of an image that needs no virtualisation."""
+
+    def spec(self) -> Any:
+        return SPEC
+
+
+@pytest.mark.parametrize(("provider", "probe"), [(LightProvider, "probe"), (Emulators, "_missing")])
+def test_a_provider_whose_spare_boots_is_closed_at_once(fake, ledger, monkeypatch, provider, probe):
+    """Ctrl-C was heard minutes later: the pool waited for its spare before the fleet was closed."""
+    monkeypatch.setattr(provider, probe, staticmethod(never_ready))
+    made = provider("booting", spares=1, ledger=ledger)
+    assert fake.created.wait(PROMPT)
+    closes, raised = in_background(made.close)
+    closes.join(PROMPT)
+    assert not closes.is_alive() and raised == [] and fake.there == {}
+    made.close()
