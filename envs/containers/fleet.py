@@ -7,8 +7,9 @@ import os
 import re
 import threading
 import uuid
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -136,16 +137,36 @@ class Fleet:
         return container
 
     def start_many(self, spec: ContainerSpec, count: int, probe: Probe, timeout: float) -> list[Container]:
-        """Start ``count`` containers, as many at once as the machine can boot; all of them, or none and the first error."""
+        """Start ``count`` containers, as many at once as the machine can boot; all of them, or none and the first error.
+
+        An interruption (Ctrl-C) closes the fleet: whoever has interrupted it has no names of containers to stop.
+        """
         with ThreadPoolExecutor(max_workers=max(count, 1), thread_name_prefix="container") as threads:
             starts = [threads.submit(self.start, spec, probe, timeout) for _ in range(count)]
+            try:
+                wait(starts)
+            except BaseException:
+                self.interrupt()
+                threads.shutdown(cancel_futures=True)
+                with self._noted("what was started"):
+                    self.close()
+                raise
         errors = [error for error in (start.exception() for start in starts) if error]
         if errors:
             for start in starts:
                 if not start.exception():
-                    self.stop(start.result())
+                    with self._noted(start.result().name):
+                        self.stop(start.result())
             raise errors[0]
         return [start.result() for start in starts]
+
+    @contextmanager
+    def _noted(self, what: str) -> Iterator[None]:
+        """A clean-up after something else failed, which is what is to be reported: where it fails too, it is only said."""
+        try:
+            yield
+        except InfrastructureError as error:
+            logger.warning("Not removed: %s (%s). `agentlab containers stop %s` does it.", what, error, self.run)
 
     def _create(self, name: str, spec: ContainerSpec) -> Container:
         self._require_open()

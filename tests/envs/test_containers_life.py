@@ -12,6 +12,7 @@ from fake_engine import SPEC, FakeEngine, install, never_ready, ready
 
 from envs.androidworld.providers import OurProvider
 from envs.containers import Fleet, Ledger, Owner, gc
+from envs.containers import fleet as fleet_module
 from envs.errors import InfrastructureError
 from envs.osworld.providers import LightProvider
 
@@ -97,3 +98,24 @@ def test_a_provider_whose_spare_boots_is_closed_at_once(fake, ledger, monkeypatc
     closes.join(PROMPT)
     assert not closes.is_alive() and raised == [] and fake.there == {}
     made.close()
+
+
+def test_an_interrupted_start_of_many_leaves_nothing(fake, ledger, monkeypatch):
+    """Ctrl-C in `agentlab containers up`: its threads went on booting desktops that nobody knew of."""
+    booted = threading.Event()
+
+    def one_of_two(container: Any) -> str:
+        if container.ports[5000] % 2:
+            booted.set()
+            return ""
+        return "it boots"
+
+    def interrupted(starts: Any) -> None:
+        assert booted.wait(PROMPT) and fake.created.wait(PROMPT)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fleet_module, "wait", interrupted, raising=False)
+    fleet = Fleet("manual", ledger=ledger, ttl=3600, detached=True, starts=3)
+    with pytest.raises(KeyboardInterrupt):
+        fleet.start_many(SPEC, 5, one_of_two, 20.0)
+    assert fake.there == {} and ledger.names("fake") == {}
