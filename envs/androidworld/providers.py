@@ -178,11 +178,10 @@ class ContainerProvider(Provider):
         state = container.refresh()
         if state == "gone":
             return InfrastructureError(f"The container {container.name} is gone. {error.message}", component="container")
-        kept = self._fleet.keep_log(container)
+        said = self._fleet.keep_log(container)
         if state == "running":
-            return InfrastructureError(error.message, f"The log of its container is kept in {kept}.", component=error.component)
-        message = f"The container {container.name} is {state}. {error.message}"
-        return InfrastructureError(message, f"Its log is kept in {kept}.", component="container")
+            return InfrastructureError(error.message, said, component=error.component)
+        return InfrastructureError(f"The container {container.name} is {state}. {error.message}", said, component="container")
 
     def _discard(self, device: Device) -> None:
         device.close()

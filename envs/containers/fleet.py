@@ -130,9 +130,9 @@ class Fleet:
                 container = self._create(name, spec)
                 wait_ready(container, probe, timeout, lambda: self._closed)
             except BaseException as error:  # Ctrl-C too: nothing half started may stay
-                kept = self._give_up(name)
-                if isinstance(error, InfrastructureError) and kept:
-                    error.hint = f"{error.hint} Its log is kept in {kept}.".strip()
+                said = self._give_up(name)
+                if isinstance(error, InfrastructureError):
+                    error.hint = f"{error.hint} {said}".strip()
                 raise
         return container
 
@@ -166,7 +166,7 @@ class Fleet:
         try:
             yield
         except InfrastructureError as error:
-            logger.warning("Not removed: %s (%s). `agentlab containers stop %s` does it.", what, error, self.run)
+            logger.warning("Docker failed to handle %s (%s); `agentlab containers ls` shows what is left.", what, error)
 
     def _create(self, name: str, spec: ContainerSpec) -> Container:
         self._require_open()
@@ -187,20 +187,20 @@ class Fleet:
         if self._closed:
             raise InfrastructureError(f"The fleet {self.run} was closed while a container started.", component="container")
 
-    def _give_up(self, name: str) -> Path | None:
-        """Keep the log of a container that did not start and remove it.  Where even that fails, it is tried again later."""
+    def _give_up(self, name: str) -> str:
+        """Remove a container that did not start, and say where its log is kept.  Where that fails, it is tried again later."""
+        said = ""
         try:
             container = self._named(name)
-            if container is None:
-                return None
-            kept = self.keep_log(container)
-            self.stop(container)
+            if container is not None:
+                with self._noted(f"the log of {name}"):
+                    said = self.keep_log(container)
+                self.stop(container)
         except InfrastructureError as error:
             logger.warning("%s could not be cleaned up now (%s).", name, error)
             with self._lock:
                 self._abandoned.add(name)
-            return None
-        return kept
+        return said
 
     def _remove_abandoned(self) -> None:
         with self._lock:
@@ -239,12 +239,16 @@ class Fleet:
             raise
         self._forget(container.name)
 
-    def keep_log(self, container: Container) -> Path:
-        """Write the container's log to ``log_dir`` and return the file."""
-        self.log_dir.mkdir(parents=True, exist_ok=True)
+    def keep_log(self, container: Container) -> str:
+        """Write the container's log to ``log_dir``, and say where, or why it could not be written: a log is no reason to fail."""
         path = self.log_dir / f"{container.name}.log"
-        path.write_text(container.logs())
-        return path
+        text = container.logs()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            return f"The log of its container could not be kept in {path} ({error.strerror or error})."
+        return f"The log of its container is kept in {path}."
 
     def interrupt(self) -> None:
         """Nothing can be started any more, and who waits for a container that boots is told at once; what runs goes on."""

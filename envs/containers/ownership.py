@@ -6,14 +6,18 @@ ledger's entry is written before the container is created, so that a run killed 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
+
+from envs.errors import SetupError
 
 PREFIX = "io.github.rosa-agentlab."
 FOREVER = 0
@@ -97,6 +101,22 @@ def state_dir() -> Path:
     return Path(os.environ.get("AGENTLAB_STATE") or Path(base) / "agentlab")
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file of :func:`state_dir` under a name of its own and rename it: several may write it at once, and nobody reads half.
+
+    Raises:
+        OSError: it cannot be written; nothing is left of it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
 class Ledger:
     """What this user started on this machine: one small JSON file per container, named like it."""
 
@@ -104,15 +124,23 @@ class Ledger:
         self.folder = folder or state_dir() / "containers"
 
     def add(self, name: str, engine: str, owner: Owner) -> None:
-        """Note a container that is about to be created on the engine with this id."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Note a container that is about to be created on the engine with this id.
+
+        Raises:
+            SetupError: it cannot be written, and a container that is not noted would never be removed.
+        """
         entry = self.folder / f"{name}.json"
-        temporary = entry.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps({"engine": engine, **asdict(owner)}))
-        temporary.replace(entry)
+        try:
+            write_whole(entry, json.dumps({"engine": engine, **asdict(owner)}))
+        except OSError as error:
+            raise SetupError(
+                f"Containers cannot be noted in {self.folder} ({error.strerror or error}).",
+                "Free some space there, or name another folder with AGENTLAB_STATE.",
+            ) from error
 
     def discard(self, name: str) -> None:
-        (self.folder / f"{name}.json").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not there, or a disk that may not be written any more: ``gc`` drops what is gone
+            (self.folder / f"{name}.json").unlink()
 
     def __contains__(self, name: str) -> bool:
         return (self.folder / f"{name}.json").exists()

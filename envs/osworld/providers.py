@@ -147,11 +147,10 @@ class ContainerProvider(Provider):
         if guest.container is None:
             return error
         state = guest.container.refresh()
-        kept = self._fleet.keep_log(guest.container)
+        said = self._fleet.keep_log(guest.container)
         if state == "running":
-            return InfrastructureError(error.message, f"The log of its container is kept in {kept}.", component=error.component)
-        message = f"The container {guest.container.name} is {state}. {error.message}"
-        return InfrastructureError(message, f"Its log is kept in {kept}.", component="container")
+            return InfrastructureError(error.message, said, component=error.component)
+        return InfrastructureError(f"The container {guest.container.name} is {state}. {error.message}", said, component="container")
 
 
 def probe(container: Container, seconds: float = CONNECT_SECONDS) -> str:
