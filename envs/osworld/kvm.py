@@ -7,11 +7,12 @@ on some machines it opens, and no guest gets past its first questions to the BIO
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from pathlib import Path
 
 from envs.containers import ContainerSpec, connect, engine_errors, run_once, state_dir
-from envs.containers.ownership import boot_id
+from envs.containers.ownership import boot_id, write_whole
 from envs.errors import InfrastructureError, SetupError
 
 KVM = Path("/dev/kvm")
@@ -69,18 +70,16 @@ def tried(image: str) -> bool | None:
     """Whether the tiny guest ran with KVM in a container of ``image``; None where the image or the engine is missing."""
     try:
         return _remembered(image)
-    except SetupError:
+    except (SetupError, InfrastructureError):
         return None
-    except InfrastructureError:  # the engine could not give the device to a container
-        return False
 
 
 def _remembered(image: str) -> bool:
     """As :func:`tried`, from what was kept of the last time where that was the same image on the same boot of the machine."""
     client = connect()
-    with engine_errors("name itself"):
+    with engine_errors(f"look for the image {image}"):
         engine = str(client.info()["ID"])
-    found = [str(one.id) for one in client.images.list(name=image)]
+        found = [str(one.id) for one in client.images.list(name=image)]
     kept = state_dir() / "kvm.json"
     key = f"{engine} {found[0] if found else image} {boot_id()}"
     try:
@@ -89,9 +88,10 @@ def _remembered(image: str) -> bool:
             return bool(known[key])
     except (OSError, ValueError, AttributeError):
         pass  # never tried, or torn: it is tried again
-    ran = try_guest(image)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    temporary = kept.with_suffix(".tmp")
-    temporary.write_text(json.dumps({key: ran}))
-    temporary.replace(kept)
+    try:
+        ran = try_guest(image)
+    except InfrastructureError:  # the engine could not give the device to a container
+        return False
+    with contextlib.suppress(OSError):  # what is not remembered is tried again
+        write_whole(kept, json.dumps({key: ran}))
     return ran
