@@ -32,11 +32,17 @@ class GUIEnv(TaskEnv):
 
     def __init__(self, *, width: int, height: int, kinds: Iterable[type[act.Action]], render_mode: str | None = None) -> None:
         super().__init__(
-            observation_space=gym.spaces.Dict({"screenshot": gym.spaces.Box(0, 255, shape=(height, width, 3), dtype=np.uint8)}),
+            observation_space=gym.spaces.Dict({"screenshot": _pictures(width, height)}),
             action_space=ScreenActionSpace(kinds, width, height),
             render_mode=render_mode,
         )
         self._expected: tuple[Callable[[Screenshot], bool], float] | None = None
+
+    def _turned(self, width: int, height: int) -> None:
+        """The screen has another size from now on (a phone was turned): new spaces, since those that somebody holds may not change."""
+        assert isinstance(self.observation_space, gym.spaces.Dict) and isinstance(self.action_space, ScreenActionSpace)
+        self.observation_space = gym.spaces.Dict({**self.observation_space.spaces, "screenshot": _pictures(width, height)})
+        self.action_space = ScreenActionSpace(self.action_space.kinds, width, height)
 
     def restless(self) -> tuple[Rectangle, ...]:
         """Parts of the screen that change by themselves (a clock), in pixels of the current episode's screen."""
@@ -61,3 +67,7 @@ class GUIEnv(TaskEnv):
 
     def render(self) -> Screenshot | None:
         return None if self._observation is None else self._observation["screenshot"]
+
+
+def _pictures(width: int, height: int) -> gym.spaces.Box:
+    return gym.spaces.Box(0, 255, shape=(height, width, 3), dtype=np.uint8)

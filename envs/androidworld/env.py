@@ -21,7 +21,7 @@ from envs.androidworld.suite import make_spec
 from envs.base import Observation, TaskSpec
 from envs.errors import InfrastructureError, InvalidActionError, UsageError
 from envs.gui import GUIEnv, Rectangle
-from envs.spaces import AnyText, ScreenActionSpace
+from envs.spaces import AnyText
 
 KINDS = (
     act.Click, act.DoubleClick, act.LongPress, act.Drag, act.Type, act.Hotkey, act.Scroll, act.Wait, act.PressHome, act.PressBack,
@@ -47,7 +47,7 @@ class AndroidWorldEnv(GUIEnv):
     is given as the answer unless an ``Answer`` came before.
 
     Observation: ``screenshot`` [2400, 1080, 3] uint8 (or the size of ``screen``), at rest; an application that turns the screen
-    turns the picture and the bounds of actions with it.  With ``accessibility`` also ``accessibility_tree``: upstream's UI elements
+    turns the picture with it, and the environment's two spaces.  With ``accessibility`` also ``accessibility_tree``: upstream's UI elements
     as JSON (``[]`` behind upstream's server, which does not give them away).
 
     Args:
@@ -153,7 +153,7 @@ class AndroidWorldEnv(GUIEnv):
             self._seen = True
         if (width, height) != self._bounds:
             self._bounds = (width, height)
-            self.action_space = ScreenActionSpace(KINDS, width, height)
+            self._turned(width, height)
         observation = Observation(screenshot=look.screenshot)
         if look.tree is not None:
             observation["accessibility_tree"] = look.tree

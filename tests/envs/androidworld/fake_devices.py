@@ -35,7 +35,7 @@ class FakeDevice(Device):
         return f"Do {instance.name}"
 
     def look(self, *, tree: bool, settle: bool) -> Look:
-        return Look(np.zeros((40, 20, 3), np.uint8))
+        return Look(np.zeros((40, 20, 3), np.uint8), "[]" if tree else None)
 
     def perform(self, operation) -> None: ...
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from fake_devices import FakeContainer, FakeProvider
+from gymnasium.utils.env_checker import check_env
 
 from envs import actions as act
 from envs.androidworld import providers
@@ -14,8 +15,8 @@ from envs.androidworld.suite import make_spec
 from envs.errors import InfrastructureError
 
 
-def environment(provider) -> AndroidWorldEnv:
-    return AndroidWorldEnv(provider=provider, screen=(20, 40), settle="none")
+def environment(provider, **options) -> AndroidWorldEnv:
+    return AndroidWorldEnv(provider=provider, screen=(20, 40), settle="none", **options)
 
 
 def reset(env, name="SystemWifiTurnOff", family="android_world"):
@@ -81,12 +82,24 @@ def test_only_a_declared_end_is_scored_and_an_infeasible_one_is_declared():
         assert env.step(last)[1] == expected
 
 
-def test_a_turned_screen_turns_the_bounds_of_actions():
-    env = environment(FakeProvider())
-    reset(env)
-    env.device.look = lambda **asked: Look(np.zeros((20, 40, 3), np.uint8))
-    env.step(act.Wait())
+@pytest.mark.parametrize("accessibility", [False, True])
+def test_a_turned_screen_turns_both_spaces(accessibility):
+    """Its picture was outside of the observation space, which Gymnasium's wrappers and learners size their buffers by."""
+    env = environment(FakeProvider(), accessibility=accessibility)
+    upright = env.observation_space
+    assert reset(env)[0] in upright
+    env.device.look = lambda **asked: Look(np.zeros((20, 40, 3), np.uint8), "[]" if accessibility else None)
+    turned = env.step(act.Wait())[0]
+    assert turned in env.observation_space and turned not in upright
+    assert set(env.observation_space) == set(upright)
     assert env.step(act.Click(39, 19))[4] == {} and "invalid" in env.step(act.Click(19, 39))[4]
+    del env.device.look
+    assert reset(env)[0] in env.observation_space and env.observation_space == upright
     env.device.look = lambda **asked: Look(np.zeros((21, 40, 3), np.uint8))
     with pytest.raises(InfrastructureError, match="40x21"):
         env.step(act.Wait())
+
+
+@pytest.mark.filterwarnings("error")
+def test_gymnasium_has_nothing_to_complain_about():
+    check_env(environment(FakeProvider()), skip_render_check=True)
