@@ -175,6 +175,7 @@ class AndroidWorldEnv(GUIEnv):
             if declared:
                 score = device.score()
             device.attest()
+            self._provider.worked(device)
         return score
 
     def restless(self) -> tuple[Rectangle, ...]:

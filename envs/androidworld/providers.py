@@ -43,7 +43,7 @@ MEMORY = "8g"
 STARTS = 64
 """How many emulators may boot at once: as many as are asked for.  Warm ones mostly wait; of cold ones one installs, the rest wait."""
 STRIKES = 3
-"""Failures in a row after which an emulator that calls itself healthy is replaced anyway."""
+"""Failures in a row, with no graded episode between them, after which an emulator that calls itself healthy is replaced anyway."""
 
 
 class Provider(ABC):
@@ -67,6 +67,9 @@ class Provider(ABC):
     @abstractmethod
     def release(self, device: Device, error: InfrastructureError | None = None) -> None:
         """Give a device back, with the failure of the machinery that ended its use, if one did."""
+
+    def worked(self, device: Device) -> None:
+        """An episode on a device that is still in use was played and graded to its end."""
 
     @abstractmethod
     def close(self) -> None:
@@ -154,6 +157,10 @@ class ContainerProvider(Provider):
             return
         with self._lock:
             self._idle.append(device)
+
+    def worked(self, device: Device) -> None:
+        with self._lock:
+            self._strikes.pop(device, None)
 
     def close(self) -> None:
         with self._lock:

@@ -63,6 +63,21 @@ def test_an_emulator_that_failed_is_replaced(how, monkeypatch):
     assert env.device is not device and device.closed and (provider._pool.booted, provider._pool.removed) == (2, 1)
 
 
+def test_failures_with_graded_episodes_between_them_are_not_in_a_row():
+    """A device is only given back without a failure when its environment is closed: its failures of a whole run were counted."""
+    provider = FakeProvider()
+    env = environment(provider)
+    for _ in range(2 * providers.STRIKES):
+        reset(env)
+        assert env.step(act.Finished())[2]
+        env.device.fails = InfrastructureError("stalled", component="emulator")
+        device = env.device
+        with pytest.raises(InfrastructureError):
+            reset(env)
+        device.fails = None
+    assert provider._pool.booted == 1
+
+
 def test_a_page_of_the_miniwob_family_ends_the_episode_itself():
     env = environment(FakeProvider())
     reset(env, "click-test", "miniwob")
