@@ -9,8 +9,10 @@ executed as code on the host.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 
 from envs.errors import InvalidActionError
@@ -245,8 +247,29 @@ def wheel(amount: float) -> int:
     return max(1, min(MOST_CLICKS, round(abs(amount))))
 
 
+def problem(action: Action) -> str:
+    """What is wrong with a field of ``action``, or "" for nothing; whether it is on the screen depends on the screen.
+
+    What is read from JSON is right.  What a policy makes itself may be anything: a NaN, a list for a text.
+    """
+    for field in dataclasses.fields(action):
+        value = getattr(action, field.name)
+        if value is None and field.default is None:
+            continue
+        try:
+            _coerce(field.name, value)
+        except ValueError as error:
+            return str(error)
+    return ""
+
+
 def to_json(action: Action) -> dict[str, Any]:
-    """``{"kind": ..., field: value}``, JSON-serialisable; optional fields only where they are given."""
+    """``{"kind": ..., field: value}``, JSON-serialisable; optional fields only where they are given.
+
+    An action that has a :func:`problem` could not be read again, and was not executed: it is written as the invalid one that it was.
+    """
+    if wrong := problem(action):
+        return {"kind": Invalid.kind, "reason": f"{action.kind}: {wrong}"}
     fields = {f.name: value for f in dataclasses.fields(action) if (value := getattr(action, f.name)) is not None}
     if isinstance(action, Hotkey | KeyDown | KeyUp):
         fields["keys"] = list(action.keys)
@@ -257,7 +280,7 @@ def from_json(data: Mapping[str, Any]) -> Action:
     """Inverse of :func:`to_json`.
 
     Raises:
-        InvalidActionError: unknown kind, missing or extra field, or a value of the wrong type.
+        InvalidActionError: unknown kind, missing or extra field, or a value that such a field cannot have.
     """
     fields = dict(data)
     kind = fields.pop("kind", None)
@@ -272,13 +295,11 @@ def from_json(data: Mapping[str, Any]) -> Action:
 
 def _coerce(name: str, value: Any) -> Any:
     if name in {"x", "y", "end_x", "end_y", "seconds"}:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{name} must be a number, got {value!r}")
-        return float(value)
+        return _number(name, value)
     if name == "clicks":
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_CLICKS:
+        if isinstance(value, bool) or not isinstance(value, Integral) or not 1 <= int(value) <= MOST_CLICKS:
             raise ValueError(f"clicks must be a whole number from 1 to {MOST_CLICKS}, got {value!r}")
-        return value
+        return int(value)
     if name == "keys":
         if not isinstance(value, list | tuple) or not all(isinstance(k, str) for k in value):
             raise ValueError(f"keys must be a list of key names, got {value!r}")
@@ -292,6 +313,18 @@ def _coerce(name: str, value: Any) -> Any:
     if name == "direction" and value not in DIRECTIONS:
         raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}, got {value!r}")
     return value
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # a whole number of hundreds of digits
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be a number, got {value!r:.40}")
+    if name == "seconds" and number < 0:
+        raise ValueError(f"seconds cannot be less than 0, got {value!r}")
+    return number
 
 
 def describe(action: Action) -> str:

@@ -271,7 +271,8 @@ class TaskEnv(gym.Env[Any, Any], abc.ABC):
             return ""
         try:
             if not self.action_space.contains(action):
-                raise InvalidActionError(f"{act.describe(action)} {self._outside}.")
+                wrong = act.problem(action)
+                raise InvalidActionError(f"{act.describe(action)}{': ' if wrong else ' '}{wrong or self._outside}.")
             self._execute(action)
         except InvalidActionError as error:
             info["invalid"] = error.message

@@ -54,7 +54,8 @@ class ActionSpace(gym.Space[Any]):
         return all(self._contains_one(a) for a in x) if isinstance(x, tuple) and x else self._contains_one(x)
 
     def _contains_one(self, action: Any) -> bool:
-        return isinstance(action, (act.Invalid, *self.kinds))
+        known: tuple[type[act.Action], ...] = (act.Invalid, *self.kinds)
+        return isinstance(action, known) and not act.problem(action)
 
     @property
     def is_np_flattenable(self) -> bool:
@@ -91,7 +92,7 @@ class ScreenActionSpace(ActionSpace):
         if not isinstance(action, act.POINTED):
             return True
         points = [(action.x, action.y)]
-        if isinstance(action, act.Drag):
+        if isinstance(action, act.Drag | act.Scroll) and action.end_x is not None and action.end_y is not None:
             points.append((action.end_x, action.end_y))
         return all(0 <= px < self.width and 0 <= py < self.height for px, py in points)
 
