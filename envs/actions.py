@@ -247,6 +247,11 @@ def wheel(amount: float) -> int:
     return max(1, min(MOST_CLICKS, round(abs(amount))))
 
 
+def lines(text: str) -> str:
+    """``text`` with one character for the end of a line, as every keyboard has one key for it."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def problem(action: Action) -> str:
     """What is wrong with a field of ``action``, or "" for nothing; whether it is on the screen depends on the screen.
 

@@ -169,11 +169,12 @@ def _milliseconds(seconds: float | None, default: int) -> int:
 
 
 def sendable(text: str) -> str:
-    """The text itself.
+    """The text, with line ends as a keyboard has them.
 
     Raises:
         InvalidActionError: it has half characters (lone surrogates) or control characters, which no keyboard types.
     """
+    text = act.lines(text)
     bad = sorted({c for c in text if (c < " " and c not in "\n\t") or c == "\x7f" or "\ud800" <= c <= "\udfff"})
     if bad:
         raise InvalidActionError(f"The text has characters that no key types: {', '.join(f'U+{ord(c):04X}' for c in bad)}.")

@@ -93,7 +93,7 @@ async def perform(page: Page, action: act.Action) -> None:
         case act.Drag(x, y, end_x, end_y):
             await _drag(page, (x, y), (end_x, end_y))
         case act.Type(text, submit):
-            await page.keyboard.type(text.replace("\r\n", "\n"))
+            await page.keyboard.type(act.lines(text))
             if submit:
                 await page.keyboard.press("Enter")
         case act.Hotkey(keys):

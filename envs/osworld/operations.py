@@ -100,7 +100,8 @@ def keysym(key: str) -> str:
 
 
 def _typeable(text: str) -> str:
-    bad = sorted({c for c in text if (c < " " and c not in "\n\r\t") or "\x7f" <= c < "\xa0" or "\ud800" <= c <= "\udfff"})
+    text = act.lines(text)
+    bad = sorted({c for c in text if (c < " " and c not in "\n\t") or "\x7f" <= c < "\xa0" or "\ud800" <= c <= "\udfff"})
     if bad:
         raise InvalidActionError(f"The text has characters that no key types: {', '.join(f'U+{ord(c):04X}' for c in bad)}.")
     return text

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from envs import actions as act
+from envs.androidworld import gestures
 from envs.base import Observation, TaskSpec
 from envs.errors import InvalidActionError
 from envs.gui import GUIEnv
+from envs.miniwob import actions as browser_actions
+from envs.osworld import operations as desktop_operations
 from envs.spaces import ActionSpace, ScreenActionSpace
 
 KINDS = tuple(act.VOCABULARY.values())
@@ -109,3 +114,28 @@ def test_an_environment_says_what_is_wrong_and_goes_on():
     ):
         assert said in env.step(action)[4]["invalid"]
     assert env.done == []
+
+
+def on_a_page(text: str) -> str:
+    typed: list[str] = []
+
+    class Keyboard:
+        async def type(self, text: str) -> None:
+            typed.append(text)
+
+    asyncio.run(browser_actions.perform(SimpleNamespace(mouse=None, keyboard=Keyboard()), act.Type(text)))
+    return typed[0]
+
+
+def on_a_desktop(text: str) -> str:
+    return str(desktop_operations.compile_action(act.Type(text))[0]["text"])
+
+
+def on_a_phone(text: str) -> str:
+    return str(gestures.compile_action(act.Type(text), gestures.Conventions(), (1080, 2400))["text"])
+
+
+@pytest.mark.parametrize("typed", [on_a_page, on_a_desktop, on_a_phone, gestures.sendable])
+def test_the_end_of_a_line_is_one_key_however_it_is_written(typed):
+    """A phone refused the text, and lost an answer that was written so."""
+    assert typed("a\r\nb\rc\nd\r\n") == "a\nb\nc\nd\n"
