@@ -21,6 +21,8 @@ CLICKS_OF: dict[type[act.Action], tuple[Literal["left", "middle", "right"], int]
     act.Click: ("left", 1), act.DoubleClick: ("left", 2), act.TripleClick: ("left", 3), act.RightClick: ("right", 1),
     act.MiddleClick: ("middle", 1),
 }  # fmt: skip
+BUTTON = "left button"
+"""Among the names of keys that are held."""
 HELD = (act.MouseDown, act.MouseUp, act.KeyDown, act.KeyUp)
 
 WAIT_SECONDS = 0.5
@@ -126,10 +128,25 @@ async def _hold(page: Page, action: act.Action) -> None:
                 await page.keyboard.up(key_name(key))
 
 
-async def let_go(page: Page) -> None:
-    """Release the mouse button and the keys that an episode may have left down."""
-    await page.mouse.up()
-    for key in dict.fromkeys(KEYS.values()):
+def held_after(action: act.Action, before: frozenset[str]) -> frozenset[str]:
+    """What may be down after ``action``: Playwright's names of keys, and ``BUTTON``."""
+    match action:
+        case act.KeyDown(keys):
+            return before | {key_name(key) for key in keys}
+        case act.KeyUp(keys):
+            return before - {key_name(key) for key in keys}
+        case act.MouseDown():
+            return before | {BUTTON}
+        case act.MouseUp():
+            return before - {BUTTON}
+    return before
+
+
+async def let_go(page: Page, held: frozenset[str]) -> None:
+    """Release what an episode has left down."""
+    if BUTTON in held:
+        await page.mouse.up()
+    for key in sorted(held - {BUTTON}):
         await page.keyboard.up(key)
 
 

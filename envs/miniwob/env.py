@@ -80,7 +80,7 @@ class MiniWoBEnv(GUIEnv):
         self._executable = browser
         self._browser: Browser | None = None
         self._page: Page | None = None
-        self._held = False  # a key or button may be down
+        self._held: frozenset[str] = frozenset()
         self._state: dict[str, Any] = {}
 
     @staticmethod
@@ -103,9 +103,8 @@ class MiniWoBEnv(GUIEnv):
         return self._call(self._load(self._page, url, task.seed))
 
     async def _load(self, page: Page, url: str, seed: int) -> str:
-        if self._held:
-            await actions.let_go(page)
-            self._held = False
+        held, self._held = self._held, frozenset()
+        await actions.let_go(page, held)
         await page.mouse.move(*_NEUTRAL)
         await page.goto(url, wait_until="load")
         goal: str = await page.evaluate("seed => __lab.start(seed)", seed)
@@ -114,8 +113,10 @@ class MiniWoBEnv(GUIEnv):
 
     def _execute(self, action: act.Action) -> None:
         actions.check(action)
-        self._held = self._held or isinstance(action, act.KeyDown | act.MouseDown)
+        down = actions.held_after(action, self._held)
+        self._held |= down  # an action that fails may have done half of it
         self._call(self._perform(self._running_page(), action))
+        self._held = down
 
     async def _perform(self, page: Page, action: act.Action) -> None:
         from playwright.async_api import Error as PlaywrightError
@@ -194,6 +195,7 @@ class MiniWoBEnv(GUIEnv):
 
     def _drop_page(self) -> None:
         page, self._page = self._page, None
+        self._held = frozenset()  # a page has its own mouse and keyboard
         if page is not None and self._browser is not None:
             self._browser.close_page(page)
 
