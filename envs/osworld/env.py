@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from envs.gui import GUIEnv, Rectangle
 from envs.osworld import jobs
 from envs.osworld.grading import OfficialGrader
 from envs.osworld.machinery import NAMES, make_provider, proxies_of
-from envs.osworld.operations import compile_action, foreign_command
+from envs.osworld.operations import Held, Operation, compile_action, foreign_command
 from envs.osworld.providers import Guest, Provider
 from envs.osworld.suite import ENV_ID, MAX_STEPS, REFUSED
 from envs.spaces import AnyText
@@ -144,6 +145,7 @@ class OSWorldEnv(GUIEnv):
         self._screen = (screen[0], screen[1])
         self._proxies = proxies_of(proxy)
         self._guest: Guest | None = None
+        self._held = Held()
         self.oracle_available = oracle
         if accessibility:
             assert isinstance(self.observation_space, gym.spaces.Dict)
@@ -205,11 +207,7 @@ class OSWorldEnv(GUIEnv):
             if isinstance(action, act.Wait):
                 time.sleep(self._settling.wait if action.seconds is None else min(action.seconds, MOST_WAIT_SECONDS))
             else:
-                operations = compile_action(action)
-                if guest.client.takes_operations():
-                    guest.client.operate(operations)
-                else:
-                    self._operate_foreign(guest, operations)
+                self._operate(guest, compile_action(action))
             self._settle(guest, self._settling.after_action)
 
     def _observe(self) -> Observation:
@@ -252,10 +250,15 @@ class OSWorldEnv(GUIEnv):
 
     def _release(self) -> None:
         guest, self._guest = self._guest, None
-        if guest is not None:
-            if self._grader is not None:
-                self._grader.forget(guest)
-            self._provider.release(guest)
+        if guest is None:
+            return
+        held = self._held.release()
+        if held and not self._provider.clean:  # the next attempt gets this very desktop
+            with contextlib.suppress(InfrastructureError):  # it may be gone
+                self._operate(guest, held)
+        if self._grader is not None:
+            self._grader.forget(guest)
+        self._provider.release(guest)
 
     def _picture(self, guest: Guest) -> Screenshot:
         picture = guest.client.screenshot()
@@ -279,7 +282,18 @@ class OSWorldEnv(GUIEnv):
                 return
             before = now
 
-    def _operate_foreign(self, guest: Guest, operations: list[dict[str, Any]]) -> None:
+    def _operate(self, guest: Guest, operations: list[Operation]) -> None:
+        pressing = [operation for operation in operations if operation["op"] in ("hold", "press")]
+        for operation in pressing:
+            self._held.note(operation)  # before: what fails may have done half of it
+        if guest.client.takes_operations():
+            guest.client.operate(operations)
+        else:
+            self._operate_foreign(guest, operations)
+        for operation in operations:
+            self._held.note(operation)
+
+    def _operate_foreign(self, guest: Guest, operations: list[Operation]) -> None:
         done = guest.client.execute(foreign_command(operations))
         if done.returncode != 0:
             raise InfrastructureError(f"The guest could not perform an action: {done.error.strip()[-300:]}", component="guest")

@@ -85,6 +85,33 @@ def compile_action(action: act.Action) -> list[Operation]:
     raise InvalidActionError(f"A desktop has no action {action.kind!r}.")
 
 
+class Held:
+    """What operations have left down in a guest: keys by their keysyms, and buttons."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, None] = {}
+        self._buttons: dict[int, None] = {}
+
+    def note(self, operation: Operation) -> None:
+        """One operation is done, or begun: what failed may have pressed and not released."""
+        match operation:
+            case {"op": "hold", "keysyms": names}:
+                self._keys |= dict.fromkeys(names)
+            case {"op": "free", "keysyms": names}:
+                for name in names:
+                    self._keys.pop(name, None)
+            case {"op": "press", "button": button}:
+                self._buttons[button] = None
+            case {"op": "release", "button": button}:
+                self._buttons.pop(button, None)
+
+    def release(self) -> list[Operation]:
+        """The operations that let go of it all; it is not held any more then."""
+        keys, buttons = list(self._keys), list(self._buttons)
+        self._keys, self._buttons = {}, {}
+        return [_release(button) for button in buttons] + ([{"op": "free", "keysyms": keys}] if keys else [])
+
+
 def keysym(key: str) -> str:
     """The X keysym name of a key as agents write it; a single character stands for itself.
 
