@@ -42,6 +42,8 @@ LAUNCH_SECONDS = 120.0
 CALL_SECONDS = 30.0
 CLOSE_SECONDS = 5.0
 VERSION_SECONDS = 60.0
+STRAY_SECONDS = 0.05
+"""Between two looks at whether a tab that has appeared is one of ours."""
 BROWSER_FILES = 512
 """Open files that a browser and what drives it need, with some to spare."""
 
@@ -146,6 +148,8 @@ class Browser:
         self._dead = threading.Event()
         self._playwright: Playwright | None = None
         self._context: BrowserContext | None = None
+        self._own: set[Page] = set()
+        self._opening = 0
         self._loop = asyncio.new_event_loop()
         # A failure is raised by the call that was waiting; calls that Playwright left unawaited have nothing to add.
         self._loop.set_exception_handler(lambda loop, context: None)
@@ -228,6 +232,7 @@ class Browser:
             viewport=viewport, screen=viewport, device_scale_factor=1, locale="en-US", timezone_id="UTC", offline=True,
             color_scheme="light", reduced_motion="reduce", accept_downloads=False, service_workers="block",
         )  # fmt: skip
+        self._context.on("page", self._shut_strays)
 
     def close(self) -> None:
         """Stop the process; safe to call twice, from any thread, and on a browser that is dead or never started."""
@@ -317,10 +322,29 @@ class Browser:
 
     async def _open_page(self, init_script: str) -> Page:
         assert self._context is not None
-        page = await self._context.new_page()
+        self._opening += 1
+        try:
+            page = await self._context.new_page()
+            self._own.add(page)
+        finally:
+            self._opening -= 1
+        page.on("close", lambda gone: self._own.discard(gone))
         page.set_default_timeout(CALL_SECONDS * 1000)
         await page.add_init_script(init_script)
         return page
+
+    async def _shut_strays(self, page: Page) -> None:
+        """Close a tab that an agent opened (a middle click on a link): no task has two, and they would stay until the run is over.
+
+        Chromium gives such a tab no opener: it is known by not being one of ours, once no page of ours is about to be.
+        """
+        from playwright.async_api import Error as PlaywrightError
+
+        while self._opening:
+            await asyncio.sleep(STRAY_SECONDS)
+        if page not in self._own:
+            with contextlib.suppress(PlaywrightError):  # it has closed itself, or the browser is gone
+                await page.close()
 
     def close_page(self, page: Page) -> None:
         """Close a page; a page that is already gone is closed."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -20,6 +22,10 @@ def env() -> Iterator[MiniWoBEnv]:
     made = MiniWoBEnv()
     yield made
     made.close()
+
+
+def tabs(env: MiniWoBEnv) -> int:
+    return len(env._running_page().context.pages)
 
 
 def start(env: MiniWoBEnv, name: str, seed: int = 0) -> None:
@@ -53,3 +59,43 @@ def test_a_key_that_was_let_go_is_not_let_go_again(env: MiniWoBEnv) -> None:
     evaluate(env, "window.buttons = []; addEventListener('mousemove', (e) => buttons.push(e.buttons), true)")
     env.step(act.Hover(80, 100))
     assert set(evaluate(env, "window.buttons")) == {0}
+
+
+OPENS = {
+    "middle": (act.MiddleClick(30, 100),),
+    "ctrl": (act.KeyDown(("ctrl",)), act.Click(30, 100), act.KeyUp(("ctrl",))),
+    "shift": (act.KeyDown(("shift",)), act.Click(30, 100), act.KeyUp(("shift",))),
+}
+
+
+@pytest.mark.parametrize("how", OPENS)
+def test_tabs_that_an_agent_opens_are_closed(env: MiniWoBEnv, how: str) -> None:
+    """Each middle click on a link left one in the browser that all environments share, until the end of the run."""
+    start(env, "click-test")
+    before = tabs(env)
+    opened: list[Any] = []
+    env._running_page().context.on("page", lambda page: opened.append(page))
+    link = '<a href="about:blank#x" style="position:fixed; left:0; top:60px; width:150px; height:80px">link</a>'
+    evaluate(env, f"document.body.insertAdjacentHTML('beforeend', '{link}')")
+    _, _, terminated, _, info = env.step(OPENS[how])
+    assert not terminated and "invalid" not in info
+    until = time.monotonic() + 30
+    while (not opened or tabs(env) > before) and time.monotonic() < until:
+        evaluate(env, "new Promise((resolve) => setTimeout(resolve, 100))")
+    assert len(opened) == 1 and tabs(env) == before
+
+
+def test_the_pages_of_environments_are_not_taken_for_such_tabs(env: MiniWoBEnv) -> None:
+    start(env, "click-test")
+    before = tabs(env)
+    others = [MiniWoBEnv() for _ in range(3)]
+    try:
+        with ThreadPoolExecutor(3) as threads:
+            list(threads.map(lambda other: start(other, "click-test"), others))
+        assert tabs(env) == before + 3
+        for other in others:
+            assert other.step(act.Hover(80, 100))[4] == {}
+    finally:
+        for other in others:
+            other.close()
+    assert tabs(env) == before
