@@ -135,7 +135,8 @@ class Browser:
     """A running Chromium, shared: :meth:`acquire` starts it for the first user, :meth:`release` stops it after the last.
 
     All methods may be called from any thread.  ``alive`` turns False for good when the process has died, has been closed, or
-    has once failed to answer in time; the next :meth:`acquire` then starts a new one.
+    has once failed to answer in time; the next :meth:`acquire` then starts a new one.  A page that hangs while the browser
+    answers is that page's failure alone.
     """
 
     _shared: dict[tuple[int, str], Browser] = {}
@@ -290,9 +291,11 @@ class Browser:
         try:
             return self._wait(coroutine, seconds)
         except TimeoutError as error:
-            self._dead.set()
+            self._probe()
             raise InfrastructureError(
-                f"The browser did not answer within {seconds:.0f} s.", "The next reset starts a new one.", component="browser"
+                f"The {'page' if self.alive else 'browser'} did not answer within {seconds:.0f} s.",
+                "The next reset starts a new one.",
+                component="browser",
             ) from error
         except PlaywrightError as error:
             self._probe()

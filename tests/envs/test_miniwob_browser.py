@@ -90,6 +90,46 @@ def test_the_death_of_a_part_is_survived_too(victim: str) -> None:
         env.close()
 
 
+def test_a_page_that_hangs_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The browser was given up for one page's endless loop, and with it the attempts of all workers."""
+    call = Browser.call
+    env, neighbour = MiniWoBEnv(), MiniWoBEnv()
+    try:
+        reset(env)
+        reset(neighbour)
+        shared = browser_of(env)
+        env._call(env._running_page().evaluate("document.addEventListener('click', () => { while (true) {} })"))
+        monkeypatch.setattr(Browser, "call", lambda self, work, seconds=PROMPT: call(self, work, seconds))
+        with pytest.raises(InfrastructureError, match="page did not answer"):
+            env.step(act.Click(80, 100))
+        monkeypatch.undo()
+        assert shared.alive and neighbour.step(act.Wait())[4] == {}
+        reset(env)
+        assert browser_of(env) is shared and env.step(act.Wait())[4] == {}
+    finally:
+        env.close()
+        neighbour.close()
+
+
+def test_a_browser_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = Browser.call
+    env = MiniWoBEnv()
+    try:
+        reset(env)
+        hung = browser_of(env)
+        (main,) = hung.processes()
+        main.send_signal(signal.SIGSTOP)
+        monkeypatch.setattr(Browser, "call", lambda self, work, seconds=PROMPT: call(self, work, min(seconds, 2.0)))
+        with pytest.raises(InfrastructureError, match="browser did not answer"):
+            env.step(act.Click(80, 100))
+        assert not hung.alive
+        monkeypatch.undo()
+        reset(env)
+        assert browser_of(env) is not hung and not alive(hung.tag)
+    finally:
+        env.close()
+
+
 def test_two_threads_share_one_browser() -> None:
     env, other = MiniWoBEnv(oracle=True), MiniWoBEnv(oracle=True)
     jobs = {env: ["click-tab-2", "enter-text", "click-menu"], other: ["click-option", "click-checkboxes", "use-slider"]}
