@@ -98,7 +98,9 @@ def compare(runs: Sequence[Run], *, force: bool = False, seed: int = 0) -> Compa
     """
     if len(runs) < 2:
         raise UsageError("A comparison needs two runs.", "agentlab compare RUN_A RUN_B")
-    ended = [{s.task: s for s in ended_sessions(run.rows)} for run in runs]
+    attempts = min(run.attempts for run in runs)
+    # Of a longer run only the attempts that all of them have: uplift and seconds would credit it with the others.
+    ended = [{s.task: s for s in ended_sessions(run.rows, within=attempts)} for run in runs]
     labels = _labels(runs)
     obstacles = _obstacles(runs, labels, ended)
     if obstacles and not force:
@@ -109,7 +111,6 @@ def compare(runs: Sequence[Run], *, force: bool = False, seed: int = 0) -> Compa
     if not shared:
         raise UsageError("These runs have no session in common that has ended.", "Runs are paired by task and instance seed.")
     found = [[sessions[task] for task in shared] for sessions in ended]
-    attempts = min(run.attempts for run in runs)
     groups = clusters([s.name for s in found[0]], [s.instance for s in found[0]])
     contrasts = [[_contrast(found[0], other, k, groups, seed) for k in range(1, attempts + 1)] for other in found[1:]]
     settings = [differing(runs[0].config, run.config, free=CHANGES_NO_RESULT) for run in runs[1:]]

@@ -121,10 +121,14 @@ def sessions(rows: Iterable[Row]) -> list[SessionSummary]:
     return found
 
 
-def ended_sessions(rows: Sequence[Row]) -> list[SessionSummary]:
-    """The sessions that will make no further attempt: every share is taken over these."""
+def ended_sessions(rows: Sequence[Row], *, within: int | None = None) -> list[SessionSummary]:
+    """The sessions that will make no further attempt: every share is taken over these.
+
+    Args:
+        within: Count only so many attempts of each, as if the run had allowed no more.
+    """
     ended = {r.task for r in rows if r.session_over}
-    return [s for s in sessions(rows) if s.task in ended]
+    return [s for s in sessions(r for r in rows if within is None or r.attempt <= within) if s.task in ended]
 
 
 def success_at(found: Sequence[SessionSummary], k: int) -> float:

@@ -7,6 +7,7 @@ import pytest
 from made_runs import Made, make_run, task
 
 from agentlab.disk.runs import read_run
+from agentlab.results import figures
 from agentlab.results.compare import compare
 from envs.errors import UsageError
 
@@ -81,6 +82,22 @@ def test_different_tasks_attempts_and_unfinished_sessions_are_refused_unless_for
         compare([runs[0], other], force=True)
     with pytest.raises(UsageError, match="two runs"):
         compare(runs[:1])
+
+
+def test_of_runs_of_different_lengths_only_the_attempts_that_both_have_count(tmp_path, monkeypatch):
+    """A session that the longer run solves later than the shorter one may try is not a correction, and takes no seconds."""
+    longer = read_run(make_run(tmp_path / "longer", sessions({0: 1, 1: 2, 2: 3, 3: 3}, attempts=3), attempts=3))
+    shorter = read_run(make_run(tmp_path / "shorter", sessions({0: 1, 1: 2}, attempts=2), attempts=2))
+    found = compare([longer, shorter], force=True)
+    first, second = next(s for s in found.sections() if s.title == "Runs").rows
+    assert first[1:] == second[1:] and first[3] == f"{1 / (N - 1):.1%}"  # success@1, success@2, uplift
+    drawn, draw = {}, figures.success_over_seconds
+    monkeypatch.setattr(
+        figures, "success_over_seconds", lambda curves, *to, **how: (drawn.update(curves), draw(curves, *to, **how))
+    )
+    found.write(tmp_path / "out")
+    times = [[(s.solved_seconds, s.seconds) for s in curve] for curve in drawn.values()]
+    assert times[0] == times[1] and sum(solved is not None for solved, _ in times[0]) == 2
 
 
 def test_first_attempts_that_were_the_same_are_counted(tmp_path):
