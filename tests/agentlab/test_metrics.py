@@ -78,6 +78,7 @@ def test_unfinished_sessions_are_not_counted_as_failures(rows):
     s = metrics.summarize([*rows, graded("f_1", 1, False)], attempts=3, planned=10)
     assert (s.sessions, s.finished) == (10, 5)
     assert s.success_at[-1] == pytest.approx(3 / 5)
+    assert s.seconds_per_session == pytest.approx(11 * 2.0 / 5)  # nor are their seconds those of the sessions that ended
 
 
 def test_a_machinery_failure_at_attempt_one_is_no_failed_first_attempt():
