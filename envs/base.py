@@ -8,6 +8,7 @@ needs a screen is in :mod:`envs.gui`, what needs none in :mod:`envs.text`.
 from __future__ import annotations
 
 import abc
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs import actions as act
-from envs.errors import InvalidActionError, UsageError
+from envs.errors import InfrastructureError, InvalidActionError, UsageError
 
 Screenshot = NDArray[np.uint8]
 """RGB screen, shape [height, width, 3], uint8."""
@@ -247,7 +248,7 @@ class TaskEnv(gym.Env[Any, Any], abc.ABC):
             ended_by = "budget"
         reward = 0.0
         if ended_by:
-            reward = float(self._grade(last))
+            reward = self._graded(self._task, last)
             info.update(score=reward, ended_by=ended_by)
         if said := self._feedback(reward if ended_by else None):
             info["feedback"] = bounded(said, MAX_FEEDBACK)
@@ -255,6 +256,25 @@ class TaskEnv(gym.Env[Any, Any], abc.ABC):
         self._observation = observation
         self.seconds = time.perf_counter() - started
         return observation, reward, bool(ended_by) and not truncated, truncated, info
+
+    def _graded(self, task: TaskSpec, last: act.Action | None) -> float:
+        """The benchmark's score, once it is one: anything else would be averaged and learned from as if it were.
+
+        Raises:
+            InfrastructureError: it is not a number from 0 to 1.
+        """
+        given: Any = self._grade(last)  # a stranger's
+        try:
+            score = float(given)
+        except (TypeError, ValueError, OverflowError):
+            score = math.nan
+        if not 0.0 <= score <= 1.0:
+            raise InfrastructureError(
+                f"The grader of {task.env_id} gave {repr(given)[:60]} for {task.name!r}, which is no score from 0 to 1.",
+                f"Mend {type(self).__name__}._grade; the attempt does not count.",
+                component="grader",
+            )
+        return score
 
     def _observed(self) -> Observation:
         observation = self._observe()

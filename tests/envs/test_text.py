@@ -1,19 +1,22 @@
 """Environments without a screen, and what every environment has."""
 
+import math
 import sys
 from pathlib import Path
 
 import gymnasium as gym
+import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
 from envs import actions as act
-from envs.base import MAX_TEXT, bounded, modalities, picture
+from envs.base import MAX_TEXT, TaskSpec, bounded, modalities, picture
 from envs.errors import InfrastructureError, UsageError
 from envs.spaces import ActionSpace, ScreenActionSpace
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "own"))
 
+from askew import PlainEnv
 from guessing import ENV_ID, GuessingEnv, guessing
 
 
@@ -45,6 +48,27 @@ def test_what_the_machinery_breaks_is_void():
         env.step(act.Answer("1"))
     with pytest.raises(UsageError, match="not running"):
         env.step(act.Answer("1"))
+
+
+@pytest.mark.parametrize("score", [7.0, -0.5, math.nan, math.inf, None, "good", 10**400])
+def test_a_grade_that_is_no_score_is_a_failure_of_the_machinery(score, monkeypatch):
+    monkeypatch.setattr(PlainEnv, "score", score)
+    env = PlainEnv()
+    env.reset(options={"task": TaskSpec("agentlab/plain-v0", "a", 0, 1)})
+    with pytest.raises(InfrastructureError, match=r"grader of agentlab/plain-v0 gave .* for 'a', which is no score") as refused:
+        env.step(act.Answer("1"))
+    assert refused.value.component == "grader" and "PlainEnv._grade" in refused.value.hint
+    with pytest.raises(UsageError, match="not running"):  # the episode is void
+        env.step(act.Answer("1"))
+
+
+@pytest.mark.parametrize("score", [0, 1, True, np.float32(0.5), np.bool_(True)])
+def test_a_grade_may_be_any_number_from_0_to_1(score, monkeypatch):
+    monkeypatch.setattr(PlainEnv, "score", score)
+    env = PlainEnv()
+    env.reset(options={"task": TaskSpec("agentlab/plain-v0", "a", 0, 1)})
+    _, reward, *_, info = env.step(act.Answer("1"))
+    assert type(reward) is float and reward == info["score"] == float(score)
 
 
 def test_actions_with_a_place_need_a_screen():
