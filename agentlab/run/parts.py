@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -30,16 +31,33 @@ def plan(config: RunConfig) -> list[TaskSpec]:
     """The sessions of a run, in order: every task instance ``repeats`` times.  A larger ``limit`` or more ``repeats`` only add some.
 
     Raises:
-        UsageError: unknown suite or task, or nothing to do.
+        UsageError: unknown suite or task, nothing to do, or one task twice.
     """
-    tasks = list(itertools.islice(get_suite(config.suite).instances(config.tasks, config.seed), config.limit))
+    names = None if config.tasks is None else list(dict.fromkeys(config.tasks))
+    tasks = list(itertools.islice(get_suite(config.suite).instances(names, config.seed), config.limit))
     if not tasks:
         raise UsageError(f"Suite {config.suite!r} has no task instances for these settings.", "Check --tasks and --limit.")
+    _refuse_twice(config.suite, tasks)
     check_options(tasks[0], config.env)
     check_modalities(config, tasks[0])
     if config.max_steps is not None:
         tasks = [dataclasses.replace(task, max_steps=config.max_steps) for task in tasks]
     return [dataclasses.replace(task, repeat=n) for n in range(1, config.repeats + 1) for task in tasks]
+
+
+def _refuse_twice(suite: str, tasks: Sequence[TaskSpec]) -> None:
+    """Two workers would write into one folder.
+
+    Raises:
+        UsageError: a task is there twice.
+    """
+    often = Counter(task.id for task in tasks)
+    twice = next((name for name, count in often.items() if count > 1), None)
+    if twice is not None:
+        raise UsageError(
+            f"The suite {suite!r} has the task {twice!r} {often[twice]} times.",
+            "An id is a task's name and seed: its instances() must give every one once; --repeats makes several sessions at each.",
+        )
 
 
 def check_parts(config: RunConfig) -> None:
