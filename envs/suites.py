@@ -215,13 +215,17 @@ def check_options(spec: TaskSpec, options: Mapping[str, Any]) -> None:
     Raises:
         UsageError: unknown option (the nearest ones are offered).
     """
-    known = inspect.signature(_creator(spec)).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
-        return
     for name, value in options.items():
-        if name not in known:
+        if not takes_option(spec, name):
+            known = inspect.signature(_creator(spec)).parameters
             raise UsageError(f"The environment {spec.env_id} has no option {name!r}.", did_you_mean(name, known, what="option"))
         _check_value(name, value, _hints(_creator(spec)).get(name))
+
+
+def takes_option(spec: TaskSpec, name: str) -> bool:
+    """Whether the environment of ``spec`` has an option of that name."""
+    known = inspect.signature(_creator(spec)).parameters
+    return name in known or any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
 
 
 def _hints(creator: Callable[..., Any]) -> dict[str, Any]:

@@ -36,6 +36,16 @@ def needs_of(name: str) -> frozenset[Modality]:
     return frozenset(getattr(PLUGINS.load(name), "needs", ()))
 
 
+def asks_of(name: str) -> Mapping[str, Any]:
+    """What the policy asks of its environments, before it is made; nothing where a function makes it, which does not say.
+
+    Raises:
+        UsageError: there is no such policy, or it is broken.
+    """
+    asked = getattr(PLUGINS.load(name), "env_options", None)
+    return asked if isinstance(asked, Mapping) else {}  # of a class it may be a property, which says nothing yet
+
+
 def load_plugged(name: str, sampling: SamplingConfig, options: Mapping[str, Any]) -> Policy:
     """The policy that ``name`` names.
 

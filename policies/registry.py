@@ -160,6 +160,19 @@ def needs(name: str, options: Mapping[str, Any] | None = None) -> frozenset[Moda
     return frozenset({"text"}) if is_text_model(name) else Policy.needs
 
 
+def asks(name: str) -> Mapping[str, Any]:
+    """What the policy ``name`` asks of its environments (:attr:`policies.base.Policy.env_options`), as far as it is known unloaded."""
+    if name in MODEL_FREE:
+        from policies.scripted import ReferencePolicy
+
+        return ReferencePolicy(name).env_options
+    if _is_plugged(name):
+        from policies.plugged import asks_of
+
+        return asks_of(name)
+    return Policy.env_options
+
+
 def writes_text(name: str) -> bool:
     """Whether the policy ``name`` can write text of its own (:meth:`policies.base.Policy.complete`), before it is loaded.
 

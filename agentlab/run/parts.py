@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,9 @@ from agentlab.run.config import RunConfig
 from agentlab.run.needs import policy_lacks
 from envs.base import TaskSpec
 from envs.errors import SetupError, UsageError
-from envs.suites import check_options, get_suite, lacking, locate, remarks, shows
+from envs.suites import check_options, get_suite, lacking, locate, remarks, shows, takes_option
 from policies.base import Policy
-from policies.registry import check_policy, load_policy, needs, writes_text
+from policies.registry import asks, check_policy, load_policy, needs, writes_text
 from retrospect.config import WordsConfig
 from retrospect.engines import WordsEngine, make_engine
 from retrospect.judge import Judge
@@ -40,6 +40,7 @@ def plan(config: RunConfig) -> list[TaskSpec]:
     _refuse_twice(config.suite, tasks)
     check_options(tasks[0], config.env)
     check_modalities(config, tasks[0])
+    check_asked(config, tasks[0], asks(config.policy))
     if config.max_steps is not None:
         tasks = [dataclasses.replace(task, max_steps=config.max_steps) for task in tasks]
     return [dataclasses.replace(task, repeat=n) for n in range(1, config.repeats + 1) for task in tasks]
@@ -86,8 +87,29 @@ def check_modalities(config: RunConfig, task: TaskSpec) -> None:
     )
 
 
-def env_options(config: RunConfig, policy: Policy) -> dict[str, Any]:
-    """Options of the run's environments: the user's, and what the policy asks of them (the expert's follower: an expert)."""
+def check_asked(config: RunConfig, task: TaskSpec, asked: Mapping[str, Any]) -> None:
+    """Refuse a policy that asks for what the benchmark's environments do not have.
+
+    Raises:
+        UsageError: the policy does.
+    """
+    for name in asked:
+        if not takes_option(task, name):
+            lacks = (
+                "this benchmark has no expert" if name == "oracle" else f"the environments of {config.suite} have no such option"
+            )
+            raise UsageError(
+                f"The policy {config.policy!r} asks for {name!r}, and {lacks}.", "Choose another policy, or another benchmark."
+            )
+
+
+def env_options(config: RunConfig, policy: Policy, task: TaskSpec) -> dict[str, Any]:
+    """Options of the run's environments: the user's, and what the policy asks of them (the expert's follower: an expert).
+
+    Raises:
+        UsageError: the environment of ``task`` does not have what the policy asks for (one made by a function says so only now).
+    """
+    check_asked(config, task, policy.env_options)
     return config.env | dict(policy.env_options)
 
 

@@ -135,7 +135,7 @@ class Runner:
         most = max(map(len, parts), default=0)
         if not most:
             return
-        options = env_options(self.config, policy)
+        options = env_options(self.config, policy, self.tasks[0])
         with (
             slots(self.config, options, most, cluster=self.cluster, stop=self.stop) as places,
             MemoryWatch(policy) as memory,

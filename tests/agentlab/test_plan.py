@@ -2,18 +2,55 @@
 
 import sys
 from pathlib import Path
+from types import ModuleType
 
+import in_process
 import pytest
 
 from agentlab.run.parts import plan
 from agentlab.run.resolve import resolve
+from agentlab.run.runner import Runner
 from envs.errors import UsageError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "own"))
 
+from guessing import Guesser
+
+
+class Asking(Guesser):
+    """Asks its environments for something."""
+
+    env_options = {"dictionary": True}
+
+
+@pytest.fixture
+def asking(monkeypatch):
+    """The module ``asking``, with a policy that says what it asks for, and a function that makes one."""
+    module = ModuleType("asking")
+    module.Asking, module.make = Asking, lambda: Asking()
+    monkeypatch.setitem(sys.modules, "asking", module)
+
 
 def settings(tmp_path, **changes):
     return resolve({"suite": "askew:Plain", "policy": "guessing:Guesser", "out": tmp_path / "run", **changes})
+
+
+@pytest.mark.parametrize("more", [["--dry-run"], []])
+def test_a_benchmark_without_an_expert_is_no_place_for_the_scripted_policy(tmp_path, more):
+    done = in_process.agentlab("run", "askew:Plain", "--policy", "scripted", "--out", tmp_path / "run", *more)
+    assert done.returncode == 2 and "this benchmark has no expert" in done.stderr, done.stdout + done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_policy_asks_for_must_be_there(tmp_path, asking):
+    with pytest.raises(UsageError, match=r"asks for 'dictionary', and the environments of askew:Plain have no such option"):
+        plan(settings(tmp_path, policy="asking:Asking"))
+    with pytest.raises(UsageError, match="asks for 'dictionary'"):  # a function says only with the policy what that asks for
+        Runner(settings(tmp_path, policy="asking:make")).run()
+
+
+def test_a_benchmark_that_has_an_expert_is_given_the_option(tmp_path):
+    assert len(plan(settings(tmp_path, suite="guessing:Guessing", policy="scripted", limit=2))) == 2
 
 
 def test_a_suite_that_has_a_task_twice_is_refused(tmp_path):
