@@ -39,14 +39,14 @@ class AnySuite(TaskSuite):
 
     name = "any"
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = list(names)
+    def __init__(self, env_id: str, names: Sequence[str]) -> None:
+        self._env_id, self._names = env_id, list(names)
 
     def task_names(self) -> list[str]:
         return self._names
 
     def instances(self, names: Sequence[str] | None, seed: int) -> Iterator[TaskSpec]:
-        return (TaskSpec(Plain().env_id, name, seed, max_steps=1) for name in names or self._names)
+        return (TaskSpec(self._env_id, name, seed, max_steps=1) for name in names or self._names)
 
 
 class Plain(Benchmark):
@@ -57,7 +57,7 @@ class Plain(Benchmark):
     environment = PlainEnv
 
     def suite(self, part: str = "") -> TaskSuite:
-        return AnySuite(["a", "b"])
+        return AnySuite(self.env_id, ["a", "b"])
 
 
 class Twice(Plain):
@@ -66,4 +66,4 @@ class Twice(Plain):
     name = "twice"
 
     def suite(self, part: str = "") -> TaskSuite:
-        return AnySuite(["a", "b", "a"])
+        return AnySuite(self.env_id, ["a", "b", "a"])
