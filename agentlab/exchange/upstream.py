@@ -1,17 +1,21 @@
 """A run in the result layouts of OSWorld and of AndroidWorld, so that their own scripts count it.
 
 OSWorld (``show_result.py``, the leaderboard's checks): ``pyautogui/screenshot/<model>/<domain>/<task id>/`` with ``result.txt``,
-``traj.jsonl`` and the screen after each step.  AndroidWorld (``checkpointer.IncrementalCheckpointer``): one gzipped pickle of plain
-values per task instance.  Upstream has one attempt at a task: the first one of a session stands, whatever was learned afterwards.
+``traj.jsonl`` and the screen after each step, where there was one.  Upstream has one session at a task; where a run has several (repeats,
+or instances of one name), each has a folder of its own, called like the session.  AndroidWorld
+(``checkpointer.IncrementalCheckpointer``): one gzipped pickle of plain values per task instance.  Upstream has one attempt at a task: the
+first one of a session stands, whatever was learned afterwards.
 """
 
 from __future__ import annotations
 
 import datetime
 import gzip
+import itertools
 import json
 import pickle
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,7 @@ from typing import Any
 from PIL import Image
 
 from agentlab.disk.files import disk_errors, write_atomic
+from agentlab.disk.names import folder_name
 from agentlab.disk.runs import Run, screen_path
 from agentlab.exchange.plain import Data
 from agentlab.exchange.source import Exported, Lived, sessions
@@ -47,8 +52,9 @@ def write_osworld(run: Run, folder: Path, guidance: bool) -> Exported:
     """See :func:`agentlab.exchange.export.export_run`."""
     done = Exported("results")
     base = folder / SPACE / OBSERVATION / _name(str(run.config.get("policy")))
+    places = _places(run)
     for lived in _first(run, done):
-        target = base / _name(lived.row.domain or "all") / _name(lived.row.name)
+        target = base / places[lived.row.task]
         with disk_errors(target):
             target.mkdir(parents=True, exist_ok=True)
         lines = [_osworld_line(lived, target, number, done) for number in range(len(lived.data["steps"]))]
@@ -62,16 +68,24 @@ def write_osworld(run: Run, folder: Path, guidance: bool) -> Exported:
     return done
 
 
+def _places(run: Run) -> dict[str, Path]:
+    """The folder of every session, by the id of its task: ``<domain>/<task id>``, and no folder twice."""
+    tasks = {row.task: row for row in run.rows}
+    own = {task: Path(_name(row.domain or "all"), _name(row.name)) for task, row in tasks.items()}
+    often = Counter(own.values())
+    places = {task: place for task, place in own.items() if often[place] == 1}
+    for task in [task for task in own if task not in places]:
+        place = own[task].with_name(_name(folder_name(task)))
+        taken = set(places.values())
+        places[task] = next(p for n in itertools.count() if (p := place.with_name(place.name + "-" * n)) not in taken)
+    return places
+
+
 def _osworld_line(lived: Lived, target: Path, number: int, done: Exported) -> Data:
     step, last = lived.data["steps"][number], number == len(lived.data["steps"]) - 1
     after = lived.data["final"] if last else lived.data["steps"][number + 1]
     name = f"step_{number + 1}_{number + 1:06d}.png"
-    try:
-        with Image.open(screen_path(lived.folder, f"screens/{after['screen']}"), formats=["WEBP"]) as image, disk_errors(target):
-            image.save(target / name)
-        done.images += 1
-    except (StoreError, OSError, Image.DecompressionBombError):
-        done.left_out.append(f"{lived.place}: the screen after step {number + 1} is missing")
+    pictured = _write_screen(lived, after, target / name, done)
     actions = [_action(data) for data in step["actions"]]
     return {
         "step_num": number + 1,
@@ -81,8 +95,24 @@ def _osworld_line(lived: Lived, target: Path, number: int, done: Exported) -> Da
         "reward": float(lived.row.score or 0.0) if last else 0,
         "done": last,
         "info": {"invalid": step["invalid"]} if step["invalid"] else {},
-        "screenshot_file": name,
+        **({"screenshot_file": name} if pictured else {}),
     }
+
+
+def _write_screen(lived: Lived, seen: Data, file: Path, done: Exported) -> bool:
+    """Whether there was a screen to write: a text has none, and one that is missing is named in ``done``."""
+    if not seen["pictured"]:
+        return False
+    try:
+        with Image.open(screen_path(lived.folder, f"screens/{seen['screen']}"), formats=["WEBP"]) as image:
+            image.load()
+    except (StoreError, OSError, Image.DecompressionBombError):
+        done.left_out.append(f"{lived.place}: no {file.name}, because that screen is missing")
+        return False
+    with disk_errors(file):
+        image.save(file)
+    done.images += 1
+    return True
 
 
 def _action(data: Data) -> act.Action:
