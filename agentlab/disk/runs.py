@@ -20,13 +20,14 @@ import numpy as np
 from PIL import Image
 
 from agentlab.disk.files import ATTEMPT, inside, mend, parse_json, read_bytes, read_json, read_lines
+from agentlab.disk.lost import MOST_ATTEMPTS, RESULTS, unfinished, without_attempt
 from agentlab.disk.names import FOLDER, folder_name
 from agentlab.disk.row import SCHEMA, Row, parse_row
 from envs.base import Observation, Screenshot
 from envs.errors import StoreError, UsageError
 
-MOST_ATTEMPTS = 1000
-"""Attempts per task that a run may have."""
+SHOWN = 5
+"""Attempts named in a message."""
 ADAPTER = "adapter"
 """Folder of an attempt's adapter, inside the attempt's."""
 LARGEST_SCREEN = 64 * 2**20
@@ -177,7 +178,7 @@ def _all_rows(folder: Path, *, strict: bool) -> tuple[list[Row], list[str]]:
         found, trouble = session_rows(session, strict=strict)
         rows += found
         problems += trouble
-    listed = folder / "results.jsonl"
+    listed = folder / RESULTS
     order: dict[tuple[Any, Any], None] = {}
     try:
         order = {(line.get("task"), line.get("attempt")): None for line in read_lines(listed)}
@@ -185,17 +186,13 @@ def _all_rows(folder: Path, *, strict: bool) -> tuple[list[Row], list[str]]:
         what = error.message if isinstance(error, StoreError) else f"{listed} is damaged."
         problems.append(f"{what} The rows are those of the attempts.")
     known = {(row.task, row.attempt): row for row in rows}
+    unknown = [key for key in order if key not in known]
     if not problems:
-        problems += [problem for key in order if key not in known and (problem := _lost(folder, *key))]
+        problems += [problem for key in unknown if (problem := unfinished(folder, *key))]
+    if gone := without_attempt(folder, unknown):
+        some = ", ".join(f"{task}/{attempt}" for task, attempt in gone[:SHOWN]) + (" …" if len(gone) > SHOWN else "")
+        problems.append(f"Of {listed} {len(gone)} lines have no attempts in this run and are not counted: {some}.")
     return [known[key] for key in [*(k for k in order if k in known), *(k for k in known if k not in order)]], problems
-
-
-def _lost(run: Path, task: Any, attempt: Any) -> str:
-    """What to say of an attempt that is there and has a line in results.jsonl, but no result."""
-    if not isinstance(task, str) or not isinstance(attempt, int) or not 1 <= attempt <= MOST_ATTEMPTS:
-        return ""
-    made = run / "sessions" / folder_name(task) / f"attempt_{attempt:02d}"
-    return f"{made / 'result.json'} is missing; `agentlab run` with the run's settings restores it." if made.is_dir() else ""
 
 
 def session_rows(session: Path, *, strict: bool = False) -> tuple[list[Row], list[str]]:

@@ -3,7 +3,8 @@
     config.json                  resolved configuration; a run is continued only under the same one
     run.lock                     held while a process works in this directory
     sessions/<task>/attempt_01/  one attempt, see :mod:`agentlab.disk.record`; its result.json, renamed into place last, commits it
-    results.jsonl                one line per finished attempt; derived from the result.json files and rebuilt from them
+    results.jsonl                one line per finished attempt; derived from the result.json files and rebuilt from them; lines whose
+                                 attempts are gone are kept in results_set_aside_01.jsonl
 
 Nothing here is ever unpickled.
 """
@@ -20,7 +21,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agentlab.disk.files import ATTEMPT, disk_errors, read_bytes, read_lines, strict_json, write_atomic
+from agentlab.disk.files import ATTEMPT, disk_errors, read_bytes, strict_json, write_atomic
+from agentlab.disk.lost import RESULTS, keep_lines, listed
 from agentlab.disk.names import folder_name
 from agentlab.disk.row import SCHEMA, Row, parse_row
 from agentlab.disk.runs import ADAPTER, read_config, read_rows, session_rows
@@ -151,8 +153,9 @@ class RunStore:
         numbers = {key: (old.get(key), config.get(key)) for key in grows}
         bigger = {key for key, (a, b) in numbers.items() if isinstance(a, int) and isinstance(b, int) and b > a}
         changed = differing(old, config, free=free | bigger, implied=implied)
-        empty = not any(self.folder.glob("sessions/*/attempt_*/result.json"))  # a start that failed fixes no configuration
-        if changed and not empty:
+        # A start that failed fixes no configuration; lines whose sessions are gone were made under the one that there is.
+        made = any(self.folder.glob("sessions/*/attempt_*/result.json")) or bool(listed(self.folder)[0])
+        if changed and made:
             raise StoreError(
                 f"{self.folder} holds a run under another configuration ({'; '.join(changed)}).",
                 "Use the same settings to continue it, or --out DIR for a new run.",
@@ -163,7 +166,7 @@ class RunStore:
     # -- results -------------------------------------------------------------------------------------------------------------------
     def append(self, row: Row) -> None:
         """Add one line to results.jsonl; called after the attempt's result.json is in place."""
-        path = self.folder / "results.jsonl"
+        path = self.folder / RESULTS
         with self._results, disk_errors(path), path.open("a", encoding="utf-8") as file:
             file.write(without_secrets(row.line()))
 
@@ -172,15 +175,7 @@ class RunStore:
 
     def _restore_results(self) -> None:
         """Write a result.json that is missing or damaged again from its line in results.jsonl; a damaged one is kept beside it."""
-        try:
-            lines = read_lines(self.folder / "results.jsonl")
-        except StoreError:
-            return
-        for line in lines:
-            try:
-                row = parse_row(json.dumps(line).encode(), "results.jsonl")
-            except StoreError:
-                continue
+        for row in listed(self.folder)[0]:
             result = self.session(row.task).attempt_folder(row.attempt) / "result.json"
             if any(folder.is_symlink() for folder in result.parents[:3]) or not result.parent.is_dir() or _is_readable(result):
                 continue
@@ -193,7 +188,7 @@ class RunStore:
 
     def _repair_results(self) -> None:
         """Make results.jsonl say what the result.json files say (a crash may have torn or lost its last line)."""
-        path = self.folder / "results.jsonl"
+        path = self.folder / RESULTS
         with self._results, disk_errors(path):
             text = without_secrets("".join(row.line() for row in self.rows()))
             try:
@@ -201,13 +196,15 @@ class RunStore:
             except StoreError:
                 same = False
             if not same:
+                if kept := keep_lines(self.folder):
+                    self.say(kept)
                 write_atomic(path, text)
 
     def sort(self, tasks: Sequence[str]) -> None:
         """Put results.jsonl into the order of the plan, so that two runs can be compared with ``diff``."""
         place = {task: i for i, task in enumerate(tasks)}
         rows = sorted(self.rows(), key=lambda r: (place.get(r.task, len(place)), r.task, r.attempt))
-        write_atomic(self.folder / "results.jsonl", "".join(row.line() for row in rows))
+        write_atomic(self.folder / RESULTS, "".join(row.line() for row in rows))
 
     def session(self, task_id: str) -> SessionStore:
         return SessionStore(self, self.folder / "sessions" / folder_name(task_id))
