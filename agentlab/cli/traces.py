@@ -158,6 +158,7 @@ def rescore(
     for key in rescoring.not_taken(found.run):
         out.print(f"Not taken from the run, give it with --set if needed: model.{key}.", markup=False, soft_wrap=True)
     out.print(f"Written: {folder / 'rescore.html'}", soft_wrap=True, markup=False)
+    rescoring.require_some(done)
 
 
 @app.command()

@@ -1,8 +1,8 @@
 """Weight updates computed again from recorded attempts, without an environment, under any adaptation.
 
 The recorded replies are scored by the policy in teacher-forced passes, which gives the H and the probabilities that acting gave;
-then θ is updated as in a run, and the policy is asked what it would now do, greedily, at every step of the attempt.  θ goes from
-attempt to attempt of a session, as it would have.
+then θ is updated as in a run, where the schedule says so, and the policy is asked what it would now do, greedily, at every step of the
+attempt.  θ goes from attempt to attempt of a session, as it would have.
 """
 
 from __future__ import annotations
@@ -15,19 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from agentlab.disk.files import write_atomic
+from agentlab.disk.record import load_trace
 from agentlab.disk.runs import Attempt, Run, attempt_folders, read_attempt, read_observation
 from agentlab.exchange.plain import attempt_data, number, text, token_ids
 from agentlab.replay.targets import Selection, refuse_imported, safe_options, with_suite
 from agentlab.results.pages import Section, write_pages
 from agentlab.run.config import RunConfig
+from agentlab.run.judging import credit_of
 from agentlab.run.parts import load_policy_of, plan
 from agentlab.run.resolve import merge, resolve
-from agentlab.run.session import derive_seed
+from agentlab.run.session import derive_seed, past
 from envs import actions as act
 from envs.base import Observation, TaskSpec
 from envs.errors import AdaptationError, StoreError, UsageError
 from envs.plugins import only_named
-from policies.base import Decision, Policy, PolicySession
+from policies.base import Decision, PastAttempt, Policy, PolicySession
 from policies.registry import NAMES
 
 MODEL_WORDS = {"dtype": ("float32", "bfloat16", "float16"), "device": ("cpu", "cuda"), "platform": ("computer", "mobile")}
@@ -47,6 +49,7 @@ class Rescored:
         replies: What it did to every token of each reply (:class:`policies.base.ReplyTokens`).
         proposals: Per step, what was done, and what the policy would do after the update with everything before it as it was.
         error: Why there is no update, or no score ("" if there is).
+        learns: Whether the weights learn from this attempt at all (``adapt.switch_at``).
     """
 
     session: str
@@ -58,6 +61,7 @@ class Rescored:
     replies: list[dict[str, Any]] = field(default_factory=list)
     proposals: list[dict[str, Any]] = field(default_factory=list)
     error: str = ""
+    learns: bool = True
 
 
 def settings(run: Run, adapt: str | None, sets: Sequence[str], *, policy: str | None = None, suite: str | None = None) -> RunConfig:
@@ -135,36 +139,61 @@ def _session(
         return [Rescored(name, failed[0].number, error="Its task is not one of this run's settings.")]
     theta = policy.open(task, seed=derive_seed(config.seed, task.id), adapt=config.adapt.weights)
     try:
-        return [_attempt(name, attempt, theta, propose) for attempt in failed]
+        return [_attempt(name, attempt, attempts, theta, config, propose) for attempt in failed]
     finally:
         theta.close()
 
 
-def _attempt(name: str, attempt: Attempt, theta: PolicySession, propose: bool) -> Rescored:
+def _attempt(
+    name: str, attempt: Attempt, attempts: Sequence[Attempt], theta: PolicySession, config: RunConfig, propose: bool
+) -> Rescored:
+    """One of the session's ``attempts``, learned from if the schedule says so (:meth:`agentlab.run.session.Session._learn`)."""
     recorded = [number(step.get("logprob")) for step in attempt.steps]
+    _, learns = config.adapt.axes(attempt.number)
     try:
         steps = _steps(attempt)
-        before = _relive(theta, attempt, steps)
-        update = theta.adapt(_credit(attempt))
-        after = _relive(theta, attempt, steps)
+        earlier = _history(attempt, attempts) if config.history == "conversation" else ()
+        before = _relive(theta, attempt, steps, earlier)
+        update = theta.adapt(_credit(attempt, config), **config.adapt.told(attempt.guidance_after)) if learns else None
+        after = _relive(theta, attempt, steps, earlier) if learns else []
         proposals = _proposals(attempt, theta.propose()) if propose else []
     except (StoreError, AdaptationError) as error:
-        return Rescored(name, attempt.number, recorded, error=error.message)
+        return Rescored(name, attempt.number, recorded, error=error.message, learns=learns)
     finally:
         theta.discard()
     if update is None:
-        return Rescored(name, attempt.number, recorded, before, after, proposals=proposals)
+        return Rescored(name, attempt.number, recorded, before, after, proposals=proposals, learns=learns)
     numbers = {"method": update.method, "accepted": update.accepted, **update.numbers}
     replies = [dataclasses.asdict(reply) for reply in update.replies]
     return Rescored(name, attempt.number, recorded, before, after, numbers, replies, proposals)
+
+
+def require_some(done: Sequence[Rescored]) -> None:
+    """Raises AdaptationError if attempts were to be learned from, and none of them could be."""
+    errors = [r.error for r in done if r.learns and r.error]
+    if errors and len(errors) == sum(r.learns for r in done):
+        raise AdaptationError(f"Of {len(errors)} attempts none could be learned from again: {errors[0]}")
+
+
+def _history(attempt: Attempt, attempts: Sequence[Attempt]) -> tuple[PastAttempt, ...]:
+    """The conversation that the attempt went on with.
+
+    Raises:
+        StoreError: an earlier attempt cannot be read.
+    """
+    return tuple(past(load_trace(one.folder)) for one in attempts if one.number < attempt.number)
 
 
 def _steps(attempt: Attempt) -> list[tuple[Observation, str]]:
     return [(read_observation(attempt.folder, step), text(step.get("text"))) for step in attempt.steps]
 
 
-def _relive(theta: PolicySession, attempt: Attempt, steps: Sequence[tuple[Observation, str]]) -> list[float]:
+def _relive(
+    theta: PolicySession, attempt: Attempt, steps: Sequence[tuple[Observation, str]], earlier: Sequence[PastAttempt]
+) -> list[float]:
     begin, shown = attempt.begin, attempt.begin.get("examples")
+    if earlier:
+        theta.converse(earlier)
     pairs = [pair for pair in shown if isinstance(pair, list) and len(pair) == 2] if isinstance(shown, list) else []
     theta.show([(text(question), text(reply)) for question, reply in pairs])
     theta.begin(text(begin.get("instruction")), guidance=text(begin.get("guidance")), attempt=attempt.number)
@@ -181,12 +210,16 @@ def _proposals(attempt: Attempt, found: Sequence[Decision]) -> list[dict[str, An
     return lines
 
 
-def _credit(attempt: Attempt) -> list[float]:
+def _credit(attempt: Attempt, config: RunConfig) -> Sequence[float]:
     """The credit that the run gave the steps; −1 each where it gave none."""
+    judgement, count = attempt.result.judge if attempt.result is not None else None, len(attempt.steps)
+    said = credit_of(judgement, count, alone=config.judged, graded=config.adapt.words.credit == "judge")
+    if said is not None:
+        return said
     reflection = (attempt.words or {}).get("reflection")
     credit = reflection.get("credit") if isinstance(reflection, dict) else None
-    fits = isinstance(credit, list) and len(credit) == len(attempt.steps) and all(isinstance(r, int | float) for r in credit)
-    return [float(r) for r in credit] if fits and credit is not None else [-1.0] * len(attempt.steps)
+    fits = isinstance(credit, list) and len(credit) == count and all(isinstance(r, int | float) for r in credit)
+    return [float(r) for r in credit] if fits and credit is not None else [-1.0] * count
 
 
 # -- what came of it ---------------------------------------------------------------------------------------------------------------
@@ -196,8 +229,9 @@ def sections(done: Sequence[Rescored]) -> list[Section]:
     for r in done:
         update = r.update or {}
         cells = [f"{update[n]:.4g}" if isinstance(update.get(n), int | float) else "–" for n in NUMBERS]
-        change = f"{sum(r.before):.3f} → {sum(r.after):.3f}" if r.after else "–"
-        state = r.error or ("accepted" if update.get("accepted") else str(update.get("reason", "none")))
+        change = " → ".join(f"{sum(logs):.3f}" for logs in (r.before, r.after) if logs) or "–"
+        scheduled = "" if r.learns else "none at this attempt (adapt.switch_at)"
+        state = r.error or scheduled or ("accepted" if update.get("accepted") else str(update.get("reason", "none")))
         known = [p for p in r.recorded if isinstance(p, int | float)]
         then = f"{sum(known):.3f}" if known and len(known) == len(r.recorded) else "–"
         rows.append((f"{r.session}/{r.attempt}", state, *cells, then, change))

@@ -73,6 +73,11 @@ class AdaptConfig(ConfigSection):
         first = attempt < self.switch_at
         return words and first == (self.switch_first == "words"), weights and first == (self.switch_first == "weights")
 
+    def told(self, guidance: str) -> dict[str, str]:
+        """What :meth:`policies.base.PolicySession.adapt` is told of the next attempt's guidance beside the credit."""
+        guided = isinstance(self.weights, MethodConfig) and self.weights.guided
+        return ({"refined": guidance} if self.score_under == "refined" else {}) | ({"guidance": guidance} if guided else {})
+
 
 class RunConfig(ConfigSection):
     """Everything that determines a run's results, and the few things that only determine how fast they come."""

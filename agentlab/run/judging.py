@@ -64,15 +64,20 @@ class Bench:
 
     def credit(self, judgement: JudgeColumns | None, steps: int) -> tuple[float, ...] | None:
         """What the judgement says of each step; None where it says nothing, and the reward is −1."""
-        if judgement is None:
-            return None
-        if judgement.score is None:  # nobody has said that it is wrong
-            return (0.0,) * steps if self.alone else None
-        return (judgement.score,) * steps if self.graded else None
+        return credit_of(judgement, steps, alone=self.alone, graded=self.graded)
 
     def silent(self, judgement: JudgeColumns | None) -> bool:
         """The judge decides, and gave no score: nothing can be learned."""
         return self.alone and judgement is not None and judgement.score is None
+
+
+def credit_of(judgement: JudgeColumns | None, steps: int, *, alone: bool, graded: bool) -> tuple[float, ...] | None:
+    """See :meth:`Bench.credit`."""
+    if judgement is None:
+        return None
+    if judgement.score is None:  # nobody has said that it is wrong
+        return (0.0,) * steps if alone else None
+    return (judgement.score,) * steps if graded else None
 
 
 def answer_of(decision: Decision) -> str:

@@ -37,7 +37,6 @@ from envs.base import Environment, Observation, TaskSpec
 from envs.errors import AdaptationError, InfrastructureError, StoreError
 from envs.slot import Slot
 from policies.base import NO_PASSES, Decision, PastAttempt, Policy, PolicySession
-from policies.methods import MethodConfig
 from policies.tried import blamed
 from retrospect.judge import Judge
 from retrospect.reflect import Retrospector
@@ -262,10 +261,7 @@ class Session:
         """θ_{t+1} = θ_t + Δθ  (Alg. 1, line 17), beside the reset for the next attempt (:mod:`agentlab.run.ahead`)."""
         started = time.perf_counter()
         try:
-            weights = self.config.adapt.weights
-            guided = {"guidance": played.guidance} if isinstance(weights, MethodConfig) and weights.guided else {}
-            refined = played.guidance if self.config.adapt.score_under == "refined" else None
-            solve = functools.partial(theta.adapt, credit, refined=refined, **guided)
+            solve = functools.partial(theta.adapt, credit, **self.config.adapt.told(played.guidance))
             t = played.trace.attempt + 1
             prepare = functools.partial(self._make_ready, theta, t, played.guidance, h, early=True) if self.config.overlap else None
             solved = beside(solve, None if self.stop.is_set() else prepare)
@@ -291,8 +287,7 @@ class Session:
         """H_{t+1} = H_t ∪ {ŷ_t, x*}, where it is kept."""
         if self.config.history == "fresh":
             return ()
-        turns = tuple((step.observation, step.text) for step in trace.steps)
-        return (*h, PastAttempt(trace.guidance, turns, trace.feedback))
+        return (*h, past(trace))
 
     def _save_adapter(self, theta: PolicySession, t: int) -> bool:
         folder = self.store.adapter_folder(t)
@@ -412,6 +407,11 @@ def step_of(index: int, before: Observation, decision: Decision, info: Mapping[s
         prefills=decision.passes.prefill,
         token_ids=decision.token_ids,
     )
+
+
+def past(trace: Trace) -> PastAttempt:
+    """A finished attempt as the conversation goes on from it."""
+    return PastAttempt(trace.guidance, tuple((step.observation, step.text) for step in trace.steps), trace.feedback)
 
 
 def derive_seed(seed: int, task_id: str) -> int:
