@@ -8,6 +8,9 @@ from agentlab.house import EXIT_CODE, require_ours
 LEAST_MEMORY = 2 * 2**30
 """Bytes of address space that numpy, scipy and torch need to be loaded at all."""
 
+INTERRUPTED = 130
+"""Exit code of a program that Ctrl-C ended (128 + SIGINT)."""
+
 
 def require_memory() -> None:
     """End the process with one message where the shell's limit is too low: OpenBLAS would ask for its memory again without end."""
@@ -21,12 +24,15 @@ def require_memory() -> None:
 
 
 def main() -> None:
-    """The command line."""
-    require_ours()
-    require_memory()
-    from agentlab.cli.app import main as command_line
+    """The command line; Ctrl-C ends it without a traceback, also while libraries are still being imported."""
+    try:
+        require_ours()
+        require_memory()
+        from agentlab.cli.app import main as command_line
 
-    command_line()
+        command_line()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

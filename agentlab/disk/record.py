@@ -26,7 +26,7 @@ from envs import actions as act
 from envs.base import Observation, Screenshot, TaskSpec
 from envs.errors import InvalidActionError, StoreError
 from envs.redaction import without_secrets
-from policies.base import Decision
+from policies.base import Decision, PastAttempt
 from retrospect.trace import Step, Trace
 
 Recorded = dict[str, str]
@@ -145,6 +145,11 @@ def load_trace(folder: Path) -> Trace:
     except (KeyError, TypeError, ValueError, AttributeError, InvalidActionError) as error:
         what = f"{type(error).__name__}: {error}"
         raise StoreError(f"{folder / 'events.jsonl'} is corrupt ({what}).", mend(folder / "events.jsonl")) from error
+
+
+def past(trace: Trace) -> PastAttempt:
+    """A finished attempt as a conversation goes on from it."""
+    return PastAttempt(trace.guidance, tuple((step.observation, step.text) for step in trace.steps), trace.feedback)
 
 
 def _step(folder: Path, event: dict[str, Any]) -> Step:

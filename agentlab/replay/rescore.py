@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agentlab.disk.files import write_atomic
-from agentlab.disk.record import load_trace
+from agentlab.disk.record import load_trace, past
 from agentlab.disk.runs import Attempt, Run, attempt_folders, read_attempt, read_observation
 from agentlab.exchange.plain import attempt_data, number, text, token_ids
 from agentlab.replay.targets import Selection, refuse_imported, safe_options, with_suite
@@ -24,7 +24,7 @@ from agentlab.run.config import RunConfig
 from agentlab.run.judging import credit_of
 from agentlab.run.parts import load_policy_of, plan
 from agentlab.run.resolve import merge, resolve
-from agentlab.run.session import derive_seed, past
+from agentlab.run.session import derive_seed
 from envs import actions as act
 from envs.base import Observation, TaskSpec
 from envs.errors import AdaptationError, StoreError, UsageError

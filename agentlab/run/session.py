@@ -25,7 +25,7 @@ from typing import Any
 
 from agentlab.disk import rows
 from agentlab.disk.files import check_files, disk_errors, read_json, read_text
-from agentlab.disk.record import AttemptWriter, load_trace
+from agentlab.disk.record import AttemptWriter, load_trace, past
 from agentlab.disk.row import Breakage, JudgeColumns, Row, UpdateColumns
 from agentlab.disk.rows import Played
 from agentlab.disk.store import SessionStore
@@ -34,7 +34,7 @@ from agentlab.run.ahead import Ready, beside
 from agentlab.run.config import RunConfig
 from agentlab.run.judging import Bench, decided
 from envs.base import Environment, Observation, TaskSpec
-from envs.errors import AdaptationError, InfrastructureError, StoreError
+from envs.errors import AdaptationError, InfrastructureError, SetupError, StoreError
 from envs.slot import Slot
 from policies.base import NO_PASSES, Decision, PastAttempt, Policy, PolicySession
 from policies.tried import blamed
@@ -112,11 +112,13 @@ class Session:
                 if not rewarded and t < self.config.attempts:  # r_t = +1 or t = T_max: stop
                     self._learn(theta, played, writer, self._history_after(h, played.trace))
                 break
-            except InfrastructureError as error:  # in learning too: what computes an update may be a server
+            except (InfrastructureError, SetupError) as error:  # in learning too: what computes an update may be a server
                 theta.discard()
                 self._ready = None
-                if self.stop.wait(0.2):  # Ctrl-C reaches the browser too: that is not a failure of the machinery
+                if self.stop.wait(0.2):  # Ctrl-C reaches the browser too, also while it starts: the machinery has not failed
                     raise Interrupted from error
+                if not isinstance(error, InfrastructureError):
+                    raise
                 broken.append(Breakage(component=error.component, message=error.message))
                 writer.event("infrastructure", **broken[-1].model_dump())
                 writer.void()
@@ -407,11 +409,6 @@ def step_of(index: int, before: Observation, decision: Decision, info: Mapping[s
         prefills=decision.passes.prefill,
         token_ids=decision.token_ids,
     )
-
-
-def past(trace: Trace) -> PastAttempt:
-    """A finished attempt as the conversation goes on from it."""
-    return PastAttempt(trace.guidance, tuple((step.observation, step.text) for step in trace.steps), trace.feedback)
 
 
 def derive_seed(seed: int, task_id: str) -> int:

@@ -205,8 +205,16 @@ class Browser:
             self.close()
             reason = _first_line(str(error))
             raise SetupError(f"{self.executable} did not start: {reason}.", _limit() or REMEDIES) from error
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if (
+                type(error) is Exception
+            ):  # what Playwright raises when its driver dies under it, as on Ctrl-C, has no class of its own
+                raise InfrastructureError(
+                    f"{self.executable} did not start: {_first_line(str(error))}.",
+                    "The next reset starts a new one.",
+                    component="browser",
+                ) from error
             raise
 
     async def _launch(self) -> None:
