@@ -93,7 +93,7 @@ class Course:
 
     def _refuse_foreign(self) -> None:
         there = self.directory.source()
-        difference = there.differs(self.source)
+        difference = self.source.differs(there)
         if difference and not self.config.foreign:
             raise StoreError(
                 f"The experience in {self.directory.folder} is another's: {difference}.",

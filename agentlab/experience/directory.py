@@ -55,12 +55,12 @@ class Origin:
     def to_json(self) -> dict[str, str]:
         return dict(vars(self))
 
-    def differs(self, other: Origin) -> str:
-        """In what way it is another's than ``other``, in words; "" if it is not."""
-        same_model = self.model == other.model if self.model and other.model else self.policy == other.policy
-        parts = [] if same_model else [f"the model is {other.policy} there and {self.policy} here"]
-        if self.benchmark != other.benchmark:
-            parts.append(f"the benchmark is {other.benchmark} there and {self.benchmark} here")
+    def differs(self, there: Origin) -> str:
+        """In what way this run's, here, is another's than that of a directory, ``there``, in words; "" if it is not."""
+        same_model = self.model == there.model if self.model and there.model else self.policy == there.policy
+        parts = [] if same_model else [f"the model is {there.policy} there and {self.policy} here"]
+        if self.benchmark != there.benchmark:
+            parts.append(f"the benchmark is {there.benchmark} there and {self.benchmark} here")
         return "; ".join(parts)
 
     @classmethod

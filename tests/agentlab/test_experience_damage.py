@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_world import DoorPolicy
 from test_experience_state import BAD, GOOD, MINE, directory, example, lesson, line, read, some_rows
 
 from agentlab.experience import listing
+from agentlab.experience.config import ExperienceConfig
+from agentlab.experience.course import Course
 from agentlab.experience.directory import Directory, Origin
 from agentlab.experience.known import checked
 from agentlab.experience.stored import from_file, to_bytes
@@ -140,3 +143,9 @@ def test_another_folder_is_refused_before_anything_is_left_in_it(tmp_path, monke
     with pytest.raises(StoreError, match="No locks available"):
         made.lock()
     assert made.source() == MINE and isinstance(made.folder, Path)
+
+
+def test_whose_another_benchmarks_experience_is_and_who_asked_are_not_mixed_up(tmp_path):
+    made = directory(tmp_path / "x", source=Origin("doors", "", "reasoning"))
+    with pytest.raises(StoreError, match="the benchmark is reasoning there and miniwob here"):
+        Course(ExperienceConfig(dir=made.folder), tmp_path, DoorPolicy(), "miniwob")
