@@ -5,7 +5,6 @@ Heavy imports (torch, transformers, a browser) happen inside the commands, so th
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from pathlib import Path
@@ -25,7 +24,7 @@ from agentlab.cli import serve as serve_cli
 from agentlab.cli import traces as traces_cli
 from agentlab.cli.doctor import examine, line_of
 from agentlab.cli.failures import of_the_machine
-from agentlab.cli.terminal import Terminal
+from agentlab.cli.terminal import PIPE_CLOSED, Terminal
 from envs.errors import InfrastructureError, LabError, UsageError
 
 if TYPE_CHECKING:
@@ -53,8 +52,6 @@ err = Terminal(stderr=True)
 
 INTERNAL_ERROR = 70
 """Exit code of a bug of ours (sysexits.h: EX_SOFTWARE)."""
-PIPE_CLOSED = 141
-"""Exit code of a program whose reader has gone (128 + SIGPIPE)."""
 TyperError: Any = typer.BadParameter.__mro__[2]
 """Any error of Typer's about a command line; Typer exports only some kinds of it."""
 
@@ -266,7 +263,7 @@ def pretrain(
         "work": work, "tasks": tuple(learned) if learned else None, "episodes": episodes, "steps": steps,
         "guided_steps": guided_steps, "eval_instances": eval_instances, "workers": workers, "seed": seed, "base": base,
     }  # fmt: skip
-    run_pretrain(plan_of(plan, out=out_dir, **{key: value for key, value in given.items() if value is not None}))
+    run_pretrain(plan_of(plan, out=out_dir, **{key: value for key, value in given.items() if value is not None}), err)
 
 
 def main() -> None:
@@ -288,17 +285,24 @@ def main() -> None:
 
 
 def _say(error: LabError) -> int:
-    err.print(f"[bold red]error:[/bold red] {escape(arguments.clipped(error.message))}", highlight=False, soft_wrap=True)
+    _tell(f"[bold red]error:[/bold red] {escape(arguments.clipped(error.message))}", soft_wrap=True)
     if error.hint:
-        err.print(escape(arguments.clipped(error.hint)), highlight=False, soft_wrap=True)
+        _tell(escape(arguments.clipped(error.hint)), soft_wrap=True)
     return error.exit_code
+
+
+def _tell(text: str, *, soft_wrap: bool = False) -> None:
+    try:
+        err.print(text, highlight=False, soft_wrap=soft_wrap)
+    except OSError:  # standard error is on a full disk: the exit code is all that can be said
+        arguments.drop(sys.stderr)
 
 
 def _misused(error: Any) -> int:
     """A command line that Typer does not take, in the form of our own errors; a group without a verb shows its help."""
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help
-        err.print(error.format_message(), markup=False, highlight=False)
+        _tell(escape(error.format_message()))
         return int(error.exit_code)
     message = arguments.one_line(error.format_message().splitlines())
     return _say(UsageError(message, f"`{context.command_path} --help` lists what it takes." if context is not None else ""))
@@ -308,8 +312,8 @@ def _stopped(error: Exception) -> int:
     try:
         sys.stdout.flush()
     except OSError:  # nobody reads, or the disk is full: what is left is dropped, or Python complains when it ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if isinstance(error, BrokenPipeError):  # `agentlab … | head`: who read has seen enough
+        arguments.drop(sys.stdout)
+    if isinstance(error, BrokenPipeError):  # as Terminal.on_broken_pipe, of what was written without it
         return PIPE_CLOSED
     known = of_the_machine(error)
     if known is not None:

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from agentlab.disk.names import printable
 from envs.errors import UsageError
@@ -53,6 +53,11 @@ def prepare_streams() -> None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - as long as the process lives
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=errors)
+
+
+def drop(stream: IO[str]) -> None:
+    """Let a standard stream that takes no more lead nowhere: else Python complains of what is left for it when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def names(text: str | None, option: str) -> list[str] | None:

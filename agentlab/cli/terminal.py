@@ -7,7 +7,11 @@ from collections.abc import Iterable
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
+from agentlab.cli.arguments import drop
 from agentlab.disk.names import printable
+
+PIPE_CLOSED = 141
+"""Exit code of a program whose reader has gone (128 + SIGPIPE)."""
 
 
 class Terminal(Console):
@@ -26,3 +30,9 @@ class Terminal(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for text, style, control in super().render(renderable, options):
             yield Segment(text, style, control) if control else Segment(printable(text), style)
+
+    def on_broken_pipe(self) -> None:
+        """`agentlab … | head`: who read has seen enough.  (Rich's own code for that is 1, with which `replay` says that it diverged.)"""
+        self.quiet = True
+        drop(self.file)
+        raise SystemExit(PIPE_CLOSED)
