@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 Interval = tuple[float, float]
+BLOCK = 1_000_000
+"""Draws held in memory at a time, of 8 bytes each: all resamples of a run of 12,000 instances would be 2 GB."""
 
 
 def clusters(names: Sequence[str], instances: Sequence[str] | None = None) -> list[str]:
@@ -46,8 +48,10 @@ def paired_bootstrap(
     labels = np.unique(np.asarray(groups), return_inverse=True)[1] if groups is not None else np.arange(len(a))
     sums = np.bincount(labels, weights=difference)  # [G]
     sizes = np.bincount(labels).astype(float)  # [G]
-    drawn = np.random.default_rng(seed).integers(0, len(sums), size=(resamples, len(sums)))  # [R, G]
-    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    generator, means = np.random.default_rng(seed), np.empty(resamples)
+    for rows in np.array_split(np.arange(resamples), max(1, resamples * len(sums) // BLOCK)):  # the numbers are those of one block
+        drawn = generator.integers(0, len(sums), size=(len(rows), len(sums)))  # [B, G]
+        means[rows] = sums.take(drawn).sum(axis=1) / sizes.take(drawn).sum(axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(difference.mean()), (float(low), float(high))
 

@@ -1,5 +1,7 @@
 """The numbers of the final table against numbers worked out by hand."""
 
+import tracemalloc
+
 import pytest
 
 from agentlab.disk.row import Breakage, Row, Seconds, UpdateColumns
@@ -104,6 +106,17 @@ def test_paired_bootstrap_over_groups_is_wider_when_groups_agree():
     _, single = resampling.paired_bootstrap(a, b, seed=0)
     _, grouped = resampling.paired_bootstrap(a, b, seed=0, groups=["x"] * 20 + ["y"] * 20)
     assert grouped == (0.0, 1.0) and single[0] > 0.3
+
+
+def test_paired_bootstrap_of_many_tasks_takes_little_memory_and_draws_what_it_would_draw_at_once(monkeypatch):
+    a, b = [0.0] * 3000, [1.0, 0.0, 0.5] * 1000
+    tracemalloc.start()
+    found = resampling.paired_bootstrap(a, b, seed=5, resamples=2000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 32 * 2**20  # at once, 46 MB of draws, and as much again twice
+    monkeypatch.setattr(resampling, "BLOCK", 10**9)
+    assert resampling.paired_bootstrap(a, b, seed=5, resamples=2000) == found
 
 
 def test_paired_bootstrap_needs_pairs():
