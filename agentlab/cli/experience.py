@@ -22,7 +22,7 @@ def ls(folder: Folder) -> None:
     from agentlab.experience import listing
     from agentlab.experience.directory import Directory
     from agentlab.results.pages import Section
-    from agentlab.results.report import terminal_table
+    from agentlab.results.tables import TerminalTable
 
     directory = Directory(folder)
     state = listing.read(directory)
@@ -32,7 +32,7 @@ def ls(folder: Folder) -> None:
         Section("Lessons", listing.LESSON_HEADER, listing.lesson_rows(state)),
     ):
         if section.rows:
-            out.print(terminal_table(section))
+            out.print(TerminalTable(section))
 
 
 @app.command()

@@ -28,6 +28,7 @@ def report(
     from agentlab.disk.runs import read_run
     from agentlab.results import report as reports
     from agentlab.results.pages import markdown as as_markdown
+    from agentlab.results.tables import TerminalTable
 
     run = read_run(run_dir)
     folder = out_dir or inside(run_dir / "report", run_dir)
@@ -40,7 +41,7 @@ def report(
     made.write(folder)
     out.print(escape(made.title), highlight=False)
     for section in made.sections:
-        out.print(reports.terminal_table(section))
+        out.print(TerminalTable(section))
     out.print(f"Written: {folder / 'report.html'} and report.md beside it", soft_wrap=True, markup=False)
 
 
@@ -58,7 +59,7 @@ def compare(
     from agentlab.disk.runs import read_run
     from agentlab.results.compare import compare as compare_runs
     from agentlab.results.pages import markdown as as_markdown
-    from agentlab.results.report import terminal_table
+    from agentlab.results.tables import TerminalTable
 
     if out_dir is not None:
         check_output(out_dir)
@@ -70,7 +71,7 @@ def compare(
         sys.stdout.write(as_markdown(found.title, sections))
         return
     for section in sections:
-        out.print(terminal_table(section))
+        out.print(TerminalTable(section))
         out.print(escape(section.note), highlight=False)
 
 
@@ -100,7 +101,7 @@ def replay(
     from agentlab.replay.masks import parse_mask
     from agentlab.replay.replay import Options, replay_all
     from agentlab.replay.targets import env_options, find_target
-    from agentlab.results.report import terminal_table
+    from agentlab.results.tables import TerminalTable
     from agentlab.run.progress import followed
 
     options = Options(tuple(parse_mask(m) for m in masks or []), whole, tolerance, share, patience, stop, solved)
@@ -119,7 +120,7 @@ def replay(
     replay_report.write(folder, f"Replay of {target}", done, notes)
     for section in replay_report.sections(done, notes):
         if section.rows:
-            out.print(terminal_table(section))
+            out.print(TerminalTable(section))
     for note in notes:
         out.print(note, markup=False, soft_wrap=True)
     out.print(f"Written: {folder / 'replay.html'}", soft_wrap=True, markup=False)
@@ -143,7 +144,7 @@ def rescore(
     from agentlab.disk.files import check_output, inside
     from agentlab.replay import rescore as rescoring
     from agentlab.replay.targets import find_target
-    from agentlab.results.report import terminal_table
+    from agentlab.results.tables import TerminalTable
 
     found = find_target(target)
     config = rescoring.settings(found.run, adapt, sets or [], policy=policy, suite=suite)
@@ -153,7 +154,7 @@ def rescore(
     rescoring.write(folder, f"Updates of {target} again", done)
     for section in rescoring.sections(done):
         if section.rows:
-            out.print(terminal_table(section))
+            out.print(TerminalTable(section))
         out.print(section.note, markup=False, highlight=False)
     for key in rescoring.not_taken(found.run):
         out.print(f"Not taken from the run, give it with --set if needed: model.{key}.", markup=False, soft_wrap=True)

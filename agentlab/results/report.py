@@ -10,9 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-from rich.table import Table
-
 from agentlab.disk.given import read_given
 from agentlab.disk.names import folder_name
 from agentlab.disk.row import SPLIT, Row
@@ -31,6 +28,7 @@ from agentlab.results.metrics import (
 )
 from agentlab.results.pages import Section, write_pages
 from agentlab.results.repeats import repeated, repeats_section
+from agentlab.results.tables import TerminalTable
 
 Line = tuple[str, str]
 
@@ -254,23 +252,9 @@ def _failures(rows: Iterable[Row]) -> Section:
     return Section("Failures of the machinery", ("component", "failures", "sessions", "last message"), lines)
 
 
-# -- in the terminal ---------------------------------------------------------------------------------------------------------------
-def summary_table(summary: Summary, title: str) -> Table:
-    """The final table of a run."""
-    return terminal_table(Section(title, ("metric", "value"), summary_lines(summary)), show_header=False)
-
-
-def terminal_table(section: Section, *, show_header: bool = True) -> Table:
-    """A section's table for the terminal."""
-    table = Table(title=escape(section.title), title_justify="left", show_header=show_header)
-    named = max(
-        (len(row[0]) for row in section.rows), default=0
-    )  # what rows are called by is typed again: not cut on a narrow screen
-    for number, column in enumerate(section.header):
-        table.add_column(column, justify="right" if number else "left", min_width=None if number else min(named, 32))
-    for row in section.rows:
-        table.add_row(*(escape(cell) for cell in row))
-    return table
+def summary_table(summary: Summary, title: str) -> TerminalTable:
+    """The final table of a run, for the terminal."""
+    return TerminalTable(Section(title, ("metric", "value"), summary_lines(summary)), show_header=False)
 
 
 def _is_number(value: Any) -> bool:
