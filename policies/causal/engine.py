@@ -32,8 +32,8 @@ class TextEngine(Engine, TextPrompts):
         tokenizer: Its tokenizer, with a chat template.
         max_batch: Rows generated together at most.
         window_s: How long a batch waits for sessions that are known to be acting.
-        prefix_cache_mb: Memory for keys and values of prompts that may be continued or asked again; up to four times as much while more
-            sessions than fit into it are acting; a quarter of it more for prompts whose replies are scored.
+        prefix_cache_mb: Memory for keys and values of prompts that may be continued or asked again; up to four times as much where more
+            sessions than fit into it have acted at a time; a quarter of it more for prompts whose replies are scored.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class TextEngine(Engine, TextPrompts):
         self.prefixes = PrefixCache(prefix_cache_mb if keeps_everything(model.config) else 0)
         self._prefix_budget = prefix_cache_mb
         self._scored = ReadAlone(prefix_cache_mb / 4)
+        self._most_acting = 0
 
     def _ids(self, prompt: Prompt) -> Tensor:
         return torch.tensor(self._ids_of(prompt.text), dtype=torch.long)
@@ -106,12 +107,14 @@ class TextEngine(Engine, TextPrompts):
 
     def _remember(self, prompts: Sequence[Tensor], rows: Iterable[int], mask: Tensor, cache: Any) -> list[Entry]:
         """Keep the keys and values of these rows of a cache whose columns ``mask`` says to be text, not padding."""
+        # Those that learn act no more, and the prompts that are read for them meanwhile are wanted all the same.
+        self._most_acting = max(self._most_acting, self.batcher.acting)
         kept = []
         for row in rows:
             at = mask[row].nonzero()[:, 0].to(cache.layers[0].keys.device)  # [n]: without the padding between
             keys = torch.stack([layer.keys[row][:, at] for layer in cache.layers])
             values = torch.stack([layer.values[row][:, at] for layer in cache.layers])
-            kept.append(self.prefixes.add(prompts[row], keys, values, in_flight=self.batcher.acting))
+            kept.append(self.prefixes.add(prompts[row], keys, values, in_flight=self._most_acting))
         return kept
 
     @torch.no_grad()

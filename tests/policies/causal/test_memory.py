@@ -54,3 +54,18 @@ def test_a_reply_that_was_drawn_again_leaves_no_keys_and_values(tmp_path: Path, 
     found = engine.search(Search(prompts[0], lambda text: True, beams=3, max_new_tokens=3, capture=True))
     assert len(held) >= 3 * count and found.tokens.numel() and left
     assert [ref() for ref in held if ref() is not None] == []
+
+
+def test_what_is_read_for_sessions_that_learn_is_there_when_they_act_again(tmp_path: Path) -> None:
+    engine = load_engine(str(save(tmp_path)), device="cpu", prefix_cache_mb=0.02)  # two prompts fit
+    prompts = [engine.chat([{"role": "user", "content": f"w{n} " * 30}]) for n in range(1, 5)]
+    for session in range(4):
+        engine.enter(session)
+    engine.read(prompts[0])
+    for session in range(4):
+        engine.leave(session)  # all of them learn
+    for prompt in prompts:
+        engine.read(prompt)
+    before = engine.prefixes.read
+    engine.generate([Request(prompt, SamplingConfig(max_new_tokens=1)) for prompt in prompts])
+    assert engine.prefixes.read - before == len(prompts)  # the last token of each
