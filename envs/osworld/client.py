@@ -19,10 +19,13 @@ from PIL import Image, UnidentifiedImageError
 from envs.base import Screenshot
 from envs.connection import CONNECT_SECONDS, Connection, Response
 from envs.errors import InfrastructureError
+from envs.osworld.grader.probes import TREE
 
 T = TypeVar("T")
 SCREENSHOT_SECONDS = 20.0
 TREE_SECONDS = 90.0
+HANGS_SECONDS = 20.0
+"""A guest that says only after this long that it cannot read the tree has waited for an application."""
 COMMAND_SECONDS = 130.0
 """The guest itself ends commands after 120 s."""
 OPEN_SECONDS = 150.0
@@ -70,10 +73,34 @@ class GuestClient:
             raise self._connection.failed("/screenshot", f"{len(answer.body)} bytes that are not an image") from error
 
     def accessibility_tree(self) -> str:
-        """OSWorld's XML of the accessibility tree.  Takes seconds with an office document open."""
-        return str(
-            self._read("GET", "/accessibility", lambda answer: self._field(answer, "/accessibility", "AT"), seconds=TREE_SECONDS)
-        )
+        """OSWorld's XML of the accessibility tree.  Takes seconds with an office document open.
+
+        Empty while an application keeps the guest from reading it: what hangs on the desktop is the agent's doing, and grading takes it
+        so, too.
+        """
+        route, refused = "/accessibility", False
+
+        def ask() -> str:
+            nonlocal refused
+            refused, began = False, time.monotonic()
+            answer = self._connection.send("GET", route, seconds=TREE_SECONDS * self._patience)
+            refused = answer.status == 500
+            if refused and time.monotonic() - began > HANGS_SECONDS and self._has_tree():
+                return ""  # the guest has waited for the application itself; to ask again takes as long again
+            return str(self._field(self._good(answer, route), route, "AT") or "")
+
+        try:
+            return self._again(ask)
+        except InfrastructureError:
+            if refused and self._has_tree():
+                return ""
+            raise
+
+    def _has_tree(self) -> bool:
+        """Whether the guest can run programs, and its accessibility bus is there."""
+        with contextlib.suppress(InfrastructureError):
+            return self.execute(["python3", "-c", TREE]).output.strip() == "there"
+        return False
 
     def terminal(self) -> str | None:
         """The text of the terminal in front, or None."""

@@ -1,0 +1,58 @@
+"""The accessibility tree of a desktop: one that an application keeps from being read is empty, one of a broken guest is a failure."""
+
+from __future__ import annotations
+
+import pytest
+from standin import SIZE, standin
+
+from envs import actions as act
+from envs.errors import InfrastructureError
+from envs.osworld import client
+from envs.osworld.env import OSWorldEnv
+
+
+@pytest.fixture
+def guest():
+    with standin() as made:
+        yield made
+
+
+@pytest.fixture
+def env(guest):
+    made = OSWorldEnv(provider=f"address:{guest.port}", screen=SIZE, timing="brisk", accessibility=True)
+    yield made
+    made.close()
+
+
+def tree(env):
+    observation = env.step(act.Hover(5.0, 5.0))[0]
+    assert observation in env.observation_space
+    return observation["accessibility_tree"]
+
+
+def test_an_application_that_hangs_does_not_void_the_attempt(env, guest):
+    """It is the agent's doing, and the guest says so: HTTP 500."""
+    assert env.reset(seed=0)[0]["accessibility_tree"] == "<desktop-frame/>"
+    guest.fail["/accessibility"] = [500] * 3
+    assert tree(env) == ""
+    assert tree(env) == "<desktop-frame/>"
+
+
+def test_a_guest_that_has_waited_for_it_is_not_asked_again(env, guest, monkeypatch):
+    env.reset(seed=0)
+    monkeypatch.setattr(client, "HANGS_SECONDS", 0.0)
+    guest.fail["/accessibility"], before = [500], guest.asked.count("/accessibility")
+    assert tree(env) == "" and guest.asked.count("/accessibility") == before + 1
+
+
+@pytest.mark.parametrize(("failures", "bus"), [([500] * 3, "no bus"), (["drop"] * 3, "there"), ([500, 500, "drop"], "there")])
+def test_a_guest_that_is_broken_does(env, guest, failures, bus):
+    env.reset(seed=0)
+    guest.fail["/accessibility"], guest.probe["pyatspi"] = failures, bus
+    with pytest.raises(InfrastructureError, match="accessibility"):
+        tree(env)
+
+
+def test_a_desktop_without_a_tree_has_an_empty_one(env, guest):
+    guest.answers["/accessibility"] = b'{"AT": null, "status": "success"}'
+    assert env.reset(seed=0)[0]["accessibility_tree"] == ""
