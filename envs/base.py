@@ -30,6 +30,9 @@ Modality = Literal["text", "picture"]
 MAX_TEXT = 100_000
 """Characters of a text observation; of a longer one the middle is left out, for the agent as on disk."""
 
+MAX_TREE = 1_000_000
+"""Characters of an accessibility tree, likewise: that of a large spreadsheet has more."""
+
 MAX_FEEDBACK = 4_000
 """Characters of what a user says after a step."""
 
@@ -42,7 +45,7 @@ class Observation(TypedDict, total=False):
     Keys:
         screenshot: The screen, [H, W, 3] uint8.
         text: What the environment says, at most MAX_TEXT characters.
-        accessibility_tree: Only there when asked for, and never given to a policy.
+        accessibility_tree: Only there when asked for, and never given to a policy; at most MAX_TREE characters.
     """
 
     screenshot: Screenshot
@@ -280,6 +283,8 @@ class TaskEnv(gym.Env[Any, Any], abc.ABC):
         observation = self._observe()
         if "text" in observation:
             observation["text"] = bounded(observation["text"], MAX_TEXT)
+        if "accessibility_tree" in observation:
+            observation["accessibility_tree"] = bounded(observation["accessibility_tree"], MAX_TREE)
         return observation
 
     def _apply(self, action: act.Action, info: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from envs.androidworld.machinery import make_provider
 from envs.androidworld.options import CHOICES, check, read_demonstrations
 from envs.androidworld.providers import Provider
 from envs.androidworld.suite import make_spec
-from envs.base import Observation, TaskSpec
+from envs.base import MAX_TREE, Observation, TaskSpec
 from envs.errors import InfrastructureError, InvalidActionError, UsageError
 from envs.gui import GUIEnv, Rectangle
 from envs.spaces import AnyText
@@ -117,7 +117,7 @@ class AndroidWorldEnv(GUIEnv):
         self._answered = self._seen = False
         if accessibility:
             assert isinstance(self.observation_space, gym.spaces.Dict)
-            self.observation_space["accessibility_tree"] = AnyText()
+            self.observation_space["accessibility_tree"] = AnyText(MAX_TREE)
 
     # -- hooks of GUIEnv ---------------------------------------------------------------------------------------------------------
     def _default_task(self, seed: int) -> TaskSpec:

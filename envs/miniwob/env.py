@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from envs import actions as act
-from envs.base import Observation, TaskSpec
+from envs.base import MAX_TREE, Observation, TaskSpec
 from envs.errors import InfrastructureError, UsageError, did_you_mean
 from envs.gui import GUIEnv
 from envs.miniwob import actions, oracles, tasks
@@ -74,7 +74,7 @@ class MiniWoBEnv(GUIEnv):
         super().__init__(width=WIDTH, height=HEIGHT, kinds=actions.KINDS, render_mode=render_mode)
         self._accessibility = accessibility
         if accessibility:
-            self.observation_space["accessibility_tree"] = AnyText()  # type: ignore[index]
+            self.observation_space["accessibility_tree"] = AnyText(MAX_TREE)  # type: ignore[index]
         self.oracle_available = oracle
         self._default_name = self._known(task)
         self._executable = browser

@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 
 from envs import actions as act
-from envs.base import Observation, Screenshot, TaskSpec
+from envs.base import MAX_TREE, Observation, Screenshot, TaskSpec
 from envs.errors import InfrastructureError, UsageError, did_you_mean
 from envs.gui import GUIEnv, Rectangle
 from envs.osworld import jobs
@@ -149,7 +149,7 @@ class OSWorldEnv(GUIEnv):
         self.oracle_available = oracle
         if accessibility:
             assert isinstance(self.observation_space, gym.spaces.Dict)
-            self.observation_space["accessibility_tree"] = AnyText()
+            self.observation_space["accessibility_tree"] = AnyText(MAX_TREE)
 
     # -- hooks of GUIEnv ---------------------------------------------------------------------------------------------------------
     def _default_task(self, seed: int) -> TaskSpec:

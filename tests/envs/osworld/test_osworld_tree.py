@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from standin import SIZE, standin
 
 from envs import actions as act
+from envs.base import MAX_TREE
 from envs.errors import InfrastructureError
 from envs.osworld import client
 from envs.osworld.env import OSWorldEnv
@@ -56,3 +59,17 @@ def test_a_guest_that_is_broken_does(env, guest, failures, bus):
 def test_a_desktop_without_a_tree_has_an_empty_one(env, guest):
     guest.answers["/accessibility"] = b'{"AT": null, "status": "success"}'
     assert env.reset(seed=0)[0]["accessibility_tree"] == ""
+
+
+def test_of_a_tree_larger_than_its_space_the_middle_is_left_out(env, guest):
+    """That of a spreadsheet of some ten thousand cells was outside of the observation space."""
+    long = "<desktop-frame>" + "<cell/>" * 200_000 + "</desktop-frame>"
+    guest.answers["/accessibility"] = json.dumps({"AT": long}).encode()
+    observation = env.reset(seed=0)[0]
+    cut = observation["accessibility_tree"]
+    assert observation in env.observation_space and len(cut) <= MAX_TREE
+    assert (
+        cut.startswith("<desktop-frame><cell/>")
+        and cut.endswith("<cell/></desktop-frame>")
+        and "characters or more left out" in cut
+    )
