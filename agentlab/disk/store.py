@@ -1,6 +1,7 @@
 """A run on disk: plain files that ``less`` and ``jq`` read, written so that ``kill -9`` loses at most the attempt in flight.
 
     config.json                  resolved configuration; a run is continued only under the same one
+    identity.json                what policy and suite were when it began, see :mod:`agentlab.run.identity`
     run.lock                     held while a process works in this directory
     sessions/<task>/attempt_01/  one attempt, see :mod:`agentlab.disk.record`; its result.json, renamed into place last, commits it
     results.jsonl                one line per finished attempt; derived from the result.json files and rebuilt from them; lines whose

@@ -20,6 +20,7 @@ from agentlab.disk.rows import session_over
 from agentlab.disk.store import CHANGES_NO_RESULT, GROWS, RunStore
 from agentlab.experience.course import Course, Round
 from agentlab.run.config import RunConfig
+from agentlab.run.identity import Identity
 from agentlab.run.memory import MemoryWatch
 from agentlab.run.parts import env_options, lesson_engine, load_policy_of, open_judge, open_words, plan
 from agentlab.run.rounds import Rounds
@@ -80,16 +81,25 @@ class Runner:
             self.folder, self.config.to_json(), say=self.say, free=CHANGES_NO_RESULT, grows=GROWS, implied=self.config.at_default()
         )
         try:
+            identity = Identity(self.folder, store.rows())
+            identity.check_tasks(self.config.suite, self.tasks)
             todo = self._todo(store)
             on_start(store.rows())
             if todo or self.config.experience.dir is not None:  # a round may have ended without having been added
-                with self._connected(), load_policy_of(self.config) as policy, self._course(policy, store) as course:
+                with self._connected(), self._policy(identity) as policy, self._course(policy, store) as course:
                     write_atomic(self.folder / "policy.json", json.dumps(policy.describe(), indent=2) + "\n")
                     self._run(todo, policy, store, course)
             store.sort([task.id for task in self.tasks])
             return store.rows()
         finally:
             store.close()
+
+    @contextmanager
+    def _policy(self, identity: Identity) -> Iterator[Policy]:
+        """The run's policy, which is the one that it was begun with."""
+        with load_policy_of(self.config) as policy:
+            identity.check_policy(policy)
+            yield policy
 
     @contextmanager
     def _connected(self) -> Iterator[None]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -87,7 +89,13 @@ class FixedSuite(TaskSuite):
                 raise UsageError(f"There is no question {name!r} in {self.source}.", did_you_mean(name, known, what="question"))
         chosen = list(known) if names is None else list(dict.fromkeys(names))
         chosen.sort(key=lambda name: draw(seed, name, "order"))
-        return (spec_of(name, 0, known[name], self.source) for name in chosen)
+        return (self._spec(known[name]) for name in chosen)
+
+    def _spec(self, item: Item) -> TaskSpec:
+        """The task of a question, which is known by its content: another one in its place, under its id, is another task."""
+        spec = spec_of(item.id, 0, item, self.source)
+        content = hashlib.sha256(item.model_dump_json().encode()).hexdigest()[:16]
+        return dataclasses.replace(spec, options=spec.options | {"content": content})
 
 
 def item_of(task: TaskSpec) -> Item:

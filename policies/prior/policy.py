@@ -26,14 +26,15 @@ class StartingPolicy(Policy):
         """See :meth:`policies.base.Policy.fingerprint`: of the head's shape, type and some of its rows, and of the first numbers of every
         other weight, as H depends on them too; "" where they are elsewhere.
         """
-        weight = self._weight()
-        if weight is None:
+        model = getattr(self.engine, "model", None)  # of a served one nothing is here, or its head alone
+        weight = self._weight() if model is not None else None
+        if weight is None or model is None:
             return ""
         V = weight.shape[0]
         found = hashlib.sha256(f"{tuple(weight.shape)} {weight.dtype}".encode())
         for row in range(0, V, max(1, V // SAMPLED)):
             found.update(weight[row].detach().float().cpu().numpy().tobytes())
-        for name, parameter in self.engine.model.named_parameters():
+        for name, parameter in model.named_parameters():
             if parameter.device.type != "meta":  # offloaded
                 first = parameter.detach().reshape(-1)[:SAMPLED]
                 found.update(f"{name} {tuple(parameter.shape)}".encode() + first.float().cpu().numpy().tobytes())
