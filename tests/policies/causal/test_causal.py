@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     DeepseekV3Config,
+    Gemma2Config,
     Gemma3TextConfig,
     GraniteConfig,
     LlamaConfig,
@@ -48,6 +49,7 @@ CONFIGS = {
     "llama": LlamaConfig(**SMALL), "qwen2": Qwen2Config(**SMALL), "qwen3": Qwen3Config(**SMALL),
     "gemma3": Gemma3TextConfig(**SMALL, sliding_window=16, layer_types=["sliding_attention", "full_attention"]),
     "capped": Gemma3TextConfig(**SMALL, layer_types=2 * ["full_attention"], final_logit_softcapping=2.0),
+    "gemma2": Gemma2Config(**SMALL, sliding_window=16, final_logit_softcapping=None, attn_logit_softcapping=5.0),  # it has no sdpa
     "granite": GraniteConfig(**SMALL, logits_scaling=8.0),
     "phi": PhiConfig(**SMALL | {"tie_word_embeddings": False}),
     "deepseek3": DeepseekV3Config(**SMALL | LATENT),  # keys of another size than values, in the cache and in attention
