@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from envs.errors import InvalidActionError
-from policies.families.reply import MAX_ACTIONS, shorten
+from policies.families.reply import MAX_ACTIONS, TAGS, shorten
 from policies.families.syntax import literal, syntax_tree, with_json_names
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
@@ -27,7 +27,6 @@ MAX_PARAMETERS = 32
 
 _CALLED = re.compile(r"<tool_call>(?=\s{0,20}+(?:```[a-z]{0,10}+\s{0,20}+)?+(?:[{\[]|<function=))")
 _BARE = re.compile(r"\{\s{0,9}[\"'](?:name|action|arguments|function)[\"']\s{0,9}:|<function=")
-_TAGS = re.compile(r"</?(?:think|thinking|thought|conclusion)>|<\|[A-Za-z0-9_]{1,40}\|>")
 _NEXT = re.compile(r"[\s,;]*+(?=\{)")
 _FUNCTION = re.compile(r"<function=([^<>\n]{1,60})>")
 _TEXTS = ("text", "content", "value", "answer", "url", "query", "fact", "question")
@@ -42,7 +41,7 @@ def split(text: str) -> tuple[str, str]:
         start = _start(text, 0)
     end = text.rfind(CLOSE)
     called = text[start : end + len(CLOSE)] if end > start else text[start:]
-    return _TAGS.sub("", text[:start]).strip(), _TAGS.sub("", called).strip()
+    return TAGS.sub("", text[:start]).strip(), TAGS.sub("", called).strip()
 
 
 def _start(text: str, after: int) -> int:

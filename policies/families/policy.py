@@ -18,7 +18,7 @@ from policies.backbone import SeeingBackbone, gpu_peak
 from policies.exclusion import Exclusion
 from policies.families.base import Family
 from policies.families.messages import Message, Platform, message
-from policies.families.reply import Reply
+from policies.families.reply import Reply, offset_of
 from policies.families.session import Draw, ProtocolSession, description, read_reply
 from policies.families.settings import FamilySettings
 from policies.generation import Generation, Prompt, Request, Search
@@ -100,6 +100,7 @@ class ModelSession(LearnedSession, ProtocolSession):
             platform=policy.platform,
         )
         self.engine: SeeingBackbone = policy.engine
+        self._written: dict[str, Tensor] = {}  # y of replies that ended, by their texts: those lack the special tokens
         self._learn_with(learner)
 
     # -- acting ------------------------------------------------------------------------------------------------------------------
@@ -149,7 +150,7 @@ class ModelSession(LearnedSession, ProtocolSession):
             return ()
         found: dict[tuple[int, ...], None] = {}
         for text in dict.fromkeys([*self._texts, *(text for _, text in self.history)]):
-            tokens = self.engine.tokens(text)
+            tokens = self._written[text] if text in self._written else self.engine.tokens(text)
             found.setdefault(tuple(tokens[self._action_at(self.engine.pieces(tokens)) :].tolist()))
         return tuple(found)
 
@@ -157,7 +158,7 @@ class ModelSession(LearnedSession, ProtocolSession):
         """The token with which the action part of a reply begins, by the texts of its tokens."""
         text = "".join(pieces)
         _, action_text = self.family.split(text)
-        at = text.rfind(action_text) if action_text else 0
+        at = (offset_of(action_text, text) or 0) if action_text else 0
         ends = itertools.accumulate(map(len, pieces))
         return next((n for n, end in enumerate(ends) if end > at), 0)
 
@@ -171,6 +172,8 @@ class ModelSession(LearnedSession, ProtocolSession):
 
     def _keep(self, draw: Draw, step: int) -> None:
         self._record(draw.extra)
+        if self.sampling.no_repeat and set(draw.extra.tokens[-1:].tolist()) & self.engine.stop_ids:
+            self._written[draw.text] = draw.extra.tokens
 
     def relive(self, steps: Sequence[tuple[Observation, str]], tokens: Sequence[Sequence[int]] = ()) -> list[float]:
         """See :meth:`policies.base.PolicySession.relive`.  A text that is tokenized again may differ from what was drawn."""

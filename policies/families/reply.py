@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -20,6 +21,11 @@ MAX_CHARACTERS = 200_000
 
 TOLERANCE = 0.02
 """Share of the coordinate range by which a point may lie outside and still be meant for the edge."""
+
+
+TAGS = re.compile(r"</?(?:think|thinking|thought|conclusion)>|<\|[A-Za-z0-9_]{1,40}\|>")
+"""What is not part of a thought or an action: tags around them, and special tokens."""
+_LEFT_OUT = re.compile(rf"{TAGS.pattern}|\r")
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,24 @@ class Reply(NamedTuple):
     @property
     def parsable(self) -> bool:
         return not any(isinstance(action, act.Invalid) for action in self.actions)
+
+
+def offset_of(part: str, text: str) -> int | None:
+    """Where the last ``part`` of a reply begins in its whole text, special tokens included; None if it is not there.
+
+    Parsers leave tags, special tokens and carriage returns out of what they give, so that it need not stand in the text as it is.
+    """
+    kept, start = list[tuple[int, str]](), 0  # (offset in the text, what stands there)
+    for left_out in _LEFT_OUT.finditer(text):
+        kept.append((start, text[start : left_out.start()]))
+        start = left_out.end()
+    kept.append((start, text[start:]))
+    at = "".join(piece for _, piece in kept).rfind(_LEFT_OUT.sub("", part))
+    for start, piece in kept:
+        if 0 <= at < len(piece):
+            return start + at
+        at -= len(piece)
+    return None
 
 
 def pointer_after(actions: Sequence[Action], before: tuple[float, float] | None) -> tuple[float, float] | None:
