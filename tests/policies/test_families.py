@@ -135,6 +135,7 @@ OFFICIAL = [
     ("ui-venus-1.5", "<think>T</think><action>Type(content='a, b')</action>", (act.Type("a, b", submit=True),)),
     ("ui-venus-1.5", "<think>T</think><action>Hotkey(keys=['ctrl', 'c'])</action>", (act.Hotkey(("ctrl", "c")),)),
     ("ui-venus-1.5", "<think>T</think><action>Scroll(direction='down')</action>", (act.Scroll(*MIDDLE, "down"),)),
+    ("ui-venus-1.5", "<think>T</think><action>Scroll(start=(), end=(), direction='up')</action>", (act.Scroll(*MIDDLE, "up"),)),
     ("ui-venus-1.5", "<think>T</think><action>Finished(content='ok')</action>", (act.Finished("ok"),)),
     ("plain", "Thought: go\nAction: click(start_box='(500,500)')", (act.Click(*MIDDLE),)),
 ]

@@ -159,8 +159,8 @@ def _drag(call: Call, frame: Frame) -> list[Action]:
 
 
 def _scroll(call: Call, frame: Frame) -> list[Action]:
-    named = {key: value for key, value in call.arguments if value.strip()}
-    if "start" in named and "end" in named:
+    named = {key for key, value in call.arguments if value.strip(" ()[]")}  # its agent takes start=() for none
+    if {"start", "end"} <= named:
         start, end = _point(call, frame, "start"), _point(call, frame, "end")
         return [act.Scroll(*start, swipe_direction(start, end), *end)]
     word = (_value(call, "direction") or "").strip().lower()
