@@ -34,6 +34,7 @@ class Dialect:
         unescape: ``\\n`` written out in a text is a line break (EvoCUA).
         answer_ends: ``answer`` ends the task.
         click_pixels: What the number of a scroll is divided by to get clicks of the wheel: 1 where it is sent as clicks.
+        scroll_pixels: A scroll with a number goes so many pixels whatever the number, whose sign alone counts; 0: as far as it says.
         scaled_scroll: The number counts as points do, and not pixels of the screen.
         search: Address of a web search, with ``{query}``.
     """
@@ -42,6 +43,7 @@ class Dialect:
     unescape: bool = False
     answer_ends: bool = True
     click_pixels: float = 1.0
+    scroll_pixels: float = 0.0
     scaled_scroll: bool = False
     search: str = "https://www.bing.com/search?q={query}&FORM=QBLH"
 
@@ -229,7 +231,7 @@ def _scroll(arguments: Arguments, frame: Frame, dialect: Dialect) -> list[Action
     signs: tuple[act.Direction, act.Direction] = ("right", "left") if sideways else ("up", "down")
     direction = named or signs[pixels < 0]
     share = (frame.width / frame.units_x if sideways else frame.height / frame.units_y) if dialect.scaled_scroll else 1.0
-    return [act.Scroll(*at, direction, clicks=act.wheel(pixels * share / dialect.click_pixels))]
+    return [act.Scroll(*at, direction, clicks=act.wheel((dialect.scroll_pixels or pixels * share) / dialect.click_pixels))]
 
 
 def _keys(arguments: Arguments) -> tuple[str, ...]:

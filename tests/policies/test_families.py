@@ -89,7 +89,9 @@ OFFICIAL = [
         (act.Hotkey(("ctrl", "l")), act.Type("https://www.bing.com/search?q=a+b&FORM=QBLH", True)),
     ),
     ("fara", call('{"action": "pause_and_memorize_fact", "fact": "x"}'), (act.Wait(0.0),)),
-    ("fara", call('{"action": "scroll", "pixels": -546}'), (act.Scroll(*MIDDLE, "down", clicks=10),)),  # 540 pixels of the page
+    # fara_agent.py: page_down and page_up, 400 pixels of the page whatever the number
+    *(("fara", call(f'{{"action": "scroll", "pixels": {n}}}'), (act.Scroll(*MIDDLE, "down", clicks=8),)) for n in (-1, -546)),
+    ("fara", call('{"action": "scroll", "pixels": 5000}'), (act.Scroll(*MIDDLE, "up", clicks=8),)),
     (
         "fara-1.5",
         'I should click.\n<tool_call>\n{"name": "computer_use", "arguments": {"action": "left_click", "coordinate": [500, 500]}}\n'

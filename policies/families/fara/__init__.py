@@ -30,8 +30,10 @@ AGENT_15 = Source(
     "order, history, thousandths, how a number of a scroll counts",
 )
 CLICK_PIXELS = 53.0
-"""Its number of a scroll is pixels of the page: Chromium on Linux scrolls so many per click of the wheel."""
-DIALECT = tool_calls.Dialect(enter=True, click_pixels=CLICK_PIXELS)
+"""A scroll goes by pixels of the page: Chromium on Linux scrolls so many per click of the wheel."""
+SCROLL_PIXELS = 400.0
+"""Fara-7B's agent takes the sign of the number only: ``page_up`` and ``page_down`` of its ``playwright_controller.py`` go so far."""
+DIALECT = tool_calls.Dialect(enter=True, click_pixels=CLICK_PIXELS, scroll_pixels=SCROLL_PIXELS)
 DIALECT_15 = tool_calls.Dialect(click_pixels=CLICK_PIXELS, scaled_scroll=True)
 NEXT = "Here is the next screenshot. Think about what to do next."
 
