@@ -85,7 +85,7 @@ def load_engine(
         source: Folder, or ``owner/name`` on the Hugging Face hub.
         device: Torch device, or ``auto`` to spread a large model over all GPUs; default: the GPU if there is one.
         dtype: Torch dtype name; default: bfloat16 on a GPU, float32 on a CPU.
-        attn_implementation: ``sdpa`` (default), ``eager`` (where a model has no ``sdpa``: Gemma 2), ``flash_attention_2``.
+        attn_implementation: ``sdpa`` (default), ``eager``, ``flash_attention_2``.
         max_batch, window_s, prefix_cache_mb: See :class:`~policies.causal.engine.TextEngine`.
 
     Raises:
