@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from envs.errors import InvalidActionError
 from policies.families.base import Turn
+from policies.families.call_text import calls_in, split
 from policies.families.messages import Message, message, neutralise
 
 
@@ -34,10 +36,30 @@ def windowed(turn: Turn, system: str, text: Callable[[Sequence[str]], str], *, t
     return messages
 
 
-def low_level(reply: str) -> str:
-    """What a reply says it does: its first ``Action:`` line; the name of the called action where it has none."""
+PYAUTOGUI = {
+    **dict.fromkeys(("click", "left_click"), "click"),
+    "right_click": "rightClick", "middle_click": "middleClick", "double_click": "doubleClick", "triple_click": "tripleClick",
+    "mouse_move": "moveTo", "left_click_drag": "dragTo", "key_down": "keyDown", "key_up": "keyUp",
+}  # fmt: skip
+"""What the agents call an action: they name it by the function of PyAutoGUI that they do it with."""
+
+
+def low_level(reply: str, typed: str = "typewrite") -> str:
+    """What a reply says it does: its first ``Action:`` line; where it has none, the function that its first call is done with.
+
+    Args:
+        reply: An earlier one.
+        typed: The function that a text is typed with.
+    """
     for line in reply.split("\n", 400)[:400]:
         if line.strip().lower().startswith("action:"):
             return line.split("Action:")[-1].strip()
-    called = reply.partition('"action":')[2][:80].replace("}", ",").split(",")[0].strip(" \"'")
-    return f"Performing {called} action" if called else ""
+    try:
+        called = calls_in(split(reply)[1])
+    except InvalidActionError:
+        return ""
+    action = str(called[0].get("action", ""))[:60] if called else ""
+    keys = called[0].get("keys") if called else None
+    pressed = "hotkey" if isinstance(keys, list) and len(keys) > 1 else "press"
+    name = {**PYAUTOGUI, "key": pressed, "type": typed}.get(action, action)
+    return f"Performing {name} action" if name else ""

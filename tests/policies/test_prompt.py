@@ -129,3 +129,25 @@ def test_the_prompt_of_ui_venus_comes_from_the_user(tmp_path):
     (tmp_path / "p.txt").write_text("no places")
     with pytest.raises(UsageError, match="not a prompt of UI-Venus"):
         asked("ui-venus-1.5", str(tmp_path / "p.txt"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "evocua", "qwen"),
+    [
+        ('"action": "left_click", "coordinate": [1, 2]', "click", "click"),
+        ('"action": "right_click", "coordinate": [1, 2]', "rightClick", "rightClick"),
+        ('"action": "left_click_drag", "coordinate": [1, 2]', "dragTo", "dragTo"),
+        ('"action": "mouse_move", "coordinate": [1, 2]', "moveTo", "moveTo"),
+        ('"action": "key", "keys": ["ctrl", "c"]', "hotkey", "hotkey"),
+        ('"action": "key", "keys": ["enter"]', "press", "press"),
+        ('"action": "type", "text": "a \\"action\\": b"', "press", "typewrite"),
+        ('"action": "scroll", "pixels": -5', "scroll", "scroll"),
+        ('"action": "wait"', "wait", "wait"),
+    ],
+)
+def test_a_step_without_a_line_of_its_own_is_named_as_the_agent_does_it(venus_prompt, arguments, evocua, qwen):
+    call = f'<tool_call>\n{{"name": "computer_use", "arguments": {{{arguments}}}}}\n</tool_call>'
+    history = [([0], f"I look.\n{call}"), ([1], "I look, and say no more."), *[([i], f"Action: a{i}\n{call}") for i in range(2, 7)]]
+    for family, name in (("evocua", evocua), ("qwen3-vl", qwen)):
+        said = texts(asked(family, venus_prompt, "computer", history=history))
+        assert f"Step 1: Performing {name} action\nStep 2: \nStep 3: a2" in said

@@ -41,7 +41,7 @@ class EvoCUA(Family):
     )
 
     def messages(self, turn: Turn) -> list[Message]:
-        return asked_windowed(turn, _text("s2_computer.txt"))
+        return asked_windowed(turn, _text("s2_computer.txt"), typed="press")  # its agent presses key by key
 
     def parse(self, text: str, frame: Frame) -> Reply:
         return tool_calls.parse(text, frame, DIALECT)

@@ -70,11 +70,11 @@ class Qwen3VL(Family):
         return OSWORLD if platform == "computer" else COOKBOOK
 
 
-def asked_windowed(turn: Turn, system: str) -> list[Message]:
-    """The conversation of Qwen3-VL's agent on OSWorld, and of EvoCUA's."""
+def asked_windowed(turn: Turn, system: str, typed: str = "typewrite") -> list[Message]:
+    """The conversation of Qwen3-VL's agent on OSWorld, and of EvoCUA's; ``typed`` as in :func:`low_level`."""
 
     def text(before: Sequence[str]) -> str:
-        steps = [f"Step {number}: {low_level(reply)}" for number, reply in enumerate(before, 1)]
+        steps = [f"Step {number}: {low_level(reply, typed)}" for number, reply in enumerate(before, 1)]
         instruction = with_guidance(turn.instruction, turn.guidance)
         return ASKED.replace("{previous}", "\n".join(steps) or "None").replace("{instruction}", instruction)
 
@@ -83,7 +83,8 @@ def asked_windowed(turn: Turn, system: str) -> list[Message]:
 
 def _mobile(turn: Turn) -> list[Message]:
     done = "".join(
-        f"Step {number}: {low_level(neutralise(reply)).replace(chr(34), '')}; " for number, (_, reply) in enumerate(turn.history, 1)
+        f"Step {number}: {low_level(neutralise(reply), 'type').replace(chr(34), '')}; "
+        for number, (_, reply) in enumerate(turn.history, 1)
     )
     query = (
         f"The user query: {with_guidance(turn.instruction, turn.guidance)}.\n"
