@@ -177,10 +177,9 @@ def view(
     if export_dir is not None:
         from agentlab.view.export import export
 
-        count = export(paths, export_dir)
+        count = export(paths, export_dir, lambda line: err.print(line, markup=False, soft_wrap=True))
         out.print(f"{count} sessions written; open {export_dir / 'index.html'}", soft_wrap=True, markup=False)
         return
     from agentlab.view.server import serve
 
-    out.print(f"http://127.0.0.1:{port}  (Ctrl-C ends it)", markup=False)
-    serve(paths, port)
+    serve(paths, port, lambda line: out.print(line, markup=False))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from envs.numerals import whole
 from retrospect import lessons as words
 from retrospect.lessons import Lesson
 
@@ -178,7 +179,7 @@ def group_in(line: dict[str, Any]) -> str:
     """Of a line of sessions.jsonl, whose ``task`` is ``<name>_<seed>``, perhaps with ``.r2`` after it."""
     name = str(line["name"])
     seed = same_task(str(line["task"])).removeprefix(f"{name}_")
-    return group_of(name, int(seed) if seed.isdecimal() else -1, str(line["domain"]))
+    return group_of(name, -1 if (number := whole(seed)) is None else number, str(line["domain"]))
 
 
 def example(line: dict[str, Any], groups: dict[str, str], round_: str) -> SolvedQuestion | None:

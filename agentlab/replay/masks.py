@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from envs.base import Screenshot
 from envs.errors import UsageError
 from envs.gui import Rectangle
+from envs.numerals import whole
 
 
 def differing(a: Screenshot, b: Screenshot, masks: Sequence[Rectangle] = (), tolerance: int = 0) -> NDArray[np.bool_]:
@@ -41,8 +42,8 @@ def parse_mask(text: str) -> Rectangle:
     Raises:
         UsageError: it is not of that form.
     """
-    parts = text.split(",")
-    if len(parts) != 4 or not all(part.strip().isdecimal() for part in parts):
+    sides = [side for part in text.split(",") if (side := whole(part.strip())) is not None]
+    if len(sides) != 4 or text.count(",") != 3:
         raise UsageError(f"--mask {text!r} is not a rectangle.", "Give x,y,width,height in pixels, e.g. --mask 1700,0,220,30")
-    x, y, width, height = (int(part) for part in parts)
+    x, y, width, height = sides
     return x, y, width, height

@@ -21,6 +21,7 @@ from agentlab.exchange.plain import Data, plain
 from agentlab.results.metrics import summarize
 from agentlab.results.report import summary_lines
 from envs.errors import StoreError
+from envs.numerals import whole
 
 Stamp = tuple[int, int, int]
 """Inode, size and time of change of a file."""
@@ -82,7 +83,8 @@ class Catalog:
         with self._guard:
             self.refresh()
             epoch, _, revision = since.partition(".")
-            known = int(revision) if epoch == self._epoch and revision.isdecimal() else -1
+            seen = whole(revision) if epoch == self._epoch else None
+            known = -1 if seen is None else seen
             run = self._run()
             return {
                 "title": run.title,

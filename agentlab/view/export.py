@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from agentlab.disk.files import disk_errors, fresh_folder, write_atomic
 from agentlab.view.library import Library
 from agentlab.view.server import HERE, PAGES
-from envs.errors import UsageError
+from envs.errors import StoreError, UsageError
+
+SHOWN = 3
+"""Runs that cannot be read, given in a message."""
 
 
-def export(paths: Sequence[Path], folder: Path) -> int:
+def export(paths: Sequence[Path], folder: Path, say: Callable[[str], None] = lambda line: None) -> int:
     """Write the page and everything it shows of these runs into ``folder``; returns how many sessions that are.
+
+    Args:
+        say: Told of each run that cannot be read, where others can.
 
     Raises:
         UsageError: no run there.
-        StoreError: the folder has something else in it, or cannot be written.
+        StoreError: none of the runs there can be read; the folder has something else in it, or cannot be written.
     """
     library = Library(paths)
     runs = library.index()
     if not runs["runs"]:
         raise UsageError(f"There are no runs in {', '.join(map(str, paths))}.", "Give run directories, or folders of them.")
+    problems = [line["problem"] for line in runs["runs"] if line["problem"]]
+    if len(problems) == len(runs["runs"]):
+        raise StoreError(f"Nothing is written, as no run there can be read: {' '.join(problems[:SHOWN])}")
+    for problem in problems:
+        say(f"Left out: {problem}")
     fresh_folder(folder)
     with disk_errors(folder):
         for name in PAGES.values():

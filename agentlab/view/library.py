@@ -17,6 +17,7 @@ from agentlab.disk.runs import attempt_folders, find_session, read_attempt, scre
 from agentlab.exchange.plain import Data, attempt_data, number, plain, shifts, text
 from agentlab.view.catalog import Catalog
 from envs.errors import LabError, StoreError, UsageError
+from envs.numerals import whole
 
 
 class Library:
@@ -87,9 +88,10 @@ class Library:
             UsageError, StoreError: there is no such screen, or it lies outside its attempt.
         """
         folder = find_session(self._folder(key), name)
-        if not attempt.isdecimal():
+        wanted = whole(attempt)
+        if wanted is None:
             raise UsageError(f"{attempt!r} is not the number of an attempt.")
-        return screen_path(inside(folder / f"attempt_{int(attempt):02d}", folder), f"screens/{screen}")
+        return screen_path(inside(folder / f"attempt_{wanted:02d}", folder), f"screens/{screen}")
 
     def _rescored(self, run: Path) -> dict[tuple[str, int], Data]:
         """What `agentlab rescore` wrote last, by session and attempt; nothing if it wrote nothing, or nothing that can be read."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,10 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from agentlab.view.library import Library
-from envs.errors import LabError, UsageError
+from envs.errors import LabError, SetupError, UsageError
 
 HERE = Path(__file__).parent
+HOST = "127.0.0.1"
 PAGES = {"": "index.html", "app.js": "app.js", "draw.js": "draw.js", "list.js": "list.js", "style.css": "style.css"}
 HEADERS = {
     # The page may load from here and nowhere else, and may run nothing but its own scripts, whatever a run contains.
@@ -35,7 +38,7 @@ def make_app(paths: Sequence[Path]) -> FastAPI:
     app = FastAPI(title="agentlab view", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(GZipMiddleware, minimum_size=2000)
     # A page elsewhere cannot reach this server by a name of its own that points to 127.0.0.1.
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
 
     @app.middleware("http")
     async def headers(request: Request, call_next: Any) -> Response:
@@ -84,8 +87,23 @@ def _json(data: Any) -> Response:
     return Response(json.dumps(data, allow_nan=False, separators=(",", ":")), media_type="application/json")
 
 
-def serve(paths: Sequence[Path], port: int) -> None:
-    """Serve on 127.0.0.1 until Ctrl-C."""
+def serve(paths: Sequence[Path], port: int, say: Callable[[str], None]) -> None:
+    """Serve on 127.0.0.1 until Ctrl-C.
+
+    Args:
+        say: Told where, once the port is known to be free.
+
+    Raises:
+        UsageError: one of the paths is not a folder.
+        SetupError: the port cannot be had.
+    """
     import uvicorn
 
-    uvicorn.run(make_app(paths), host="127.0.0.1", port=port, log_level="warning")
+    app = make_app(paths)
+    try:  # uvicorn would log its own error, after the address has been said
+        socket.create_server((HOST, port)).close()
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise SetupError(f"Port {port} of {HOST} cannot be used: {reason}.", "Take another with --port N.") from error
+    say(f"http://{HOST}:{port}  (Ctrl-C ends it)")
+    uvicorn.run(app, host=HOST, port=port, log_level="warning")

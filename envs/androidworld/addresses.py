@@ -14,6 +14,7 @@ from envs.androidworld.providers import Provider
 from envs.androidworld.upstream import UpstreamDevice
 from envs.containers.fleet import LOOPBACK
 from envs.errors import InfrastructureError, UsageError
+from envs.numerals import whole
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +110,6 @@ def parse_address(address: str) -> tuple[str, Sequence[int]]:
     """
     host, _, listed = address.removeprefix("address:").rpartition(":")
     ports = listed.split(",")
-    if not all(port.isascii() and port.isdecimal() and 0 < int(port) < 65536 for port in ports) or len(set(ports)) < len(ports):
+    if not all(port.isascii() and 0 < (whole(port) or 0) < 65536 for port in ports) or len(set(ports)) < len(ports):
         raise UsageError(f"{address!r} is not a provider of emulators.", "Write ours, upstream, HOST:PORT or HOST:PORT,PORT,...")
     return host or LOOPBACK, [int(port) for port in ports]

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from envs.containers.fleet import LOOPBACK
 from envs.errors import InfrastructureError, SetupError, UsageError
+from envs.numerals import whole
 from envs.osworld import jobs
 from envs.osworld.client import GuestClient
 from envs.osworld.ports import NAMES, ORDER, SERVER
@@ -73,7 +74,7 @@ def parse_address(address: str) -> tuple[str, dict[int, int]]:
         UsageError: anything else.
     """
     host, *rest = (address if not address.split(":")[0].isdecimal() else f"{LOOPBACK}:{address}").split(":")
-    if not host or not 1 <= len(rest) <= 4 or not all(port.isdecimal() and 0 < int(port) < 65536 for port in rest):
+    if not host or not 1 <= len(rest) <= 4 or not all(0 < (whole(port) or 0) < 65536 for port in rest):
         raise UsageError(f"{address!r} is not the address of a guest.", f"Write HOST:SERVER, or all that it has: {FORM}.")
     return host, dict(zip(ORDER, map(int, rest), strict=False))
 

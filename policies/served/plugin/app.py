@@ -32,6 +32,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from torch import Tensor
 
+from envs.numerals import whole
 from policies.sampling import SamplingConfig
 from policies.served import wire
 from policies.served.plugin.metrics import Metrics
@@ -166,7 +167,7 @@ class Server:
             return None
         name, _, version = str(adapter).partition("@")
         session = self._sessions.get(name)
-        if session is None or not version.isdecimal() or int(version) not in session.versions:
+        if session is None or whole(version) not in session.versions:
             raise Refused(404, "unknown_adapter", f"There is no adapter {adapter}.")
         self.session(name)  # it is in use
         return f"{name}@{int(version)}"

@@ -8,6 +8,8 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from envs.numerals import whole
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -50,8 +52,8 @@ class Guard:
         if not hmac.compare_digest(headers.get(b"authorization", b""), self._token):
             await _refuse(send, 401, "unauthorized", "The token is missing or wrong.", [(b"www-authenticate", b"Bearer")])
             return
-        length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > self._most:
+        length = whole(headers.get(b"content-length", b"0").decode("latin-1"))
+        if length is None or length > self._most:
             await _refuse(send, 413, "too_large", f"A body may have {self._most} bytes.")
             return
         if scope["method"] != "POST":  # what opens, closes and looks takes no place in the queue
