@@ -60,6 +60,9 @@ def agentlab(monkeypatch, capsys, tmp_path):
         ),
         (["run", "miniwob", "--adapt", "rosa", "--reward", "judge"], 2, "a judge is a model"),
         (["run", "miniwob", "--adapt", "rosa", "--reward", "dense"], 2, "'sparse', 'critique' or 'judge'"),
+        (["run", "miniwob", "--reward", "judg"], 2, "'sparse', 'critique' or 'judge' (got 'judg')"),
+        (["run", "miniwob", "--set", "adapt.words.judge_sees=al"], 2, "(got 'al')"),
+        (["run", "miniwob", "--reward", "critique"], 2, "does not change the weights"),
         (["tasks", "miniwop"], 2, "Did you mean 'miniwob"),
         (["fetch", "oswrld"], 2, "Did you mean 'osworld'"),
         (["setup", "osworld"], 2, "nothing to set up for 'osworld'"),
@@ -91,6 +94,7 @@ def test_a_corrupt_config_is_refused(agentlab, tmp_path):
     (tmp_path / "run/config.json").write_text("{")
     code, _, err = agentlab("run", "miniwob", "--policy", "random", "--out", "run")
     assert code == 4 and "config.json is corrupt" in err
+    assert "put a copy of run/config.json back" in err and "remove" not in err  # the results beside it may be a week's work
 
 
 def test_dry_run_shows_the_plan_and_starts_nothing(agentlab, tmp_path):

@@ -185,7 +185,7 @@ def test_tasks_in_files_are_taken_only_from_the_user(run):
     path.write_text(json.dumps(config))
     with pytest.raises(UsageError, match="tasks of this run are files") as refused:
         replayed(run)
-    assert "--suite" in refused.value.hint
+    assert "--suite" in refused.value.hint and "desktop" not in refused.value.hint  # they may be questions
     with pytest.raises(UsageError, match="no such file"):
         Replayer(find_target(run).run, Options(), suite=str(run / "nothing"))
     config["config"]["suite"] = "doors"

@@ -134,8 +134,9 @@ def test_a_result_that_is_lost_is_restored_from_its_line(folder, attempt, damage
 def test_a_corrupt_result_without_a_line_is_named(folder):
     (folder / "sessions/a_1/attempt_01/result.json").write_text("{")
     (folder / "results.jsonl").unlink()
-    with pytest.raises(StoreError, match="attempt_01"):
+    with pytest.raises(StoreError, match="attempt_01") as refused:
         open_store(folder)
+    assert "Move" in refused.value.hint and "attempt_01" in refused.value.hint
 
 
 @pytest.mark.parametrize("place", ["file/run", "/proc/run"])
