@@ -86,8 +86,13 @@ def guesses_of(study: Study) -> dict[str, int]:
     return {name: family.guesses for name, family in FAMILIES.items() if family.guesses}
 
 
+def _finished(made: Made, names: Sequence[str]) -> list[str]:
+    return [name for name in names if name in made.methods and len(made.methods[name]) >= made.about["methods"][name]["wanted"]]
+
+
 def _unfinished(made: Made) -> list[str]:
-    short = [name for name, found in made.methods.items() if len(found) < made.about["methods"][name]["wanted"]]
+    finished = _finished(made, list(made.methods))
+    short = [name for name in made.methods if name not in finished]
     if not short:
         return []
     names = ", ".join(f"`{name}`" for name in short)
@@ -95,19 +100,20 @@ def _unfinished(made: Made) -> list[str]:
 
 
 def headline(studies: Sequence[tuple[Study, Sequence[str]]], results: Path, k: int) -> str:
-    """One table of what counts: each study's opponents and the methods named, against both opponents; rows not run are left out.
+    """One table of what counts: each study's opponents and the methods named, against both opponents; rows that are not
+    finished are left out.
 
     A method that is only for tasks with feedback is compared over those tasks; which information a row uses is a column.
     """
     rows = []
     for study, methods in studies:
         made = load(results / f"{study.name}-report.jsonl")
-        for name in [m for m in (*REFERENCES, *methods) if made is not None and m in made.methods]:
-            found = made.methods[name]  # type: ignore[union-attr]  # there are no names without it
+        for name in _finished(made, (*REFERENCES, *methods)) if made is not None else ():
+            found = made.methods[name]
             cells = [_points_and_interval(_minus(made, name, reference, k)) for reference in REFERENCES]
             cost = _relative_cost(made, name, k)
             where = "MiniWoB++" if study.suite == "miniwob" else study.suite
-            uses = ", ".join(made.about["methods"][name]["uses"])  # type: ignore[union-attr]
+            uses = ", ".join(made.about["methods"][name]["uses"])
             rows.append((where, f"`{name}`", uses, str(len(found)), share(solved_share(found, k)[0]), *cells, cost))
     header = ("suite", "method", "learns from", "n", f"solved @{k}, %", *(f"minus `{r}`" for r in REFERENCES), "forward passes")
     return markdown_table(header, rows) if rows else "Nothing has been measured yet.\n"
@@ -118,7 +124,7 @@ def told_apart(studies: Sequence[tuple[Study, Sequence[str]]], results: Path, k:
     better, worse = [], []
     for study, methods in studies:
         made = load(results / f"{study.name}-report.jsonl")
-        for name in methods:
+        for name in _finished(made, methods) if made is not None else ():
             found = [d for d in (_minus(made, name, reference, k) for reference in REFERENCES) if d is not None]
             words = f"`{name}` on {'MiniWoB++' if study.suite == 'miniwob' else study.suite}"
             if found and all(d.interval[0] > 0 for d in found):
@@ -128,9 +134,9 @@ def told_apart(studies: Sequence[tuple[Study, Sequence[str]]], results: Path, k:
     return better, worse
 
 
-def _minus(made: Made | None, method: str, reference: str, k: int) -> Difference | None:
+def _minus(made: Made, method: str, reference: str, k: int) -> Difference | None:
     """The method against an opponent, over the instances that both have; None where one of them was not run."""
-    if made is None or method == reference or method not in made.methods or reference not in made.methods:
+    if method == reference or method not in made.methods or reference not in made.methods:
         return None
     return difference(made.methods[reference], made.methods[method], k)
 
@@ -139,9 +145,9 @@ def _points_and_interval(d: Difference | None) -> str:
     return "–" if d is None else f"{100 * d.points:+.1f} ({100 * d.interval[0]:+.1f} … {100 * d.interval[1]:+.1f})"
 
 
-def _relative_cost(made: Made | None, method: str, k: int) -> str:
+def _relative_cost(made: Made, method: str, k: int) -> str:
     """Forward passes per solved instance, as a multiple of the first opponent's over the instances that both have."""
-    if made is None or REFERENCES[0] not in made.methods:
+    if REFERENCES[0] not in made.methods:
         return "–"
     reference = made.methods[REFERENCES[0]]
     both = {o.instance for o in reference} & {o.instance for o in made.methods[method]}

@@ -157,6 +157,30 @@ def test_the_main_tables_are_those_of_the_outcomes(tmp_path: Path) -> None:
         )
 
 
+def test_only_what_is_beyond_its_interval_and_finished_is_told(tmp_path: Path) -> None:
+    names = [n for n in "abcdefghij" for _ in range(4)]
+    rows = {
+        "next-best": [0, 0, 0, 3] * 10, "no-repeat": [0, 0, 3, 0] * 10, "rosa-reply": [2, 2, 2, 3] * 10, "rosa": [0, 0, 0, 0] * 10,
+        "best-of-k": [2, 2, 2, 2] * 9, "slot": [0, 0, 4, 3] * 5 + [0, 0, 0, 0] * 5,
+    }  # fmt: skip
+    found = [one for method, solved in rows.items() for one in outcomes_of(method, solved, names[: len(solved)])]
+    outcomes.write(tmp_path / "reasoning-report.jsonl", found)
+    about = {method: {"uses": ["one bit"], "wanted": 40} for method in rows}
+    (tmp_path / "reasoning-report.json").write_text(json.dumps({"attempts": 5, "seeds": [1], "methods": about}))
+    told = [(studies.REASONING, ("rosa-reply", "rosa", "best-of-k", "slot", "rl"))]
+    assert report_comparison.told_apart(told, tmp_path, 5) == (["`rosa-reply` on reasoning"], ["`rosa` on reasoning"])
+    table = report_comparison.headline(told, tmp_path, 5)
+    assert "| reasoning | `rosa-reply` | one bit | 40 | 100.0 | +75.0 (+75.0 … +75.0) | +75.0 (+75.0 … +75.0) | 0.09 × |" in table
+    assert "best-of-k" not in table and "rl" not in table  # one is not finished, the other was not run
+    assert report_comparison.headline(told, tmp_path / "nowhere", 5) == "Nothing has been measured yet.\n"
+
+
+def test_the_conclusion_stands_in_both_pages() -> None:
+    docs = Path(report.__file__).parents[1]
+    for page in ("README.md", "docs/results.md"):
+        assert report.conclusion() in (docs / page).read_text(encoding="utf-8"), "run: python benchmarks/report.py"
+
+
 def test_the_main_tables_of_the_page_are_those_of_the_stored_outcomes() -> None:
     root = Path(__file__).parents[1]
     page = (root / "docs/results.md").read_text(encoding="utf-8")
