@@ -20,7 +20,7 @@ from policies.families.base import Family
 from policies.families.messages import Message, Platform, message
 from policies.families.reply import Reply, offset_of
 from policies.families.session import Draw, ProtocolSession, description, read_reply
-from policies.families.settings import FamilySettings
+from policies.families.settings import FamilySettings, seen_size
 from policies.generation import Generation, Prompt, Request, Search
 from policies.learned import LearnedSession
 from policies.learner import HeadLearner
@@ -142,7 +142,7 @@ class ModelSession(LearnedSession, ProtocolSession):
             seed = seed_of(self.seed, self.task.id, self.attempt, step, 0)
             found = self.engine.submit(Request(prompt, sampling, seed, adapter, capture, exclusion))
         draw = self._drawn(found, seen)
-        return [(draw, self._read(draw, size))]
+        return [(draw, self._read(draw, size, pointer))]
 
     def _spellings(self, any_tried: bool) -> tuple[tuple[int, ...], ...]:
         """Tokens of the action parts of earlier replies, if any action was tried on this screen."""
@@ -186,9 +186,13 @@ class ModelSession(LearnedSession, ProtocolSession):
             score = self.engine.score(prompt, y, self.adapter)
             found.append(float(score.logprobs.sum()))
             reply = Generation(text, y, score.hidden, score.logprobs, "stop", 0)
-            self._keep(Draw(text, len(y), found[-1], prompt.images[-1].size, reply), number)
-            self.history.append((screen, text))
+            self._done(screen, Draw(text, len(y), found[-1], prompt.images[-1].size, reply), number)
         return found
+
+    def _done(self, screen: Image.Image, draw: Draw, step: int) -> None:
+        """A step that was made elsewhere, as if this session had made it."""
+        self._keep(draw, step)
+        self._went_on(screen, draw.text, self._read(draw, screen.size, self._pointer))
 
     def resume(self, steps: Sequence[tuple[Observation, str]], capture: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Go on after an attempt as if this session had made it, nothing computed again: call after :meth:`begin`.
@@ -199,9 +203,9 @@ class ModelSession(LearnedSession, ProtocolSession):
         """
         for number, ((observation, text), (hidden, tokens)) in enumerate(zip(steps, capture, strict=True)):
             screen = Image.fromarray(picture(observation))
+            seen = seen_size(screen.size, self.settings, self.factor)
             reply = Generation(text, tokens, hidden, torch.zeros(0), "stop", 0)
-            self._keep(Draw(text, len(tokens), None, screen.size, reply), number)
-            self.history.append((screen, text))
+            self._done(screen, Draw(text, len(tokens), None, seen, reply), number)
 
     def _prompt_under(self, guidance: str, step: int) -> Prompt:
         return self._prompt(self.messages(self.history[step][0], guidance=guidance, step=step))

@@ -74,6 +74,7 @@ class ProtocolSession(PolicySession):
                 f"Families that have one: {', '.join(n for n, f in families().items() if self.platform in f.platforms)}.",
             )
         self._pointer: tuple[float, float] | None = None
+        self._pointers: list[tuple[float, float] | None] = []  # where it was before each step of this attempt
         self.instruction = self.guidance = ""
         self.attempt = 0
         self.history: list[tuple[Image.Image, str]] = []
@@ -94,7 +95,7 @@ class ProtocolSession(PolicySession):
         if attempt > self.attempt:
             self._texts += [text for _, text in self.history]
         self.instruction, self.guidance, self.attempt = instruction, guidance, attempt
-        self.history = []
+        self.history, self._pointers = [], []
         self._pointer = None
 
     def recall(self, steps: Sequence[tuple[Observation, tuple[Action, ...]]]) -> None:
@@ -122,14 +123,19 @@ class ProtocolSession(PolicySession):
         if look is not None:
             self._tried.add(look, reply.actions)
         self._keep(draw, step)
-        self._pointer = pointer_after(reply.actions, self._pointer)
-        self.history.append((screen, draw.text))
+        self._went_on(screen, draw.text, reply)
         tokens = sum(d.tokens for d, _ in drawn)
         unparsable = sum(not r.parsable for _, r in drawn) - (not reply.parsable)
         unparsable += draw.redrawn_unparsable
         decision = _decision(draw, reply, tokens, time.perf_counter() - started)
         passes = sum((d.passes for d, _ in drawn), NO_PASSES)
         return dataclasses.replace(decision, redrawn=len(drawn) - 1 + draw.redrawn, redrawn_unparsable=unparsable, passes=passes)
+
+    def _went_on(self, screen: Image.Image, text: str, reply: Reply) -> None:
+        """The step is done: the next one begins where it left the pointer."""
+        self._pointers.append(self._pointer)
+        self._pointer = pointer_after(reply.actions, self._pointer)
+        self.history.append((screen, text))
 
     def _draw_untried(
         self, messages: list[Message], tried: Sequence[tuple[Action, ...]], size: tuple[int, int], step: int
@@ -146,7 +152,7 @@ class ProtocolSession(PolicySession):
                 warm = max(warm, self.settings.reask_temperature)
             sampling = dataclasses.replace(self.sampling, temperature=warm, max_new_tokens=limit)
             draw = self._draw(messages, sampling, seed_of(self.seed, self.task.id, self.attempt, step, index))
-            reply = self._read(draw, size)
+            reply = self._read(draw, size, self._pointer)
             drawn.append((draw, reply))
             # A reply that is not an action does nothing: it leaves the screen as it is, which need not be tried.
             if self._is_new(reply, tried, size) if index < redraws else reply.parsable:
@@ -165,7 +171,8 @@ class ProtocolSession(PolicySession):
         for step, (screen, _) in enumerate(self.history):
             started = time.perf_counter()
             draw = self._draw(self.messages(screen, step=step), greedy, 0)
-            found.append(_decision(draw, self._read(draw, screen.size), draw.tokens, time.perf_counter() - started))
+            reply = self._read(draw, screen.size, self._pointers[step])
+            found.append(_decision(draw, reply, draw.tokens, time.perf_counter() - started))
         return found
 
     def messages(self, screen: Image.Image, *, guidance: str | None = None, step: int | None = None) -> list[Message]:
@@ -183,11 +190,11 @@ class ProtocolSession(PolicySession):
             )
         )
 
-    def _read(self, draw: Draw, size: tuple[int, int]) -> Reply:
-        return read_reply(self.family, draw.text, size, draw.size, self.settings, self.platform, self._pointer)
+    def _read(self, draw: Draw, size: tuple[int, int], pointer: tuple[float, float] | None) -> Reply:
+        return read_reply(self.family, draw.text, size, draw.size, self.settings, self.platform, pointer)
 
     def close(self) -> None:
-        self.history = []
+        self.history, self._pointers = [], []
 
 
 def description(family: Family, settings: FamilySettings, platform: Platform | None) -> dict[str, Any]:
