@@ -7,6 +7,7 @@ be killed, after which nothing that runs on it answers and nothing of it is clos
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import threading
 import types
@@ -213,7 +214,8 @@ class StandInRay(types.ModuleType):
         node.died.set()
         for actor in [a for a in self.actors_alive if a.node is node]:
             actor.die()
-            self.actors_alive.remove(actor)
+            with contextlib.suppress(ValueError):  # its own thread may have taken it out meanwhile
+                self.actors_alive.remove(actor)
 
     def add_node(self, name, resources):
         self.cluster[f"{name}-id"] = NodeOfStandIn(name, dict(resources))

@@ -225,8 +225,11 @@ def test_a_session_goes_on_where_its_weights_come_out_with_other_last_digits(mod
 
 
 def test_before_the_first_attempt_counts_a_run_may_be_given_another_experience(whole, model, tmp_path):
-    out = tmp_path / "run"
-    assert killed_at(5, lambda: run(model, out, tmp_path / "fresh", limit=2))
+    for moment in range(3, 15):  # killed once it has noted its experience, and before an attempt of it counts
+        out = tmp_path / f"run_{moment}"
+        assert killed_at(moment, lambda out=out: run(model, out, tmp_path / f"fresh_{out.name}", limit=2))
+        if (out / "experience.json").exists():
+            break
     assert (out / "experience.json").exists() and not list(out.glob("sessions/*/attempt_*/result.json"))
     run(model, out, whole[1], "experience.add=false", "experience.examples=1", limit=2)
     assert all(len(record["rounds"]) == 3 and len(record["examples"]) <= 1 for record in given(out).values())

@@ -112,7 +112,8 @@ def one(seed: int, *, temperature: float = 1.0, spellings=tuple(map(spelled, TRI
 @pytest.mark.parametrize("negligible", [1e-4, 1.0], ids=["remembered", "forgotten"])
 def test_replies_are_distributed_as_the_policy_conditioned_on_what_was_not_tried(monkeypatch, negligible):
     monkeypatch.setattr("policies.exclusion.NEGLIGIBLE", negligible)  # 1: whatever is no action is forgotten, and may come again
-    monkeypatch.setattr("policies.exclusion.MAX_DRAWS", 1000)
+    for most in ("MAX_DRAWS", "MAX_NODES"):  # what is forgotten is computed anew
+        monkeypatch.setattr(f"policies.exclusion.{most}", 10_000)
     temperature = 0.8
     every = every_reply(temperature)
     left = {reply: p for reply, p in every.items() if "…" not in reply and counts(reply)}
