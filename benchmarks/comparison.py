@@ -18,7 +18,7 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,14 +209,16 @@ class Comparison:
             "cpu_seconds": round(sum(u["cpu"] for u in used), 1),
             "commit": commit(),
         }
-        data["command"] = self.command(list(data["methods"]))
+        data["command"] = self.command(data["methods"])
         path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
-    def command(self, names: Sequence[str]) -> str:
-        """What makes these methods' outcomes, over as many instances."""
+    def command(self, names: Mapping[str, Mapping[str, Any]]) -> str:
+        """What makes these methods' outcomes, over as many instances; of each what it was made with."""
         words = ["python benchmarks/comparison.py", self.study.name, "--stage", self.stage]
         if self.setup.pairs != self.study.pairs[self.stage == "tune"]:
             words += ["--pairs", str(self.setup.pairs)]
+        if self.stage == "report" and any(about["lines"] > 1 and not about["swept"] for about in names.values()):
+            words.append("--untuned")
         if self.stage == "report" and {*names} != {m.name for m in self.study.methods}:
             chosen = ";".join(m.name for m in self.study.methods if m.name in names)
             words += ["--methods", f'"{chosen}{";" if ";" not in chosen else ""}"']
