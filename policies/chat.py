@@ -153,8 +153,8 @@ class ChatSession(ProtocolSession):
             extra["repetition_penalty"] = sampling.repetition_penalty
         if extra:
             request["extra_body"] = extra
-        text, tokens = self._request(request)
-        return Draw(text, tokens, None, images(sized)[-1].size, passes=Passes(max(tokens, 1), 1))
+        text, tokens, cut = self._request(request)
+        return Draw(text, tokens, None, images(sized)[-1].size, passes=Passes(max(tokens, 1), 1), cut=cut)
 
     def _sized(self, message: Message) -> Message:
         """Every picture at the size that the model sees, so that pixel coordinates refer to what it was sent."""
@@ -164,19 +164,21 @@ class ChatSession(ProtocolSession):
     def _resized(self, image: Image.Image) -> Image.Image:
         return image.resize(seen_size(image.size, self.settings, self.factor))
 
-    def _ask(self, request: dict[str, Any]) -> tuple[str, int]:
-        """The reply and its length in tokens (0 where the endpoint does not say)."""
+    def _ask(self, request: dict[str, Any]) -> tuple[str, int, bool]:
+        """The reply, its length in tokens (0 where the endpoint does not say), and whether it ran out of them."""
         try:
             with within(self.policy.chat.timeout_s, MOST_BYTES):
                 answer = self.policy.client.chat.completions.create(**request)
             # The client does not validate what it parsed.
-            return clean_text(answer.choices[0].message.content), count_of(answer.usage, "completion_tokens")
+            choice = answer.choices[0]
+            text, tokens = clean_text(choice.message.content), count_of(answer.usage, "completion_tokens")
+            return text, tokens, getattr(choice, "finish_reason", None) == "length"
         except openai.APIError:
             raise
         except FAULTS_OF_PARSING as error:
             raise _Malformed from error
 
-    def _request(self, request: dict[str, Any]) -> tuple[str, int]:
+    def _request(self, request: dict[str, Any]) -> tuple[str, int, bool]:
         chat = self.policy.chat
         retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(chat.tries),

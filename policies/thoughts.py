@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from envs.answers import after_thought
 from policies.backbone import Backbone
+from policies.families.reply import is_thinking
 from policies.generation import Prompt, Request
 from policies.sampling import SamplingConfig
 
@@ -12,11 +13,6 @@ END_OF_THOUGHT = "\n</think>\n\n"
 
 TAIL = 40
 """Characters at the end of a prompt in which its template may begin a thought."""
-
-
-def is_thinking(text: str) -> bool:
-    """Whether a thought was begun (by the template or the model) and has not ended."""
-    return text.rfind("<think>") > text.rfind("</think>")
 
 
 def thinks_on(prompt: Prompt, reply: str) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from envs.errors import InvalidActionError
-from policies.families.reply import MAX_ACTIONS, TAGS, shorten
+from policies.families.reply import MAX_ACTIONS, TAGS, cut_off, shorten
 from policies.families.syntax import literal, syntax_tree, with_json_names
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
@@ -54,15 +54,19 @@ def _start(text: str, after: int) -> int:
     return bare.start() if bare else len(text)
 
 
-def calls_in(called: str) -> list[Mapping[str, Any]]:
+def calls_in(called: str, *, mend: bool = True) -> list[Mapping[str, Any]]:
     """The arguments of each call, in order; of more calls than a reply may have, one too many.
+
+    Args:
+        called: From :func:`split`.
+        mend: A call may lack its last brackets.
 
     Raises:
         InvalidActionError: one is not a call.
     """
     found: list[Mapping[str, Any]] = []
     for block in _blocks(called):
-        found.extend(arguments_of(block))
+        found.extend(arguments_of(block, mend=mend))
         if len(found) > MAX_ACTIONS:
             break
     return found
@@ -76,18 +80,20 @@ def _blocks(called: str) -> list[str]:
     return [piece for piece in pieces if "{" in piece or "<function=" in piece] or pieces
 
 
-def arguments_of(block: str) -> list[Mapping[str, Any]]:
-    """The arguments of the calls that stand between two tags: mostly one.
+def arguments_of(block: str, *, mend: bool = True) -> list[Mapping[str, Any]]:
+    """The arguments of the calls that stand between two tags: mostly one; to ``mend``, of one that lacks its last brackets too.
 
     Raises:
         InvalidActionError: there is no call.
     """
     start, tagged = block.find("{"), _FUNCTION.search(block)
     if len(block) <= MAX_CALL and tagged and (start < 0 or tagged.start() < start):
+        if not mend and "</function>" not in block:
+            raise cut_off()
         return [_named(tagged[1].strip(), _parameters(block[tagged.end() :]))]
     if start < 0 or len(block) > MAX_CALL:
         raise InvalidActionError(f"{shorten(block)!r} is no call: a JSON object is expected.")
-    return [_arguments(call) for call in _objects(block[start:].strip())]
+    return [_arguments(call) for call in _objects(block[start:].strip(), mend=mend)]
 
 
 def _arguments(call: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -126,13 +132,14 @@ def _value(text: str) -> Any:
     return text
 
 
-def _objects(text: str) -> list[Mapping[str, Any]]:
-    """The objects that ``text`` begins with.
+def _objects(text: str, *, mend: bool = True) -> list[Mapping[str, Any]]:
+    """The objects that ``text`` begins with; to ``mend``, those that lack their last brackets too.
 
     Raises:
         InvalidActionError: it begins with none.
     """
-    for candidate in (text, text.rstrip("`\n ") + "}", text.rstrip("`\n ") + "}}"):  # its last brackets may be missing
+    for brackets in ("", "}", "}}") if mend else ("",):
+        candidate = text.rstrip("`\n ") + brackets if brackets else text
         first, end = _decoded(candidate, 0)
         if first is None:
             continue
@@ -148,7 +155,7 @@ def _objects(text: str) -> list[Mapping[str, Any]]:
             value = literal(with_json_names(syntax_tree(text.strip("`\n "), "eval")))
             if isinstance(value, Mapping):
                 return [value]
-    raise InvalidActionError(f"{shorten(text)!r} is no JSON object.")
+    raise InvalidActionError(f"{shorten(text)!r} is no JSON object.") if mend else cut_off()
 
 
 def _decoded(text: str, start: int) -> tuple[Mapping[str, Any] | None, int]:

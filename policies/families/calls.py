@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from envs.errors import InvalidActionError
-from policies.families.reply import shorten
+from policies.families.reply import cut_off, shorten
 
 MAX_ARGUMENTS = 16
 
@@ -49,10 +49,11 @@ class Scanner:
     Args:
         text: The action part of a reply.
         bare: Names that are calls without brackets too.
+        mend: Quotes and brackets may be missing at the end of the text.
     """
 
-    def __init__(self, text: str, bare: Iterable[str] = ()) -> None:
-        self.text, self._bare = text, frozenset(bare)
+    def __init__(self, text: str, bare: Iterable[str] = (), *, mend: bool = True) -> None:
+        self.text, self._bare, self._mend = text, frozenset(bare), mend
         # Quotes whose end was not found from some offset on: it is not found from a later one either.
         self._hopeless: set[tuple[str, bool]] = set()
         self._unfenced: set[str] = set()
@@ -79,10 +80,15 @@ class Scanner:
             return None
         name = head[1].lower()
         if not head[2]:
+            self._mended(head.end())
             return Call(name, (), head.end())
         if head[2] == ">":  # click>point>510 150
             tagged = _TAGGED.match(self.text, head.end())
-            return None if tagged is None else Call(name, (("point", tagged[1].strip(" `")),), tagged.end())
+            if tagged is None:
+                return None
+            if not tagged[1].rstrip().endswith(">"):
+                self._mended(tagged.end())
+            return Call(name, (("point", tagged[1].strip(" `")),), tagged.end())
         arguments: list[tuple[str, str]] = []
         position = head.end()
         while True:
@@ -91,6 +97,7 @@ class Scanner:
             if self.text.startswith((")", "）"), position):
                 return Call(name, tuple(arguments), position + 1)
             if arguments and not self.text[position : position + 200].strip(" \t\n\r`;"):  # the last bracket is missing
+                self._mended(position)
                 return Call(name, tuple(arguments), len(self.text))
             if len(arguments) == MAX_ARGUMENTS:
                 raise InvalidActionError(f"{name} with more than {MAX_ARGUMENTS} arguments.")
@@ -98,6 +105,11 @@ class Scanner:
             position = key.end() if key else position
             value, position = self._value(position, keyed=key is not None)
             arguments.append((key[1].lower().replace("_", "") if key else "", value))
+
+    def _mended(self, end: int) -> None:
+        """Refuse a call that is only taken to end at ``end`` because the text does, where that is no reason."""
+        if not self._mend and not self.text[end : end + 200].strip(" \t\n\r`;"):
+            raise cut_off()
 
     def _value(self, start: int, *, keyed: bool) -> tuple[str, int]:
         """(value as written between its quotes, offset behind it)."""
@@ -128,6 +140,7 @@ class Scanner:
 
     def _cut_off(self, start: int) -> tuple[str, int]:
         """A value at the very end of the text whose bracket, or quote and bracket, are missing: taken where nothing else can be."""
+        self._mended(len(self.text))
         rest = self.text[start + 1 :].rstrip(" \t\n\r`;")
         closing = _QUOTES[self.text[start]]
         if rest.endswith(closing) and not rest.endswith("\\" + closing) and rest.count(closing) == 1:
@@ -146,6 +159,7 @@ class Scanner:
                 depth -= 1
             elif char in ")）" or (char in ",，" and not depth):
                 return self.text[start : mark.start()].strip(), mark.start()
+        self._mended(len(self.text))
         rest = self.text[start : start + 400].strip()
         if depth == 0 and len(self.text) - start <= 200 and _CLOSED_POINT.match(rest):
             return rest, len(self.text)

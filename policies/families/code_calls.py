@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import collections
+import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from envs.actions import Action
 from envs.errors import InvalidActionError
 from policies.families.keys import key_list
 from policies.families.points import seconds_of
-from policies.families.reply import Frame, Reply, bounded, shorten
+from policies.families.reply import Frame, Reply, bounded, cut_off, shorten
 from policies.families.syntax import literal, syntax_tree
 
 MAX_CODE = 20_000
@@ -83,6 +84,8 @@ def parse(text: str, frame: Frame) -> Reply:
     if not found.code:
         raise InvalidActionError("The reply has no code block." if text.strip() else "The reply is empty.")
     thought = "\n".join(part for part in (found.thought, found.action) if part)
+    if (fences := text.count(_FENCE)) and not fences % 2:  # whatever was cut off, the block had ended
+        frame = dataclasses.replace(frame, cut=False)
     return Reply(thought, found.code, tuple(read_code(found.code, frame)))
 
 
@@ -95,15 +98,15 @@ def read_code(code: str, frame: Frame) -> list[Action]:
     if len(code) > MAX_CODE:
         raise InvalidActionError(f"Code of {len(code)} characters; at most {MAX_CODE} are read.")
     reader = _Reader(frame)
-    reader.block(_tree(code).body)
+    reader.block(_tree(code, mend=not frame.cut).body)
     if not reader.actions:
         raise InvalidActionError("The code does nothing.")
     ends = next((i for i, action in enumerate(reader.actions) if isinstance(action, act.TERMINAL)), len(reader.actions) - 1)
     return reader.actions[: ends + 1]
 
 
-def _tree(code: str) -> ast.Module:
-    """The tree of the code; of code that lacks its last bracket, if that is all it lacks.
+def _tree(code: str, *, mend: bool) -> ast.Module:
+    """The tree of the code; to ``mend``, of code that lacks its last bracket, if that is all it lacks.
 
     Raises:
         InvalidActionError: it is not Python.
@@ -111,6 +114,8 @@ def _tree(code: str) -> ast.Module:
     try:
         tree: ast.Module = syntax_tree(code)
     except InvalidActionError as error:
+        if not mend:
+            raise cut_off() from None
         try:
             tree = syntax_tree(code + ")")
         except InvalidActionError:

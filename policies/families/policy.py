@@ -26,7 +26,7 @@ from policies.learned import LearnedSession
 from policies.learner import HeadLearner
 from policies.prior.policy import StartingPolicy
 from policies.sampling import SamplingConfig, seed_of
-from policies.thoughts import written
+from policies.thoughts import thinks_on, written
 
 
 class ModelPolicy(StartingPolicy):
@@ -115,7 +115,7 @@ class ModelSession(LearnedSession, ProtocolSession):
     def _draw(self, messages: list[Message], sampling: SamplingConfig, seed: int) -> Draw:
         prompt = self._prompt(messages)
         reply = self.engine.submit(Request(prompt, sampling, seed, self.adapter, capture=self.learner is not None))
-        return self._drawn(reply, prompt.images[-1].size)
+        return self._drawn(reply, prompt)
 
     def _draw_untried(
         self, messages: list[Message], tried: Sequence[tuple[Action, ...]], size: tuple[int, int], step: int
@@ -141,7 +141,7 @@ class ModelSession(LearnedSession, ProtocolSession):
             exclusion = Exclusion(counts, lambda text: read(text).parsable, self._action_at, self._spellings(bool(tried)))
             seed = seed_of(self.seed, self.task.id, self.attempt, step, 0)
             found = self.engine.submit(Request(prompt, sampling, seed, adapter, capture, exclusion))
-        draw = self._drawn(found, seen)
+        draw = self._drawn(found, prompt)
         return [(draw, self._read(draw, size, pointer))]
 
     def _spellings(self, any_tried: bool) -> tuple[tuple[int, ...], ...]:
@@ -163,12 +163,14 @@ class ModelSession(LearnedSession, ProtocolSession):
         return next((n for n, end in enumerate(ends) if end > at), 0)
 
     @staticmethod
-    def _drawn(reply: Generation, seen: tuple[int, int]) -> Draw:
-        """A reply to a screenshot that the model saw at the size ``seen``."""
+    def _drawn(reply: Generation, prompt: Prompt) -> Draw:
+        """A reply to a prompt, whose last picture is the screenshot as the model saw it."""
         logprobs = tuple(round(value, 6) for value in reply.logprobs.tolist())
         known = tuple(reply.tokens.tolist()), logprobs, reply.passes
         total = reply.drawn_tokens or len(reply.tokens)
-        return Draw(reply.text, total, float(reply.logprobs.sum()), seen, reply, *known, reply.redrawn, reply.redrawn_unparsable)
+        redrawn, cut = (reply.redrawn, reply.redrawn_unparsable), reply.finish == "length"
+        drawn = Draw(reply.text, total, float(reply.logprobs.sum()), prompt.images[-1].size, reply, *known, *redrawn)
+        return drawn._replace(cut=cut, thinking=cut and thinks_on(prompt, reply.text))
 
     def _keep(self, draw: Draw, step: int) -> None:
         self._record(draw.extra)
@@ -192,6 +194,7 @@ class ModelSession(LearnedSession, ProtocolSession):
     def _done(self, screen: Image.Image, draw: Draw, step: int) -> None:
         """A step that was made elsewhere, as if this session had made it."""
         self._keep(draw, step)
+        draw = draw._replace(cut=not set(draw.extra.tokens[-1:].tolist()) & self.engine.stop_ids)
         self._went_on(screen, draw.text, self._read(draw, screen.size, self._pointer))
 
     def resume(self, steps: Sequence[tuple[Observation, str]], capture: Sequence[tuple[Tensor, Tensor]]) -> None:

@@ -37,6 +37,7 @@ class Frame:
         units_x, units_y: What the model takes for the size: 1000 each, or the resized picture.
         pointer: Where the pointer is, in pixels; None stands for the middle of the screen.
         platform: Which device: ``home`` is a key of a keyboard and a button of a phone.
+        cut: The reply ran out of tokens: a bracket that is missing at its end is not put there, since a number may be missing with it.
     """
 
     width: int
@@ -45,6 +46,7 @@ class Frame:
     units_y: float = 1000.0
     pointer: tuple[float, float] | None = None
     platform: Platform = "computer"
+    cut: bool = False
 
     def pixel(self, x: float, y: float) -> tuple[float, float]:
         """The pixel meant, clamped to the screen.
@@ -78,6 +80,16 @@ class Reply(NamedTuple):
     @property
     def parsable(self) -> bool:
         return not any(isinstance(action, act.Invalid) for action in self.actions)
+
+
+def is_thinking(text: str, tag: str = "think") -> bool:
+    """Whether a thought was begun (by the template or the model) and has not ended."""
+    return text.rfind(f"<{tag}>") > text.rfind(f"</{tag}>")
+
+
+def cut_off() -> InvalidActionError:
+    """Of an action whose end is missing in a reply that ran out of tokens."""
+    return InvalidActionError("The reply ran out of tokens before its action was complete.")
 
 
 def offset_of(part: str, text: str) -> int | None:

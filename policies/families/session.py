@@ -17,7 +17,7 @@ from policies.base import NO_PASSES, Decision, Passes, PolicySession
 from policies.families.base import Family, Turn
 from policies.families.messages import Message, Platform
 from policies.families.registry import families
-from policies.families.reply import MAX_CHARACTERS, Frame, Reply, pointer_after
+from policies.families.reply import MAX_CHARACTERS, Frame, Reply, is_thinking, pointer_after
 from policies.families.settings import FamilySettings, seen_size
 from policies.sampling import MAX_REDRAWS, SamplingConfig, seed_of
 from policies.tried import TriedActions, alike, look_at
@@ -35,6 +35,8 @@ class Draw(NamedTuple):
         logprob: Sum of their log-probabilities, if known.
         size: (width, height) of the current screenshot as the model saw it.
         extra: What the subclass wants back in :meth:`ProtocolSession._keep`.
+        cut: It ran out of tokens.
+        thinking: It did so inside a thought that its template had begun.
         token_ids, token_logprobs, passes, redrawn, redrawn_unparsable: As in :class:`policies.base.Decision`.
     """
 
@@ -48,6 +50,8 @@ class Draw(NamedTuple):
     passes: Passes = NO_PASSES
     redrawn: int = 0
     redrawn_unparsable: int = 0
+    cut: bool = False
+    thinking: bool = False
 
 
 class ProtocolSession(PolicySession):
@@ -191,7 +195,10 @@ class ProtocolSession(PolicySession):
         )
 
     def _read(self, draw: Draw, size: tuple[int, int], pointer: tuple[float, float] | None) -> Reply:
-        return read_reply(self.family, draw.text, size, draw.size, self.settings, self.platform, pointer)
+        thinking = draw.thinking or any(is_thinking(draw.text, tag) for tag in ("think", "thinking"))
+        if draw.cut and thinking:  # a call that it drafts there is not done
+            return Reply(draw.text[:MAX_CHARACTERS], "", (Invalid("The reply ran out of tokens inside its thought."),))
+        return read_reply(self.family, draw.text, size, draw.size, self.settings, self.platform, pointer, cut=draw.cut)
 
     def close(self) -> None:
         self.history, self._pointers = [], []
@@ -211,10 +218,12 @@ def read_reply(
     settings: FamilySettings,
     platform: Platform,
     pointer: tuple[float, float] | None = None,
+    *,
+    cut: bool = False,
 ) -> Reply:
     """A reply to a screenshot of the size ``screen`` that the model saw at the size ``seen``; Invalid if it is not an action."""
     try:
-        return family.parse(text, Frame(*screen, *family.units(screen, seen, settings), pointer, platform))
+        return family.parse(text, Frame(*screen, *family.units(screen, seen, settings), pointer, platform, cut))
     except InvalidActionError as error:
         thought, action_text = family.split(text[:MAX_CHARACTERS])
         return Reply(thought, action_text, (Invalid(error.message),))

@@ -19,7 +19,7 @@ from urllib.parse import quote_plus
 from envs import actions as act
 from envs.actions import Action
 from envs.errors import InvalidActionError
-from policies.families.call_text import MAX_CALL, calls_in, split
+from policies.families.call_text import CLOSE, MAX_CALL, calls_in, split
 from policies.families.keys import key_list, parse_keys
 from policies.families.points import parse_point, seconds_of, swipe_direction, unescape
 from policies.families.reply import MAX_ACTIONS, Frame, Reply, bounded, shorten
@@ -55,7 +55,7 @@ def parse(text: str, frame: Frame, dialect: Dialect) -> Reply:
         InvalidActionError: the reply is not an action.
     """
     thought, called = split(bounded(text))
-    calls = calls_in(called)
+    calls = calls_in(called, mend=not frame.cut or called.endswith(CLOSE))
     if not calls:
         raise InvalidActionError(
             f"No tool call in the reply: {shorten(called or text)!r}." if text.strip() else "The reply is empty."

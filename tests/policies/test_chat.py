@@ -21,8 +21,8 @@ TASK = TaskSpec("agentlab/osworld-v0", "t", 0, max_steps=3)
 SCREEN = {"screenshot": np.zeros((1080, 1920, 3), dtype=np.uint8)}
 
 
-def completion(text):
-    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+def completion(text, finish="stop"):
+    choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text}}
     usage = {"prompt_tokens": 100, "completion_tokens": 7, "total_tokens": 107}
     return 200, {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
 
@@ -108,6 +108,12 @@ def test_a_model_of_no_known_family_is_refused_with_the_list(server, model):
     with pytest.raises(UsageError, match=model) as caught:
         policy(server, model=model)
     assert "ui-tars-1.5" in caught.value.hint and "model.family" in caught.value.hint
+
+
+@pytest.mark.parametrize(("finish", "kind"), [("stop", act.Click), ("length", act.Invalid)])
+def test_a_reply_that_an_endpoint_cut_off_is_not_mended(server, finish, kind):
+    server.answers = [completion("## Code:\n```python\npyautogui.click(x=500, y=3", finish)]
+    assert isinstance(opened(server, model="opencua-7b").act(SCREEN).actions[0], kind)
 
 
 def test_a_busy_endpoint_is_asked_again(server):

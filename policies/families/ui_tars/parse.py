@@ -38,7 +38,7 @@ def parse_reply(text: str, frame: Frame) -> Reply:
     thought, action_text = split_reply(bounded(text))
     actions: list[Action] = []
     end = 0
-    for call in Scanner(action_text, BARE).calls():
+    for call in Scanner(action_text, BARE, mend=not frame.cut).calls():
         if len(actions) >= MAX_ACTIONS:
             raise InvalidActionError(f"More than {MAX_ACTIONS} actions in one reply.")
         actions.extend(_actions(call, frame))

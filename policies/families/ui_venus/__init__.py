@@ -83,7 +83,7 @@ class UIVenus15(Family):
 
     def parse(self, text: str, frame: Frame) -> Reply:
         thought, written = self.split(bounded(text))
-        call = next(Scanner(written, BARE).calls(), None)
+        call = next(Scanner(written, BARE, mend=not frame.cut or "</action>" in text).calls(), None)
         if call is None:
             raise InvalidActionError(
                 f"No action in the reply: {shorten(written or text)!r}." if text.strip() else "The reply is empty."
