@@ -45,6 +45,14 @@
     document.execCommand('insertText', false, clipboard);
   }, true);
 
+  // The browser's own pickers (of dates, times) are drawn beside the page, and only where its window is in front: whether a screen shows one
+  // would depend on who else is at work. Such fields are typed into.
+  const PICKED = new Set(['date', 'datetime-local', 'month', 'time', 'week']);
+  document.addEventListener('keydown', (event) => {
+    const opens = event.key === ' ' || event.key === 'F4' || (event.altKey && event.key === 'ArrowDown');
+    if (opens && event.target instanceof HTMLInputElement && PICKED.has(event.target.type)) event.preventDefault();
+  }, true);
+
   // Not part of the task: the START cover (it comes back when an episode ends), the click trace, the countdown, the blinking
   // caret. Below the 160x210 task the viewport is white.
   document.addEventListener('DOMContentLoaded', () => {
@@ -52,6 +60,7 @@
     style.textContent = `
       #sync-task-cover, #click-canvas, #reward-display { display: none !important; }
       html, body { background: white !important; }
+      input::-webkit-calendar-picker-indicator { pointer-events: none !important; }
       * { caret-color: transparent !important; transition: none !important; animation: none !important; }`;
     document.head.append(style);
     if (window.jQuery) window.jQuery.fx.off = true;

@@ -99,3 +99,18 @@ def test_the_pages_of_environments_are_not_taken_for_such_tabs(env: MiniWoBEnv) 
         for other in others:
             other.close()
     assert tabs(env) == before
+
+
+@pytest.mark.parametrize("name", ["enter-date", "enter-time"])
+def test_no_picker_of_the_browser_covers_the_page(env: MiniWoBEnv, name: str) -> None:
+    """It is drawn only where no other page is in front, so that a run of several workers could not be replayed."""
+    start(env, name)
+    script = "const box = document.querySelector('input').getBoundingClientRect(); [box.x, box.y, box.right, box.bottom]"
+    x, y, right, bottom = evaluate(env, script)
+    env.step(act.Click(x + 10, (y + bottom) / 2))
+    before = env.step(act.Wait(0.1))[0]["screenshot"]
+    for opens in (act.Type(" "), act.Hotkey(("f4",)), act.Hotkey(("alt", "down"))):
+        after = env.step(opens)[0]["screenshot"]
+        assert (after != before).any(axis=-1).mean() < 0.02, opens  # the first field may be marked otherwise
+    env.step(act.Click(right - 10, (y + bottom) / 2))  # where the picker's sign is
+    assert (env.step(act.Wait(0.3))[0]["screenshot"] != before).any(axis=-1).mean() < 0.02
