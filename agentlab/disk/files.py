@@ -265,4 +265,9 @@ def mend(path: Path) -> str:
         return f"Move {path.parent} and the later attempts beside it out of the run; the same command then repeats them."
     if path.name == "results.jsonl":
         return f"Remove {path}; it is rebuilt from the result.json files."
-    return "Choose another directory with --out DIR, or remove this one to start again."
+    if path.name == "config.json":
+        return (
+            f"The results beside it may all be whole: put a copy of {path} back (a run with the same settings writes the same), or "
+            "choose another directory with --out DIR."
+        )
+    return f"Restore {path} from a copy, or choose another directory with --out DIR."

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from agentlab.disk.files import finite, strict_json
+from agentlab.disk.files import finite, mend, strict_json
 from envs.errors import StoreError
 
 SCHEMA: Final = 2
@@ -243,8 +243,9 @@ def parse_row(data: bytes, where: Path | str) -> Row:
         return Row.model_validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
+        hint = mend(where) if isinstance(where, Path) else ""
         if first["type"] == "json_invalid":
-            raise StoreError(f"{where} is corrupt: {first['msg']}.") from error
+            raise StoreError(f"{where} is corrupt: {first['msg']}.", hint) from error
         place = ".".join(str(part) for part in first["loc"])
         what = f"{place}: {first['msg']}" if place else first["msg"]
-        raise StoreError(f"{where} is not the result of an attempt as this version writes it ({what}).") from error
+        raise StoreError(f"{where} is not the result of an attempt as this version writes it ({what}).", hint) from error

@@ -144,7 +144,7 @@ def with_suite(config: RunConfig, given: str | None) -> RunConfig:
     if files and given is None:
         raise UsageError(
             f"The tasks of this run are files: {files}.",
-            "They say what is done on the desktop and how it is graded. If you trust them, say --suite PATH.",
+            "They say what is set up, what is asked and how it is graded. If you trust them, say --suite PATH.",
         )
     if given is not None and not files:
         raise UsageError(f"This run is of the suite {config.suite!r}, which has its tasks.", "Leave out --suite.")

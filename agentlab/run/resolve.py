@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from agentlab.disk.store import flatten
 from agentlab.run.axes import honest_name, refuse_another_schedule, refuse_settings_of_axes_that_are_off, without_replaced
@@ -59,19 +60,33 @@ def resolve(flags: Settings, *, file: Path | None = None, sets: Sequence[str] = 
     settings["adapt"] = adapt = _with_writer(
         adapt, str(settings.get("policy", RunConfig.model_fields["policy"].default)), by_judge=by_judge
     )
-    refuse_settings_of_axes_that_are_off(adapt["preset"], said, adapt, is_default, judged=by_judge)
+    try:
+        refuse_settings_of_axes_that_are_off(adapt["preset"], said, adapt, is_default, judged=by_judge)
+    except UsageError:
+        _refuse_unknown_words(settings)
+        raise
     refuse_another_schedule(adapt["preset"], preset, adapt)
     _refuse_experience_without_directory(said)
     try:
         config = RunConfig.model_validate(settings)
     except ValidationError as error:
-        raise UsageError(_explain(error), "`agentlab settings` lists them all.") from error
+        raise UsageError(_explain(error.errors()), "`agentlab settings` lists them all.") from error
     check_keys(said, types=True)
     _refuse_consistent_without_hints(config)
     _refuse_another_adapter_than_experience_makes(config)
     if config.judged and config.adapt.words.engine == "rules":
         raise UsageError(f"With env.feedback=judge {NO_JUDGE}.", "For example --set adapt.words.engine=openai:<model>.")
     return config
+
+
+def _refuse_unknown_words(settings: Settings) -> None:
+    """A mistyped word is what to mend first, also where its setting would do nothing."""
+    try:
+        RunConfig.model_validate(settings)
+    except ValidationError as error:
+        unknown = [one for one in error.errors() if one["type"] == "literal_error"]
+        if unknown:
+            raise UsageError(_explain(unknown), "`agentlab settings` lists them all.") from error
 
 
 def _refuse_consistent_without_hints(config: RunConfig) -> None:
@@ -201,8 +216,8 @@ def _without_none(settings: Mapping[str, Any]) -> Settings:
     return {k: _without_none(v) if isinstance(v, Mapping) else v for k, v in settings.items() if v is not None}
 
 
-def _explain(error: ValidationError) -> str:
-    lines = [f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}{_got(e['input'])}" for e in error.errors()]
+def _explain(errors: Iterable[ErrorDetails]) -> str:
+    lines = [f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}{_got(e['input'])}" for e in errors]
     return "Bad setting: " + "; ".join(lines) + "."
 
 
