@@ -13,6 +13,7 @@ from agentlab.disk.files import write_atomic
 from agentlab.disk.runs import Run
 from agentlab.exchange.plain import Data
 from agentlab.exchange.source import Exported, Lived, Screens, sessions
+from agentlab.results.pages import quoted
 from envs.errors import StoreError
 
 CARD = """---
@@ -77,7 +78,7 @@ def _card(run: Run, lines: list[Data], attempts: int) -> str:
     seen = [SCREENS] if pictured else []
     seen += [TEXTS] if any("observation" in line for line in lines) else []
     return CARD.format(
-        title=" ".join(run.title.split()),
+        title=quoted(run.title),
         steps=len(lines),
         attempts=attempts,
         category="image-text-to-text" if pictured else "text-generation",

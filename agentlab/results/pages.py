@@ -54,11 +54,11 @@ def write_pages(
 
 def markdown(title: str, sections: Sequence[Section], *, figures: Sequence[str] = ()) -> str:
     """The sections as GitHub-flavoured Markdown; figures are linked by file name."""
-    out = [f"# {_plain(title)}", ""]
+    out = [f"# {quoted(title)}", ""]
     for section in sections:
-        out += [f"## {_plain(section.title)}", ""]
+        out += [f"## {quoted(section.title)}", ""]
         if section.note:
-            out += [_plain(section.note), ""]
+            out += [quoted(section.note), ""]
         out += [_row(section.header), "|" + "---|" + "---:|" * (len(section.header) - 1)]
         out += [_row(row) for row in section.rows]
         out.append("")
@@ -69,10 +69,10 @@ def markdown(title: str, sections: Sequence[Section], *, figures: Sequence[str] 
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(_plain(cell) for cell in cells) + " |"
+    return "| " + " | ".join(quoted(cell) for cell in cells) + " |"
 
 
-def _plain(text: str) -> str:
+def quoted(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
     return re.sub(r"([\\`*_\[\]|~#<>])", r"\\\1", " ".join(printable(text).split())).replace("\\<", "&lt;").replace("\\>", "&gt;")
 

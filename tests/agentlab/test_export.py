@@ -198,6 +198,15 @@ def test_datasets_loads_the_folder(run, tmp_path):
 
 
 # -- damaged and hostile runs ------------------------------------------------------------------------------------------------------
+def test_the_card_of_a_strangers_run_shows_its_title_as_text(run, tmp_path):
+    config = json.loads((run / "config.json").read_text())
+    config["config"]["policy"] = "<img src=x onerror=alert(1)> [here](javascript:alert(1))"
+    (run / "config.json").write_text(json.dumps(config))
+    export_run(run, "datasets", tmp_path / "out")
+    title = next(line for line in (tmp_path / "out/README.md").read_text().splitlines() if line.startswith("# "))
+    assert "&lt;img src=x" in title and "<" not in title and "](" not in title.replace("\\](", "")
+
+
 @pytest.mark.parametrize("form", ["atif", "sft", "pairs", "datasets"])
 def test_nothing_outside_an_attempt_is_copied_and_the_rest_is_exported(run, tmp_path, form):
     secret = tmp_path / "secret.webp"
