@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from agentlab.run.axes import honest_name, refuse_another_schedule, refuse_setti
 from agentlab.run.config import RunConfig, Settings
 from agentlab.run.keys import check_keys, complete_key, is_default, nearest
 from agentlab.run.presets import preset_named
-from agentlab.run.values import DEEPEST, check_plain, parse_yaml, read_settings_text
+from agentlab.run.values import DEEPEST, check_plain, parse_json, parse_yaml, read_settings_text
 from envs.errors import UsageError
 from envs.suites import default_attempts, default_limit, default_options, judged
 from policies.adaptation import method_named
@@ -87,6 +86,8 @@ def _refuse_unknown_words(settings: Settings) -> None:
         unknown = [one for one in error.errors() if one["type"] == "literal_error"]
         if unknown:
             raise UsageError(_explain(unknown), "`agentlab settings` lists them all.") from error
+    except UsageError:
+        return  # such as that no method is there to have the setting: what is off says more
 
 
 def _refuse_consistent_without_hints(config: RunConfig) -> None:
@@ -167,7 +168,7 @@ def load_file(path: Path) -> Settings:
     """Settings from a file; ``adapt: rosa`` is short for ``adapt: {preset: rosa}``."""
     text = read_settings_text(path)
     try:
-        data = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text) if path.suffix == ".json" else parse_yaml(text)
+        data = tomllib.loads(text) if path.suffix == ".toml" else parse_json(text) if path.suffix == ".json" else parse_yaml(text)
     except (ValueError, RecursionError, TypeError, yaml.YAMLError) as error:  # TypeError: YAML with a list as a name
         raise UsageError(f"{path} is not valid {path.suffix.lstrip('.') or 'YAML'}: {_reason(error)}.") from error
     if data is None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import json
 import math
 import os
 import re
 import select
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,48 @@ PIPE_SECONDS = 10.0
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1, but ``1e-3`` is a number, as in YAML 1.2, JSON and Python: 1.1 wants ``1.0e-3``."""
+    """YAML 1.1 with the numbers of YAML 1.2, JSON and Python: ``1e-3`` is one (1.1 wants ``1.0e-3``), ``010`` and ``1:30`` are texts (they
+    were 8 and 90).  No name may be there twice.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        _once([(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)], lambda key: key[1])
+        return node
 
 
+_INT = "tag:yaml.org,2002:int"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in some if tag != _INT]
+    for first, some in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_INT, re.compile(r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F]+)$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]{1,2}$"), list("-+0123456789")
 )
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\.[0-9]+[eE][-+]?[0-9]{1,2}$"), list("-+."))
+
+
+def _once(keys: Sequence[Any], name: Callable[[Any], str] = str) -> None:
+    seen: set[Any] = set()
+    for key in keys:
+        if key in seen:
+            raise ValueError(f"the name {name(key)[:60]!r} is there twice")
+        seen.add(key)
+
+
+def parse_json(text: str) -> Any:
+    """What a text says, as plain data.
+
+    Raises:
+        ValueError, RecursionError: it is not JSON, or has a name twice.
+    """
+
+    def pairs(some: list[tuple[str, Any]]) -> dict[str, Any]:
+        _once([name for name, _ in some])
+        return dict(some)
+
+    return json.loads(text, object_pairs_hook=pairs)
 
 
 def parse_yaml(text: str) -> Any:
@@ -59,7 +95,7 @@ def read_settings_text(path: Path) -> str:
         data = _read(path)
         if len(data) > LARGEST_FILE:
             raise UsageError(f"{path} is too large to be a file of settings (more than {LARGEST_FILE} bytes).")
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")  # editors of Windows put a mark before the text
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise UsageError(f"Cannot read the file of settings {path}: {reason}.") from error

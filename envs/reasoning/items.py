@@ -77,7 +77,7 @@ def read_items(path: Path) -> list[Item]:
             raise UsageError(f"There is no file of questions at {path}.", "Give a JSONL file: one object per line.")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise UsageError(f"{path} is larger than {MAX_FILE_BYTES // 2**20} MB.", "Split it.")
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}.", "Give a JSONL file in UTF-8.") from error
     items = list(_parsed(path, text))

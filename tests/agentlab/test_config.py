@@ -9,6 +9,7 @@ from agentlab.run.config import RunConfig
 from agentlab.run.presets import PRESETS
 from agentlab.run.resolve import resolve
 from envs.errors import UsageError
+from envs.reasoning.items import read_items
 
 
 def test_defaults_a_newcomer_meets():
@@ -82,6 +83,37 @@ def test_a_small_number_as_everybody_writes_it(tmp_path, said):
     config = resolve({}, file=tmp_path / "c.yml")
     assert config.adapt.weights.lr == 0.001
     assert config.env == {"x": "12e4567", "y": "1e3"}  # a commit, and what is quoted, are no numbers
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("c.yml", "attempts: 3\nseed: 1\nattempts: 7"), ("c.yml", "adapt:\n  preset: rosa\n  weights: {rank: 1}\n  preset: rl"),
+        ("c.json", '{"attempts": 3, "attempts": 7}'), ("c.json", '{"adapt": {"preset": "rosa", "preset": "rl"}}'),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_there_twice_is_refused(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=r"the name .(attempts|preset). is there twice"):
+        resolve({}, file=tmp_path / name)
+
+
+def test_numbers_are_what_people_mean_and_a_mark_before_the_text_is_no_text(tmp_path):
+    (tmp_path / "c.yml").write_text("env: {a: 010, b: 1:30, c: 0x1f, d: 1_000, e: -0, f: 0}", encoding="utf-8-sig")
+    assert resolve({}, file=tmp_path / "c.yml").env == {
+        "a": "010",
+        "b": "1:30",
+        "c": 31,
+        "d": 1000,
+        "e": 0,
+        "f": 0,
+    }  # not 8, not 90
+    with pytest.raises(UsageError, match="seed"):
+        resolve({}, sets=["seed=1:30"])
+    (tmp_path / "q.jsonl").write_text('{"question": "1 + 1?", "answer": "2", "kind": "number"}\n', encoding="utf-8-sig")
+    assert read_items(tmp_path / "q.jsonl")[0].answer == "2"
+    (tmp_path / "merged.yml").write_text("env:\n  x: &a {k: 1}\n  y: {<<: *a, k: 2}\n  z: {<<: *a}")
+    assert resolve({}, file=tmp_path / "merged.yml").env == {"x": {"k": 1}, "y": {"k": 2}, "z": {"k": 1}}
 
 
 def test_short_keys_are_completed_only_when_one_setting_fits():
@@ -167,7 +199,8 @@ def test_every_setting_of_an_axis_that_is_off_is_refused():
             if preset.method(axis) == "none":
                 with pytest.raises(UsageError) as refused:
                     resolve({"adapt": {"preset": name}}, sets=[f"{key}=12345"])
-                assert key in str(refused.value) and "--adapt" in refused.value.hint, (name, key)
+                mistyped = "Input should be" in str(refused.value)  # of a word it is said first what it may be
+                assert key in str(refused.value) and ("--adapt" in refused.value.hint or mistyped), (name, key)
                 tried += 1
     assert tried > 100
 
