@@ -10,10 +10,10 @@ import json
 from pathlib import Path
 
 from agentlab.disk.files import write_atomic
+from agentlab.disk.names import quoted
 from agentlab.disk.runs import Run
 from agentlab.exchange.plain import Data
 from agentlab.exchange.source import Exported, Lived, Screens, sessions
-from agentlab.results.pages import quoted
 from envs.errors import StoreError
 
 CARD = """---

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import base64
 import html
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from agentlab.disk.files import disk_errors, write_atomic
-from agentlab.disk.names import printable
+from agentlab.disk.names import quoted
 
 
 @dataclass(frozen=True)
@@ -70,11 +69,6 @@ def markdown(title: str, sections: Sequence[Section], *, figures: Sequence[str] 
 
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(quoted(cell) for cell in cells) + " |"
-
-
-def quoted(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    return re.sub(r"([\\`*_\[\]|~#<>])", r"\\\1", " ".join(printable(text).split())).replace("\\<", "&lt;").replace("\\>", "&gt;")
 
 
 PAGE = """<!doctype html>
