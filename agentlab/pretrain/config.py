@@ -128,7 +128,7 @@ def plan_of(file: Path | None, **given: Any) -> PretrainConfig:
     settings: Any = {}
     if file is not None:
         try:
-            settings = json.loads(file.read_text(encoding="utf-8"))
+            settings = json.loads(file.read_text(encoding="utf-8-sig"))
         except (OSError, ValueError) as error:
             raise UsageError(f"{file} cannot be read as JSON: {error}.", "Give a file of pretraining settings.") from error
         if not isinstance(settings, dict):

@@ -157,8 +157,8 @@ def _contrast(
 
 def _same_start(runs: Sequence[Run], shared: Sequence[str]) -> list[str]:
     """In how many sessions the first attempts were the same, action by action: differences come from adaptation only there."""
-    firsts = [{r.task: r.actions_hash for r in run.rows if r.attempt == 1} for run in runs]
-    same = sum(len({f.get(task) for f in firsts}) == 1 for task in shared)
+    firsts = [{r.task: r.actions_hash for r in run.rows if r.attempt == 1 and r.graded} for run in runs]
+    same = sum(len(made := {f.get(task) for f in firsts}) == 1 and None not in made for task in shared)
     return [f"The first attempts were the same, action by action, in {same} of them."]
 
 

@@ -30,8 +30,8 @@ PIPE_SECONDS = 10.0
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 with the numbers of YAML 1.2, JSON and Python: ``1e-3`` is one (1.1 wants ``1.0e-3``), ``010`` and ``1:30`` are texts (they
-    were 8 and 90).  No name may be there twice.
+    """YAML 1.1 with the numbers of YAML 1.2, JSON and Python: ``1e-3`` is one (1.1 wants ``1.0e-3``), ``010``, ``1:30`` and ``1:30.5`` are
+    texts (they were 8, 90 and 90.5).  No name may be there twice.
     """
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
@@ -40,16 +40,19 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-_INT = "tag:yaml.org,2002:int"
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in some if tag != _INT]
+    first: [(tag, pattern) for tag, pattern in some if tag not in (_INT, _FLOAT)]
     for first, some in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(_INT, re.compile(r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F]+)$"), list("-+0123456789"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]{1,2}$"), list("-+0123456789")
+_NUMBERS = (
+    (_INT, r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F]+)$", "-+0123456789"),
+    (_FLOAT, r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?$", "-+.0123456789"),
+    (_FLOAT, r"[-+]?[0-9]+[eE][-+]?[0-9]{1,2}$", "-+0123456789"),  # not the 12e4567 of a commit
+    (_FLOAT, r"([-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$", "-+."),
 )
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\.[0-9]+[eE][-+]?[0-9]{1,2}$"), list("-+."))
+for _tag, _pattern, _first in _NUMBERS:
+    _Loader.add_implicit_resolver(_tag, re.compile(_pattern), list(_first))
 
 
 def _once(keys: Sequence[Any], name: Callable[[Any], str] = str) -> None:

@@ -65,7 +65,7 @@ def read_demonstrations(path: str | Path) -> Demonstrations:
         UsageError: it cannot be read, or is not of this form.
     """
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = json.loads(Path(path).read_text(encoding="utf-8-sig"))
         return {str(name): tuple(tuple(act.from_json(one) for one in step) for step in steps) for name, steps in data.items()}
     except (OSError, ValueError, TypeError, AttributeError, InvalidActionError) as error:
         raise UsageError(f"{path} is not a file of demonstrations: {error}", "See docs/androidworld.md for its form.") from error

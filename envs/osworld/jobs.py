@@ -76,7 +76,7 @@ def read_job(path: Path) -> dict[str, Any]:
         UsageError: it cannot be read, or is not a task that OSWorld's code could run.
     """
     try:
-        job = json.loads(path.read_text(encoding="utf-8"))
+        job = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} is not an OSWorld task: {error}.", "Name a file in OSWorld's task JSON.") from error
     problem = _problem(job)

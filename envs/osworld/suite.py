@@ -122,7 +122,7 @@ def _listed(index: Path) -> dict[str, tuple[Path, Path]]:
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read as JSON: {error}.") from error
     if not isinstance(data, dict):

@@ -121,3 +121,9 @@ def test_a_run_compared_with_itself_differs_in_nothing(runs, tmp_path):
     text = (tmp_path / "out/compare.md").read_text()
     assert "the same settings" in text and "Sessions solved by one" not in text
     assert (tmp_path / "out/success.png").stat().st_size > 1000
+
+
+def test_first_attempts_that_the_machinery_ended_are_not_the_same(tmp_path):
+    both = [(task("t", 1), [Made(broken="browser")]), (task("t", 2), [Made(True)])]
+    a, b = (read_run(make_run(tmp_path / name, both)) for name in "ab")
+    assert "The first attempts were the same, action by action, in 1 of them." in compare([a, b]).notes

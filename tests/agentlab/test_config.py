@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from agentlab.pretrain.config import plan_of
 from agentlab.run.config import RunConfig
 from agentlab.run.presets import PRESETS
 from agentlab.run.resolve import resolve
+from envs import osworld
+from envs.androidworld.options import read_demonstrations
 from envs.errors import UsageError
 from envs.reasoning.items import read_items
+from envs.suites import get_suite
 
 
 def test_defaults_a_newcomer_meets():
@@ -99,21 +103,43 @@ def test_a_name_that_is_there_twice_is_refused(tmp_path, name, text):
 
 
 def test_numbers_are_what_people_mean_and_a_mark_before_the_text_is_no_text(tmp_path):
-    (tmp_path / "c.yml").write_text("env: {a: 010, b: 1:30, c: 0x1f, d: 1_000, e: -0, f: 0}", encoding="utf-8-sig")
-    assert resolve({}, file=tmp_path / "c.yml").env == {
+    said = "{a: 010, b: 1:30, c: 0x1f, d: 1_000, e: -0, f: 0, g: 1:30.5, h: -1.5, i: 1., j: .5e-2, k: 2.5E3}"
+    meant = {
         "a": "010",
         "b": "1:30",
         "c": 31,
         "d": 1000,
         "e": 0,
         "f": 0,
-    }  # not 8, not 90
+        "g": "1:30.5",
+        "h": -1.5,
+        "i": 1.0,
+        "j": 0.005,
+        "k": 2500.0,
+    }
+    (tmp_path / "c.yml").write_text(f"env: {said}", encoding="utf-8-sig")
+    assert resolve({}, file=tmp_path / "c.yml").env == meant  # not 8, 90 and 90.5
     with pytest.raises(UsageError, match="seed"):
         resolve({}, sets=["seed=1:30"])
     (tmp_path / "q.jsonl").write_text('{"question": "1 + 1?", "answer": "2", "kind": "number"}\n', encoding="utf-8-sig")
     assert read_items(tmp_path / "q.jsonl")[0].answer == "2"
     (tmp_path / "merged.yml").write_text("env:\n  x: &a {k: 1}\n  y: {<<: *a, k: 2}\n  z: {<<: *a}")
     assert resolve({}, file=tmp_path / "merged.yml").env == {"x": {"k": 1}, "y": {"k": 2}, "z": {"k": 1}}
+
+
+def test_a_mark_before_the_text_is_taken_in_every_file_of_a_users(tmp_path):
+    light = Path(osworld.__file__).parent / "tasks/light/libreoffice_calc/calc-line-totals.json"
+    files = {
+        "d.json": '{"Task": [[{"kind": "wait"}]]}', "p.json": '{"steps": 100}', "x/one.json": light.read_text(encoding="utf-8"),
+        "x/list.json": '{"y": ["two"]}', "x/y/two.json": light.read_text(encoding="utf-8"),
+    }  # fmt: skip
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8-sig")
+    assert list(read_demonstrations(tmp_path / "d.json")) == ["Task"]
+    assert plan_of(tmp_path / "p.json", out=tmp_path).steps == 100
+    for name in ("x/one.json", "x/list.json"):
+        assert len(list(get_suite(f"osworld:{tmp_path / name}").instances(None, 0))) == 1
 
 
 def test_short_keys_are_completed_only_when_one_setting_fits():

@@ -114,7 +114,7 @@ def _prompt(path: str, platform: Platform) -> str:
             "--set model.prompt_file=FILE.",
         )
     try:
-        text = Path(path).expanduser().read_bytes().decode("utf-8")
+        text = Path(path).expanduser().read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"The prompt {path} cannot be read: {error}.") from error
     if "{user_task}" not in text or "{previous_actions}" not in text:

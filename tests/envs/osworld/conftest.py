@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from standin import Standin, standin
 
 from envs.base import TaskSpec
 from envs.osworld.client import GuestClient
@@ -40,3 +41,10 @@ def guest(env) -> Guest:
 @pytest.fixture
 def client(guest) -> GuestClient:
     return guest.client
+
+
+@pytest.fixture
+def running() -> Iterator[Standin]:
+    """A guest's server without a desktop."""
+    with standin() as made:
+        yield made

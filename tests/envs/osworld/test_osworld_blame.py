@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-from standin import standin
 
 from envs import actions as act
 from envs.errors import InfrastructureError, SetupError
@@ -67,12 +66,6 @@ def grader(tmp_path_factory):
         pytest.skip(str(error))
     yield made
     made.close()
-
-
-@pytest.fixture
-def running():
-    with standin() as guest:
-        yield guest
 
 
 @pytest.fixture

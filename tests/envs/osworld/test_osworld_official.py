@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from standin import SIZE, standin
+from standin import SIZE
 
 from envs import actions as act
 from envs.errors import InfrastructureError, SetupError
@@ -61,12 +61,6 @@ def grader():
         pytest.skip(str(error))
     yield made
     made.close()
-
-
-@pytest.fixture
-def running():
-    with standin() as guest:
-        yield guest
 
 
 @pytest.fixture
