@@ -175,6 +175,18 @@ def test_only_what_is_beyond_its_interval_and_finished_is_told(tmp_path: Path) -
     assert report_comparison.headline(told, tmp_path / "nowhere", 5) == "Nothing has been measured yet.\n"
 
 
+@pytest.mark.parametrize("name", ["reasoning", "miniwob"])
+def test_the_command_beside_a_table_is_one_that_makes_its_rows(name: str) -> None:
+    study = studies.STUDIES[name]
+    about = json.loads((comparison.RESULTS / f"{name}-report.json").read_text(encoding="utf-8"))
+    stage = comparison.Comparison(study, "report", options_of(pairs=about["pairs"]))
+    assert stage.command(about["methods"]) == about["command"]
+    untuned = [method for method, one in about["methods"].items() if one["lines"] > 1 and not one["swept"]]
+    assert bool(untuned) == ("--untuned" in about["command"])
+    made = {piece.name: list(piece.sets) for piece in stage.pieces(list(about["methods"]), untuned=bool(untuned))}
+    assert made == {method: one["sets"] for method, one in about["methods"].items()}
+
+
 def test_the_conclusion_stands_in_both_pages() -> None:
     docs = Path(report.__file__).parents[1]
     for page in ("README.md", "docs/results.md"):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +70,11 @@ def test_what_is_read_for_sessions_that_learn_is_there_when_they_act_again(tmp_p
     before = engine.prefixes.read
     engine.generate([Request(prompt, SamplingConfig(max_new_tokens=1)) for prompt in prompts])
     assert engine.prefixes.read - before == len(prompts)  # the last token of each
+
+
+def test_a_prompt_that_is_known_is_looked_up_while_a_batch_is_answered(tmp_path: Path) -> None:
+    engine = load_engine(str(save(tmp_path)), device="cpu")
+    prompt = engine.chat([{"role": "user", "content": "w1 w2 w3"}])
+    assert engine.read(prompt).prefill == 1
+    with ThreadPoolExecutor(1) as other, engine._lock:
+        assert other.submit(engine.read, prompt).result(timeout=10).prefill == 0
