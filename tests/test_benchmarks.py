@@ -161,7 +161,7 @@ def test_only_what_is_beyond_its_interval_and_finished_is_told(tmp_path: Path) -
     names = [n for n in "abcdefghij" for _ in range(4)]
     rows = {
         "next-best": [0, 0, 0, 3] * 10, "no-repeat": [0, 0, 3, 0] * 10, "rosa-reply": [2, 2, 2, 3] * 10, "rosa": [0, 0, 0, 0] * 10,
-        "best-of-k": [2, 2, 2, 2] * 9, "slot": [0, 0, 4, 3] * 5 + [0, 0, 0, 0] * 5,
+        "best-of-k": [2, 2, 2, 2] * 9, "slot": [2, 0, 0, 3] + [0, 0, 3, 3] * 2 + [0, 0, 0, 3] * 7,
     }  # fmt: skip
     found = [one for method, solved in rows.items() for one in outcomes_of(method, solved, names[: len(solved)])]
     outcomes.write(tmp_path / "reasoning-report.jsonl", found)

@@ -136,6 +136,9 @@ def test_a_mark_before_the_text_is_taken_in_every_file_of_a_users(tmp_path):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8-sig")
+    for name, text in (("c.json", '{"seed": 7}'), ("c.toml", "seed = 7"), ("c.yml", "seed: 7")):
+        (tmp_path / name).write_text(text, encoding="utf-8-sig")
+        assert resolve({}, file=tmp_path / name).seed == 7
     assert list(read_demonstrations(tmp_path / "d.json")) == ["Task"]
     assert plan_of(tmp_path / "p.json", out=tmp_path).steps == 100
     for name in ("x/one.json", "x/list.json"):
