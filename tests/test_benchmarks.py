@@ -162,12 +162,13 @@ def test_only_what_is_beyond_its_interval_and_finished_is_told(tmp_path: Path) -
     rows = {
         "next-best": [0, 0, 0, 3] * 10, "no-repeat": [0, 0, 3, 0] * 10, "rosa-reply": [2, 2, 2, 3] * 10, "rosa": [0, 0, 0, 0] * 10,
         "best-of-k": [2, 2, 2, 2] * 9, "slot": [2, 0, 0, 3] + [0, 0, 3, 3] * 2 + [0, 0, 0, 3] * 7,
+        "rosa-paper": [0, 0, 3, 0] + [0, 0, 0, 3] * 8 + [0, 0, 0, 0],
     }  # fmt: skip
     found = [one for method, solved in rows.items() for one in outcomes_of(method, solved, names[: len(solved)])]
     outcomes.write(tmp_path / "reasoning-report.jsonl", found)
     about = {method: {"uses": ["one bit"], "wanted": 40} for method in rows}
     (tmp_path / "reasoning-report.json").write_text(json.dumps({"attempts": 5, "seeds": [1], "methods": about}))
-    told = [(studies.REASONING, ("rosa-reply", "rosa", "best-of-k", "slot", "rl"))]
+    told = [(studies.REASONING, ("rosa-reply", "rosa", "best-of-k", "slot", "rosa-paper", "rl"))]
     assert report_comparison.told_apart(told, tmp_path, 5) == (["`rosa-reply` on reasoning"], ["`rosa` on reasoning"])
     table = report_comparison.headline(told, tmp_path, 5)
     assert "| reasoning | `rosa-reply` | one bit | 40 | 100.0 | +75.0 (+75.0 … +75.0) | +75.0 (+75.0 … +75.0) | 0.09 × |" in table

@@ -175,9 +175,10 @@ def test_conversations(name, tmp_path):
 
 
 def test_a_prompt_of_ui_venus_that_is_not_the_official_one_is_named_in_the_log(tmp_path, caplog):
-    (tmp_path / "p.txt").write_text("TASK {user_task} PREV {previous_actions}")
+    (tmp_path / "p.txt").write_text("TASK {user_task} PREV {previous_actions}", encoding="utf-8-sig")
     settings = families()["ui-venus-1.5"].defaults.model_copy(update={"prompt_file": str(tmp_path / "p.txt")})
-    families()["ui-venus-1.5"].messages(Turn(INSTRUCTION, "", [], Screen(0), (32, 32), settings, "mobile"))
+    asked = families()["ui-venus-1.5"].messages(Turn(INSTRUCTION, "", [], Screen(0), (32, 32), settings, "mobile"))
+    assert "\N{ZERO WIDTH NO-BREAK SPACE}" not in str(asked).encode().decode("unicode_escape")  # the mark before a text of Windows
     assert "is not MOBILE_USER_PROMPT of inclusionAI/UI-Venus" in caplog.text
 
 
