@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agentlab.disk.files import write_atomic
+from agentlab.disk.given import read_given
 from agentlab.disk.record import load_trace, past
 from agentlab.disk.runs import Attempt, Run, attempt_folders, read_attempt, read_observation
 from agentlab.exchange.plain import attempt_data, number, text, token_ids
@@ -121,7 +122,7 @@ def rescore(target: Selection, config: RunConfig, *, propose: bool = True) -> li
         for folder in target.sessions():
             attempts = [read_attempt(path) for path in attempt_folders(folder)]
             wanted = [a for a in attempts if target.attempt is None or a.number <= target.attempt]
-            found = _session(folder.name, wanted, tasks, policy, config, propose)
+            found = _session(folder, wanted, tasks, policy, config, propose)
             done += [r for r in found if target.attempt in (None, r.attempt)]
     if not done:
         raise UsageError("There is no failed attempt to learn from.", "Solved attempts change no weights.")
@@ -129,11 +130,14 @@ def rescore(target: Selection, config: RunConfig, *, propose: bool = True) -> li
 
 
 def _session(
-    name: str, attempts: Sequence[Attempt], tasks: dict[str, TaskSpec], policy: Policy, config: RunConfig, propose: bool
+    folder: Path, attempts: Sequence[Attempt], tasks: dict[str, TaskSpec], policy: Policy, config: RunConfig, propose: bool
 ) -> list[Rescored]:
-    failed = [a for a in attempts if a.result is not None and a.result.reward == -1]
+    name, failed = folder.name, [a for a in attempts if a.result is not None and a.result.reward == -1]
     if not failed:
         return []
+    if (given := read_given(folder)) is not None and given.theta_1.get("digest"):
+        reason = "It began with weights learned in earlier sessions (--experience), which are not kept with the run."
+        return [Rescored(name, attempt.number, error=reason) for attempt in failed]
     task = tasks.get(failed[0].begin.get("task", ""))
     if task is None:
         return [Rescored(name, failed[0].number, error="Its task is not one of this run's settings.")]

@@ -72,14 +72,18 @@ def _reason(error: BaseException) -> str:
     return str(text).strip().rstrip(".")
 
 
-def await_engine(client: docker.DockerClient, seconds: float = RETURN_SECONDS) -> None:
+def await_engine(
+    client: docker.DockerClient, seconds: float = RETURN_SECONDS, given_up: Callable[[], bool] = lambda: False
+) -> None:
     """Return when the engine answers, which is at once unless it is being restarted.
 
     Raises:
-        InfrastructureError: it did not within ``seconds``.
+        InfrastructureError: it did not within ``seconds``, or nobody wants it any more.
     """
     until = time.monotonic() + seconds
     while True:
+        if given_up():
+            raise InfrastructureError("The Docker Engine was not waited for any longer.", component="docker")
         try:
             client.ping()
             return

@@ -121,7 +121,7 @@ class Fleet:
             InfrastructureError: (``docker``) the engine failed, or (``container``) it ended or was not ready in ``timeout``
                 seconds; it is removed then, and its log kept.
         """
-        await_engine(self._client)
+        await_engine(self._client, given_up=lambda: self._closed)
         self._remove_abandoned()
         require_image(self._client, spec.image, spec.mend)
         name = f"agentlab-{self.run}-{uuid.uuid4().hex[:8]}"

@@ -10,12 +10,12 @@ from small_world import door
 
 from agentlab.disk.runs import read_run
 from agentlab.disk.store import RunStore
-from agentlab.replay.rescore import rescore, sections, settings, write
+from agentlab.replay.rescore import require_some, rescore, sections, settings, write
 from agentlab.replay.targets import find_target
 from agentlab.run.resolve import resolve
 from agentlab.run.session import Session
 from envs import actions as act
-from envs.errors import UsageError
+from envs.errors import AdaptationError, UsageError
 from envs.slot import EnvSlot
 
 TWO = (("The red square.", act.Click(40.0, 60.0)), ("Then the other one.", act.Click(90.0, 70.0)))
@@ -109,6 +109,23 @@ def test_what_is_written(done, tmp_path):
     (first, second) = json.loads((tmp_path / "rescore.json").read_text())["attempts"]
     assert first["update"]["kl_mean"] == done[0].update["kl_mean"] and second["attempt"] == 2
     assert first["recorded"] == [-1.5, -1.5] and "-3.000" in sections(done)[0].rows[0]
+
+
+def test_a_session_that_began_with_learned_weights_is_not_scored_as_if_it_had_not(run, done, plan_has_the_tasks):
+    given = run / "sessions/click-test_1/given.json"
+    target = find_target(run)
+    try:
+        given.write_text(json.dumps({"rounds": [], "theta_1": {"reason": "too few earlier sessions"}}))
+        (one, _) = rescore(target, settings(target.run, None, []), propose=False)
+        assert one.before == pytest.approx(done[0].before, rel=1e-4)
+        given.write_text(json.dumps({"rounds": ["a"], "theta_1": {"T": 40, "digest": "0123456789ab"}}))
+        some = rescore(target, settings(target.run, None, []), propose=False)
+    finally:
+        given.unlink()
+    assert [(r.attempt, r.before, r.update) for r in some] == [(1, [], None), (2, [], None)]
+    assert all("learned in earlier sessions (--experience)" in r.error for r in some)
+    with pytest.raises(AdaptationError, match="Of 2 attempts none could be learned from again: It began with weights"):
+        require_some(some)
 
 
 def test_recorded_tokens_are_scored_as_they_were_drawn(run, done, plan_has_the_tasks):

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -37,6 +38,12 @@ def test_an_engine_that_comes_back_is_waited_for_and_one_that_does_not_is_told()
     with pytest.raises(InfrastructureError, match="has not answered") as caught:
         await_engine(client, 0.1)
     assert caught.value.component == "docker" and caught.value.hint
+    closing = threading.Event()
+    threading.Timer(0.3, closing.set).start()
+    began = time.monotonic()
+    with pytest.raises(InfrastructureError, match="not waited for any longer"):  # a run that is being stopped, in a worker's thread
+        await_engine(client, 60.0, closing.is_set)
+    assert time.monotonic() - began < 30.0
     servers = []
 
     def come_back():

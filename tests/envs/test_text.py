@@ -62,6 +62,27 @@ def test_a_grade_that_is_no_score_is_a_failure_of_the_machinery(score, monkeypat
         env.step(act.Answer("1"))
 
 
+@pytest.mark.parametrize("hook", ["_start", "_execute", "_observe", "_ended", "_feedback", "_grade"])
+def test_an_exception_in_a_benchmarks_own_method_is_a_failure_of_the_machinery(hook, monkeypatch):
+    def broken(*_):
+        return {}["the key"]
+
+    env, task = PlainEnv(), {"task": TaskSpec("agentlab/plain-v0", "a", 0, 1)}
+    env.reset(options=task)
+    monkeypatch.setattr(PlainEnv, hook, broken)
+    with pytest.raises(InfrastructureError, match=rf"PlainEnv\.{hook} raised KeyError: 'the key' \(test_text\.py, line") as refused:
+        if hook == "_start":
+            env.reset(options=task)
+        env.step(act.Answer("1"))
+    assert isinstance(refused.value.__cause__, KeyError)
+    assert refused.value.component == ("grader" if hook == "_grade" else "environment")
+    monkeypatch.undo()
+    with pytest.raises(UsageError, match="not running"):  # the episode is void
+        env.step(act.Answer("1"))
+    env.reset(options=task)
+    assert env.step(act.Answer("1"))[2]
+
+
 @pytest.mark.parametrize("score", [0, 1, True, np.float32(0.5), np.bool_(True)])
 def test_a_grade_may_be_any_number_from_0_to_1(score, monkeypatch):
     monkeypatch.setattr(PlainEnv, "score", score)
