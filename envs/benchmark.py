@@ -115,6 +115,13 @@ class Interruptible(Protocol):
         """The run is to stop: nobody waits any more, and what is in use goes on until it is closed.  Any thread may call it, twice too."""
 
 
+def interrupt(shared: Mapping[str, Any]) -> None:
+    """The run is to stop: interrupt what is :class:`Interruptible` of what its environments share."""
+    for part in shared.values():
+        if isinstance(part, Interruptible):
+            part.interrupt()
+
+
 class Benchmark(abc.ABC):
     """One benchmark.  ``part`` is always the part of it that is run: "" for the whole, one of ``parts``, or a path.
 

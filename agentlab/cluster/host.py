@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from envs.actions import Action
 from envs.base import Modality, TaskSpec
+from envs.benchmark import interrupt
 from envs.errors import LabError, UsageError
 from envs.slot import EnvSlot
 from envs.suites import machinery
+
+ANSWER_SECONDS = 0.5
+"""How long a call is waited for on the node before the driver is told that it goes on: the process then hears what else it is told."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +50,39 @@ class HostReply:
 
 
 class Host:
-    """An environment of the suite ``suite`` on this machine, for the run called ``run``."""
+    """An environment of the suite ``suite`` on this machine, for the run called ``run``.
+
+    The environment has a thread of its own (browsers and devices are bound to theirs), so that while it boots a machine the process
+    can be told that the run is being stopped.
+    """
 
     def __init__(self, suite: str, options: Mapping[str, Any], run: str) -> None:
         self._suite, self._options, self._run = suite, dict(options), run
         self._open = ExitStack()
+        self._shared: Mapping[str, Any] = {}
         self._slot: EnvSlot | None = None
         self._task: TaskSpec | None = None
         self._space: Any = None
+        self._thread = ThreadPoolExecutor(1, "environment")
+        self._answer: Future[HostReply] | None = None
 
-    def call(self, method: str, *arguments: Any) -> HostReply:
-        """Call one of the methods below."""
+    def call(self, method: str, *arguments: Any) -> HostReply | None:
+        """Call one of the methods below, after whatever was called before; None where it goes on, and :meth:`more` asks again."""
+        self._answer = self._thread.submit(self._called, method, *arguments)
+        return self.more()
+
+    def more(self) -> HostReply | None:
+        """The answer of the last call; None while it goes on."""
+        if self._answer is None:
+            raise UsageError("Nothing was called.", "call() comes first.")
+        done, _ = wait([self._answer], ANSWER_SECONDS)
+        return self._answer.result() if done else None
+
+    def interrupt(self) -> None:
+        """The run is being stopped: what is waited for in the call that goes on is given up, which ends it."""
+        interrupt(self._shared)
+
+    def _called(self, method: str, *arguments: Any) -> HostReply:
         try:
             return HostReply(getattr(self, method)(*arguments))
         except LabError as error:
@@ -69,7 +96,8 @@ class Host:
         """
         if self._slot is None:
             shared = machinery(self._suite, self._options, run=self._run, workers=1)
-            self._slot = EnvSlot(self._open.enter_context(shared))
+            self._shared = self._open.enter_context(shared)
+            self._slot = EnvSlot(self._shared)
         self._task = task
         env = self._slot.get(task)
         self._space = env.action_space

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -87,14 +88,20 @@ def _own(observation: Observation) -> Observation:
 class Seat:
     """A process on a node, with its environment; one session at a time has it.
 
+    Args:
+        worked: Called when an episode has ended.
+        stop: Set when the run is being stopped.
+
     Attributes:
         node: Where it is.
         broken: Why it cannot be used any more; None while it can.
     """
 
-    def __init__(self, connection: RayConnection, node: Node, actor: Any, worked: Callable[[], None]) -> None:
+    def __init__(
+        self, connection: RayConnection, node: Node, actor: Any, worked: Callable[[], None], stop: threading.Event
+    ) -> None:
         self.node = node
-        self._connection, self._actor, self._worked = connection, actor, worked
+        self._connection, self._actor, self._worked, self._stop = connection, actor, worked, stop
         self.broken: LabError | None = None
         self._env: RemoteEnv | None = None
         self._env_id = ""
@@ -122,7 +129,7 @@ class Seat:
             raise InfrastructureError(self.broken.message, self.broken.hint, component="node")
         exceptions = self._connection.ray.exceptions
         try:
-            reply: HostReply = self._connection.ray.get(self._actor.call.remote(method, *arguments), timeout=CALL_SECONDS)
+            reply = self._reply(CALL_SECONDS, method, *arguments)
         except exceptions.RayTaskError:
             raise  # a bug, there as here
         except (exceptions.RayError, ConnectionError) as error:
@@ -137,12 +144,27 @@ class Seat:
             raise reply.error
         return reply.value
 
+    def _reply(self, seconds: float, method: str, *arguments: Any) -> HostReply:
+        """What the process answers; when the run is being stopped it is told so, once, and is still waited for.
+
+        Raises:
+            RayError, ConnectionError: it was lost, or did not answer in ``seconds``.
+        """
+        ray, until, told = self._connection.ray, time.monotonic() + seconds, False
+        reply: HostReply | None = ray.get(self._actor.call.remote(method, *arguments), timeout=seconds)
+        while reply is None:
+            if self._stop.is_set() and not told:
+                told = True
+                ray.get(self._actor.interrupt.remote(), timeout=seconds)
+            reply = ray.get(self._actor.more.remote(), timeout=max(until - time.monotonic(), 0.0))
+        return reply
+
     def leave(self) -> None:
         """Have the process release what it holds, within bounds, and end it.  Never raises."""
         ray = self._connection.ray
         if not isinstance(self.broken, InfrastructureError):
             with contextlib.suppress(ray.exceptions.RayError, ConnectionError):
-                ray.get(self._actor.call.remote("close"), timeout=CLOSE_SECONDS)
+                self._reply(CLOSE_SECONDS, "close")
         end(self._connection, self._actor)
         self.broken = self.broken or InfrastructureError("This environment has been closed.", component="node")
 
@@ -234,7 +256,7 @@ class ClusterSlot:
         try:
             actor = self._start(node)
             if self._has_started(actor):
-                seat = Seat(self._connection, node, actor, functools.partial(self._places.worked, node))
+                seat = Seat(self._connection, node, actor, functools.partial(self._places.worked, node), self._stop)
             else:
                 failed = SetupError(f"{node.name} has started no process for {START_SECONDS:.0f} s.", "Is another run using it?")
         except self._connection.ray.exceptions.RayError as error:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from agentlab.run.config import RunConfig
-from envs.benchmark import Interruptible
+from envs.benchmark import interrupt
 from envs.slot import EnvSlot, Slot
 from envs.suites import machinery
 
@@ -63,9 +63,7 @@ def interrupting(shared: Mapping[str, Any], stop: threading.Event) -> Iterator[N
     def watch() -> None:
         while not over.is_set():
             if stop.wait(LOOK_SECONDS):
-                for part in shared.values():
-                    if isinstance(part, Interruptible):
-                        part.interrupt()
+                interrupt(shared)
                 return
 
     watcher = threading.Thread(target=watch, name="interrupting", daemon=True)

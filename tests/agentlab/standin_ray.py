@@ -69,6 +69,8 @@ class Actor:
             if self.dead or self.node.died.wait(0.01):
                 return
         self.object = make()
+        if (own := getattr(self.object, "_thread", None)) is not None:  # of its environment, which is on that node as well
+            own.submit(setattr, on, "node", self.node.name)
 
     def __getattr__(self, method):
         return types.SimpleNamespace(remote=lambda *arguments: self._submit(method, pickle.dumps(arguments)))

@@ -3,6 +3,7 @@
 import json
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import placed
 import standin_ray
 from placed_runs import agentlab, files, lived
 
-from agentlab.cluster import connection, node, placement, slot
+from agentlab.cluster import connection, host, node, placement, slot
 from agentlab.cluster.connection import Node
 from agentlab.disk.runs import read_rows
 from agentlab.run.parts import prepare
@@ -37,7 +38,7 @@ def ray(monkeypatch):
 
 
 def config_of(out, cluster="ray", **more):
-    env = {key: more.pop(key) for key in ("journal", "seconds", "broken", "flaky") if key in more}
+    env = {key: more.pop(key) for key in ("journal", "seconds", "broken", "flaky", "boots") if key in more}
     flags = {"suite": "placed:Placed", "policy": "guessing:Guesser", "limit": 8, "attempts": 5, "adapt": {"preset": "textgrad"}}
     return resolve(flags | {"out": out, "cluster": cluster, "env": env} | more)
 
@@ -150,6 +151,29 @@ def test_stopping_does_not_wait_for_room(ray, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         runner.run()
     assert ray.actors_alive == []
+
+
+def test_stopping_does_not_wait_for_a_machine_that_boots_on_a_node(ray, tmp_path):
+    """The process there is told, releases what it holds, and ends; what it was doing is done again when the run is continued."""
+    runner = Runner(config_of(tmp_path / "nodes", workers=3, boots=600.0, journal=str(tmp_path / "journal")))
+    threading.Timer(1.0, runner.stop.set).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        runner.run()
+    assert time.monotonic() - began < 60.0 and ray.actors_alive == []
+    assert (tmp_path / "journal").read_text().count("begin") == 3  # once for each: stopping is no failure that is tried again
+    assert read_rows(tmp_path / "nodes") == []
+    rows, _ = run(tmp_path / "nodes", workers=3, boots=0.0, journal=str(tmp_path / "journal"))
+    assert len({row.task for row in rows}) == 8 and not any(row.infrastructure for row in rows)
+
+
+def test_a_step_that_takes_longer_than_a_node_is_asked_for_is_waited_for(ray, tmp_path, monkeypatch):
+    monkeypatch.setattr(host, "ANSWER_SECONDS", 0.01)
+    threads, _ = run(tmp_path / "threads", None, limit=2, workers=1)
+    nodes, _ = run(tmp_path / "nodes", limit=2, workers=1, seconds=0.05)
+    assert [(r.task, r.attempt, r.success, r.infrastructure) for r in nodes] == [
+        (r.task, r.attempt, r.success, r.infrastructure) for r in threads
+    ]
 
 
 # -- before a run ------------------------------------------------------------------------------------------------------------------

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +20,20 @@ HERE: list[Callable[[], str]] = [lambda: os.environ.get("PLACED_NODE", "")]
 """Says on which node this is running; of a stand-in's nodes, which share a process, another one is put here."""
 
 
+class Machine:
+    """What an environment waits for when an episode begins."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._given_up = seconds, threading.Event()
+
+    def boot(self) -> None:
+        if self._given_up.wait(self._seconds):
+            raise InfrastructureError("The machine was given up while it booted.", component="table")
+
+    def interrupt(self) -> None:
+        self._given_up.set()
+
+
 class PlacedEnv(GuessingEnv):
     """Writes a line into ``journal`` when an episode begins and when one ends, so that what was lost in between is known.
 
@@ -26,15 +42,18 @@ class PlacedEnv(GuessingEnv):
         seconds: How long a step takes.
         broken: The node on which no environment can be made.
         flaky: The node on which every episode breaks.
+        boots: How long a machine takes to boot when an episode begins.
+        machine: It; None where none is needed.
     """
 
     def __init__(
-        self, *, journal: str = "", seconds: float = 0.0, broken: str = "", flaky: str = "", tell: bool = True, oracle: bool = False
-    ) -> None:
+        self, *, journal: str = "", seconds: float = 0.0, broken: str = "", flaky: str = "", boots: float = 0.0,
+        machine: Machine | None = None, tell: bool = True, oracle: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(tell=tell, oracle=oracle)
         if broken and broken == HERE[0]():
             raise SetupError("There is no table here.", "buy one")
-        self._journal, self._seconds, self._flaky = journal, seconds, flaky
+        self._journal, self._seconds, self._flaky, self._machine = journal, seconds, flaky, machine
 
     def _note(self, what: str) -> None:
         if self._journal:
@@ -44,6 +63,8 @@ class PlacedEnv(GuessingEnv):
     def _start(self, task: TaskSpec) -> str:
         said = super()._start(task)
         self._note("begin")
+        if self._machine is not None:
+            self._machine.boot()
         return said
 
     def _execute(self, action: act.Action) -> None:
@@ -75,6 +96,10 @@ class Placed(Guessing):
 
     def suite(self, part: str = "") -> TaskSuite:
         return PlacedSuite()
+
+    @contextmanager
+    def shared(self, options: dict[str, Any], run: str, workers: int) -> Iterator[dict[str, Any]]:
+        yield {**options, "machine": Machine(options["boots"])} if options.get("boots") else options
 
     def places(self) -> int:
         return 3
