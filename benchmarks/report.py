@@ -28,7 +28,7 @@ def conclusion() -> str:
     """What a reader should take away: one table, and three sentences; every number from the stored results."""
     better, worse = told_apart(TOLD, RESULTS, 5)
     return CONCLUSION.format(
-        table=headline(TOLD, RESULTS, 5),
+        table=headline([(study, (*TRIED_AGAIN.get(study.name, ()), *names)) for study, names in TOLD], RESULTS, 5),
         better=f"only {', '.join(better)} {_is(better)}" if better else "no adaptation of ours is",
         worse=f"; {', '.join(worse)} {_is(worse)} worse" if worse else "",
     )
@@ -40,14 +40,16 @@ def _is(names: Sequence[str]) -> str:
 
 TOLD = (
     (STUDIES["reasoning"], ("rosa-reply", "next-best, consistent", "rosa2 (words: rules)")),
-    (STUDIES["miniwob"], ("rosa", "rosa2 (words: rules)")),
+    (STUDIES["miniwob"], ("rosa", "textgrad (words: rules)", "rosa2 (words: rules)")),
 )
-"""What the conclusion is about: the weights and the pair, of each study, and the opponent that uses as much as they do."""
+"""What the conclusion is about: the weights, the words and the pair, of each study, and the opponent that uses as much as they do."""
+TRIED_AGAIN = {"reasoning": ("best-of-k", "greedy conversation"), "miniwob": ("best-of-k",)}
+"""What is shown beside them: the frozen policy, nothing of which is kept from repeating itself."""
 BEGIN, END = "<!-- made by benchmarks/report.py -->", "<!-- end of what it made -->"
 CONCLUSION = """\
-The opponent that counts is a frozen policy that is only kept from giving the same answer again. Solved within five attempts, of the
-instances that the greedy first attempt fails; differences in points, paired, with 95 % intervals that resample whole tasks; forward passes
-per solved instance, relative to `next-best`. The policies are `smollm2-135m` and, on MiniWoB++, `ui-tars-nano`:
+The opponent that counts is a frozen policy that is only kept from giving the same answer again (`best-of-k` is not kept from it). Solved
+within five attempts, of the instances that the greedy first attempt fails; differences in points, paired, with 95 % intervals that resample
+whole tasks; forward passes per solved instance, relative to `next-best`. The policies are `smollm2-135m` and, on MiniWoB++, `ui-tars-nano`:
 
 {table}
 Against it {better} better beyond its interval{worse}. Where all that is known is that the attempt failed, one bit excludes one answer and

@@ -54,6 +54,23 @@ def test_nodes_and_threads_make_the_same_rows_and_files(cluster, tmp_path):
     assert not any(row.infrastructure for row in nodes), said
 
 
+def test_stopping_does_not_wait_for_a_machine_that_boots_on_a_node(cluster, tmp_path):
+    journal = tmp_path / "journal"
+    game = {"suite": "placed:Placed", "policy": "guessing:Guesser", "limit": 3, "adapt": {"preset": "textgrad"}}
+    runner = Runner(resolve(game | {"out": tmp_path / "run", "cluster": "ray", "env": {"boots": 900.0, "journal": str(journal)}}))
+
+    def stop_when_all_boot():
+        while not journal.exists() or journal.read_text().count("begin") < 3:
+            time.sleep(0.1)
+        runner.stop.set()
+
+    threading.Thread(target=stop_when_all_boot, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        runner.run()
+    assert journal.read_text().count("begin") == 3 and not (tmp_path / "run/results.jsonl").read_text().strip()
+    assert time.time() - journal.stat().st_mtime < 300.0  # seconds on an idle machine: far from booted, and from being cut off
+
+
 @pytest.mark.browser
 def test_miniwob_by_the_bundled_policy_is_the_same_on_nodes(cluster, tmp_path):
     """Screens, actions, updates: one session at a time, so that not even the rounding of batched products differs."""
