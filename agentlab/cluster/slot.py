@@ -145,16 +145,15 @@ class Seat:
         return reply.value
 
     def _reply(self, seconds: float, method: str, *arguments: Any) -> HostReply:
-        """What the process answers; when the run is being stopped it is told so, once, and is still waited for.
+        """What the process answers; while the run is being stopped it is told so, and is still waited for.
 
         Raises:
             RayError, ConnectionError: it was lost, or did not answer in ``seconds``.
         """
-        ray, until, told = self._connection.ray, time.monotonic() + seconds, False
+        ray, until = self._connection.ray, time.monotonic() + seconds
         reply: HostReply | None = ray.get(self._actor.call.remote(method, *arguments), timeout=seconds)
         while reply is None:
-            if self._stop.is_set() and not told:
-                told = True
+            if self._stop.is_set():  # again and again: what there is to give up may only just have come about
                 ray.get(self._actor.interrupt.remote(), timeout=seconds)
             reply = ray.get(self._actor.more.remote(), timeout=max(until - time.monotonic(), 0.0))
         return reply
