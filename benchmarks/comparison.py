@@ -40,6 +40,8 @@ from envs.base import TaskSpec
 from envs.errors import UsageError
 
 STAGES = ("tune", "report")
+RUN = 0.9
+"""Share of its instances that a line of the tuning stage has ended when it counts: the machinery may have cost it some."""
 
 
 @dataclass(frozen=True)
@@ -311,7 +313,8 @@ def choose(study: Study) -> None:
     """Choose a line for every method that has lines, out of those that have been run, and write ``<study>-tuned.json``.
 
     Best: the highest mean of success within 2, 3, … attempts, over the instances that all these lines have ended; a tie goes to the
-    earlier line.  A line counts only if it was run with the settings that it has now.
+    earlier line.  A line counts only if it was run to its end, with the settings that it has now: one that was stopped has ended
+    few, and first those that it solved.
     """
     about = RESULTS / f"{study.name}-tune.json"
     ran = json.loads(about.read_text(encoding="utf-8"))["methods"] if about.exists() else {}
@@ -324,8 +327,11 @@ def choose(study: Study) -> None:
     chosen: dict[str, Any] = {}
     for method in study.methods:
         now = {n: [*method.fixed, *line] for n, line in enumerate(method.lines)}
+        of_line = {n: ran.get(f"{method.name} #{n}", {}) for n in now}
         by_line = {
-            n: v for n, v in found.get(method.name, {}).items() if ran.get(f"{method.name} #{n}", {}).get("sets") == now.get(n)
+            n: v
+            for n, v in found.get(method.name, {}).items()
+            if n in now and of_line[n].get("sets") == now[n] and len(v) >= RUN * of_line[n]["wanted"]
         }
         shared = set.intersection(*(set(v) for v in by_line.values())) if by_line else set()
         if not shared:

@@ -96,7 +96,7 @@ def test_the_best_line_is_chosen_and_a_tie_goes_to_the_earlier_one(tmp_path: Pat
     found += outcomes_of("best-of-k #0", [0, 0, 2, 0], names) + outcomes_of("best-of-k #2", [2, 2, 0], names[:3])
     outcomes.write(tmp_path / "reasoning-tune.jsonl", found)
     ran = {
-        f"{name} #{n}": {"sets": list(studies.REASONING.method(name).lines[n])}
+        f"{name} #{n}": {"sets": list(studies.REASONING.method(name).lines[n]), "wanted": 3}
         for name in ("no-repeat", "best-of-k")
         for n in range(3)
     }
@@ -109,7 +109,11 @@ def test_the_best_line_is_chosen_and_a_tie_goes_to_the_earlier_one(tmp_path: Pat
     assert [p.sets for p in stage.pieces(["no-repeat"], False)] == [studies.COOL[0]]
     with pytest.raises(UsageError, match="Nothing was chosen for rl yet"):
         stage.pieces(["rl"], False)
-    ran["no-repeat #0"] = {"sets": ["sampling.temperature=9"]}  # the list of lines has changed since it was run
+    ran["best-of-k #2"]["wanted"] = 4  # it was stopped, and had ended three: those that it solved are ended first
+    (tmp_path / "reasoning-tune.json").write_text(json.dumps({"methods": ran}))
+    comparison.choose(studies.REASONING)
+    assert comparison.tuned(studies.REASONING)["best-of-k"] == studies.COOL[0]
+    ran["no-repeat #0"]["sets"] = ["sampling.temperature=9"]  # the list of lines has changed since it was run
     (tmp_path / "reasoning-tune.json").write_text(json.dumps({"methods": ran}))
     comparison.choose(studies.REASONING)
     assert comparison.tuned(studies.REASONING)["no-repeat"] == studies.COOL[1]
