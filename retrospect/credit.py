@@ -81,8 +81,9 @@ def parse_credit(reply: str, evidence: Evidence) -> tuple[float, ...] | None:
     usable = 0
     for step in evidence.steps:
         score = scores.get(str(step.index))
-        if isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score):
-            credit[step.index - 1] = min(1.0, max(-1.0, float(score)))
+        # An integer is finite, however many digits it has: more than a float can hold, where a model went on writing zeros.
+        if isinstance(score, int | float) and not isinstance(score, bool) and (isinstance(score, int) or math.isfinite(score)):
+            credit[step.index - 1] = float(min(1, max(-1, score)))
             usable += 1
     return tuple(credit) if usable else None
 

@@ -46,6 +46,7 @@ def test_running_out_of_budget_is_nobodys_fault_in_particular() -> None:
         ('first {"1": 1} then {"1": -0.5}', (-0.5, None, None)),
         ('{"1": true, "2": "good", "3": 0.25, "99": 1}', (None, None, 0.25)),
         ('{"1": NaN, "2": 0.5}', (None, 0.5, None)),
+        (f'{{"1": -1{"0" * 400}, "2": 2{"0" * 400}}}', (-1.0, 1.0, None)),
     ],
 )
 def test_scores_are_clipped_and_gaps_filled_by_rule(reply: str, credit: tuple[float | None, ...]) -> None:
