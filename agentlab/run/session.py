@@ -104,6 +104,7 @@ class Session:
         writer = AttemptWriter(self.store.start_attempt(t))
         broken: list[Breakage] = []
         started = time.perf_counter()
+        known = self.words.state() if self.words is not None else {}
         while True:
             try:
                 played = self._episode(theta, t, x, h, writer)  # ŷ_t
@@ -114,6 +115,8 @@ class Session:
                 break
             except (InfrastructureError, SetupError) as error:  # in learning too: what computes an update may be a server
                 theta.discard()
+                if self.words is not None:
+                    self.words.load_state(known)  # it may have looked back on what turns out not to count
                 self._ready = None
                 if self.stop.wait(0.2):  # Ctrl-C reaches the browser too, also while it starts: the machinery has not failed
                     raise Interrupted from error

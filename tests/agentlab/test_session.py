@@ -151,6 +151,26 @@ def test_machinery_that_breaks_while_learning_voids_the_attempt_and_teaches_noth
     assert [r.outcome for r in lab.run(door(2))][-1] == "infrastructure"
 
 
+def test_words_do_not_remember_an_attempt_that_turned_out_void(tmp_path, monkeypatch):
+    adapt, broken = DoorSession.adapt, [2]
+
+    def lost(self, rewards, *, refined=None):
+        if broken[0]:
+            broken[0] -= 1
+            raise InfrastructureError("The server is gone.", component="server")
+        return adapt(self, rewards, refined=refined)
+
+    monkeypatch.setattr(DoorSession, "adapt", lost)
+    lab, task = Lab(tmp_path / "run", adapt={"preset": "rosa2"}, attempts=3), door(7)
+    rows = lab.run(task, WanderingPolicy(), words=Retrospector(lab.config.adapt.words))
+    lab.store.close()
+    assert [r.outcome for r in rows] == ["graded"] * 3 and len(rows[0].infrastructure) == 2
+    words = [json.loads((lab.folder(task, attempt) / "words.json").read_text()) for attempt in (1, 2)]
+    assert [len(one["state"]["attempts"]) for one in words] == [1, 2]
+    kinds = [finding["kind"] for finding in words[0]["reflection"]["evidence"]["findings"]]
+    assert "tried_before" not in kinds  # nothing was, that counts
+
+
 def test_an_impossible_update_is_recorded_and_the_attempts_go_on(lab):
     rows = lab.run(door(3), DoorPolicy(fails=["adapt"]))
     assert [r.attempt for r in rows] == [1, 2, 3, 4]
