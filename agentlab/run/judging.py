@@ -63,7 +63,7 @@ class Bench:
         return columns(given, accepted)
 
     def credit(self, judgement: JudgeColumns | None, steps: int) -> tuple[float, ...] | None:
-        """What the judgement says of each step; None where it says nothing, and the reward is −1."""
+        """What follows from the judgement for each step; None where there is none to learn from."""
         return credit_of(judgement, steps, alone=self.alone, graded=self.graded)
 
     def silent(self, judgement: JudgeColumns | None) -> bool:
@@ -75,8 +75,8 @@ def credit_of(judgement: JudgeColumns | None, steps: int, *, alone: bool, graded
     """See :meth:`Bench.credit`."""
     if judgement is None:
         return None
-    if judgement.score is None:  # nobody has said that it is wrong
-        return (0.0,) * steps if alone else None
+    if judgement.score is None:  # alone: nobody has said that it is wrong; else the grader has, and no second judge is asked
+        return (0.0 if alone else -1.0,) * steps
     return (judgement.score,) * steps if graded else None
 
 

@@ -141,6 +141,14 @@ def test_without_a_score_nothing_is_learned_and_the_session_goes_on(play, server
     assert policy.rewards == [[0.0], [0.0]] and policy.blamed == [[0.0], [0.0]] and "no number" in rows[0].judge.error
 
 
+def test_without_a_score_beside_the_grader_the_reward_is_that_of_a_failure_and_nobody_else_is_asked(play, server):
+    server.script = lambda request, number: Answer("Nice." if "<answer>" in text_of(request) else '{"1": 0.9}')
+    policy = Answers("7", "41", "42")
+    rows = play(policy, words={"credit": "judge"})
+    assert policy.rewards == [[-1.0], [-1.0]] and [r.words.requests for r in rows[:2]] == [0, 0]
+    assert "no number" in rows[0].judge.error and len(server.requests) == 2
+
+
 def test_a_judge_that_is_down_makes_the_attempt_void(play, server):
     server.script = lambda request, number: Answer(status=503)
     [row] = play(Answers("42"), env={"feedback": "judge"})
