@@ -115,7 +115,7 @@ class SessionExperience:
         lessons = self.state.relevant_lessons(query, self.config.lessons, self.task.id)
         most = self.config.examples if self.policy.takes_examples else 0
         held_back = [kind for kind in KINDS if self._holds_back(kind)]
-        examples = [] if "examples" in held_back else self.state.relevant_examples(query, most, self._kin)[::-1]
+        examples = [] if "examples" in held_back else self.state.relevant_examples(query, most, self._kin, instruction)[::-1]
         theta, numbers = (None, {"reason": "held back"}) if "weights" in held_back else self._theta_1(query)
         record = {
             "rounds": list(self.state.rounds),

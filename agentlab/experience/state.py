@@ -162,11 +162,12 @@ class State:
     def _example_index(self) -> Relevance:
         return Relevance([f"{one.name} {one.question}" for one in self.shown_examples])
 
-    def relevant_examples(self, query: str, count: int, group: str | None = None) -> list[SolvedQuestion]:
-        """The most relevant examples (of this group), the nearest first; never the question itself with its answer."""
+    def relevant_examples(self, query: str, count: int, group: str | None = None, question: str = "") -> list[SolvedQuestion]:
+        """The most relevant examples (of this group), the nearest first; never the question itself with its answer, whatever its name."""
         found = [self.shown_examples[place] for place, _ in self._example_index.best(query, len(self.shown_examples))]
-        mine = query.strip()
-        return [one for one in found if f"{one.name} {one.question}".strip() != mine and group in (None, one.group)][:count]
+        own = {_flat(query), _flat(question)}
+        others = [one for one in found if not own & {_flat(one.question), _flat(f"{one.name} {one.question}")}]
+        return [one for one in others if group in (None, one.group)][:count]
 
     def helps(self, kind: str, group: str, seed: int) -> bool:
         """Whether a session of a task of this group is given ``kind`` (of :data:`KINDS`).
@@ -221,3 +222,7 @@ class State:
         if config.rows == "corrected":
             pool = [past for past in pool if past.solved_at is not None and past.solved_at > 1]
         return [past.rows for past in pool if past.rows is not None]
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())

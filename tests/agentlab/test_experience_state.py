@@ -105,6 +105,10 @@ def test_forgetting_a_session_spares_what_others_taught_too_and_what_it_leaves_l
 def test_a_question_is_not_shown_its_own_answer(shop):
     assert read(shop).relevant_examples("shop what is 2 + 2", 2) == []
     assert read(shop).relevant_examples("shop what is 2 + 2\n", 2) == []
+    assert read(shop).relevant_examples("shop \n  what is 2 + 2", 2) == []  # as it stands in its file
+    again = {"question": "\nwhat is 2 + 2"}  # of a file that asks it twice, under another id
+    assert read(shop).relevant_examples("other \nwhat is 2 + 2", 2, **again) == []
+    assert read(shop).relevant_examples("other what is 2 + 2 + 2", 2, question="what is 2 + 2 + 2") != []
 
 
 def test_a_task_is_not_shown_the_lesson_that_it_alone_has_taught(tmp_path):
