@@ -55,6 +55,7 @@ class Course:
         folder: Of the run; it is locked by the caller.
         say: Told what the user should know.
         fresh: The run has no attempts yet, so that its settings, and with them its directory, may be others than at an earlier start.
+        judged: A judge alone says what is learned; the grader only keeps score.
 
     Raises:
         StoreError: the directory cannot be used, or is another's.
@@ -69,9 +70,10 @@ class Course:
         say: Callable[[str], None] = lambda line: None,
         *,
         fresh: bool = False,
+        judged: bool = False,
     ) -> None:
         assert config.dir is not None
-        self.config, self.folder, self.policy = config, folder, policy
+        self.config, self.folder, self.policy, self.judged = config, folder, policy, judged
         self.directory = Directory(config.dir)
         self._guard = threading.Lock()
         self.source = Origin(policy.name, policy.fingerprint(), benchmark)
@@ -174,7 +176,7 @@ class Course:
         session = store.session(task.id)
         return SessionExperience(
             self.config, self.state(round_.number), task, session.folder,
-            policy=self.policy, engine=engine, seed=seed, uses_weights=self.uses_weights, begun=bool(session.rows()),
+            policy=self.policy, engine=engine, seed=seed, uses_weights=self.uses_weights, begun=bool(session.rows()), judged=self.judged,
         )  # fmt: skip
 
     def adds(self, round_: Round) -> bool:
@@ -223,7 +225,7 @@ def _session_line(task: TaskSpec, made: Sequence[Row], folder: Path, left: dict[
         "domain": task.domain,
         "text": left["text"] or task.name,
         "same": left.get("same") or task.id,
-        "solved_at": next((row.attempt for row in graded if row.success), None),
+        "solved_at": next((row.attempt for row in graded if row.reward == 1), None),  # who decides what is learned says so
         "attempts": len(graded),
         **shown,
         "theta_1": str(theta.get("digest", "")),

@@ -73,6 +73,7 @@ class SessionExperience:
         engine: Makes who writes its lessons; gives None for the rules.
         seed: Of the session.
         begun: It has attempts that count, made with what it was given.
+        judged: A judge alone says what is learned from it.
     """
 
     def __init__(
@@ -87,9 +88,11 @@ class SessionExperience:
         seed: int,
         uses_weights: bool,
         begun: bool = False,
+        judged: bool = False,
     ) -> None:
         self.config, self.state, self.task, self.folder = config, state, task, folder
         self.policy, self.engine, self.seed, self.uses_weights, self.begun = policy, engine, seed, uses_weights, begun
+        self.judged = judged
         self._group = group_of(task.name, task.seed, task.domain)
         self._kin = self._group if config.same_name else None
         self._given: Start | None = None
@@ -180,8 +183,10 @@ class SessionExperience:
         solved = whole and made[-1].reward == 1  # what is learned follows a judge, where one decides
         content: dict[str, Any] = {"of": of, "text": "", "same": "", "lessons": [], "example": None, "error": "", "cost": {}}
         engine = self.engine() if traces and self.config.lessons else None
+        silent = {row.attempt for row in made if self.judged and row.judge is not None and row.judge.score is None}
+        known = [trace for trace in traces if trace.attempt not in silent]  # nobody has said how the others ended
         if traces:
-            lessons, error = self._lessons(traces, solved, engine)
+            lessons, error = self._lessons(known, solved, engine)
             content |= {
                 "text": text_of(self.task, traces[0].instruction),
                 "same": self._asked(text_of(self.task, traces[0].instruction)),
@@ -190,7 +195,7 @@ class SessionExperience:
             }
             content["example"] = self._example(traces[-1]) if solved else None
         with disk_errors(path):
-            (self.folder / ROWS).write_bytes(to_bytes([self._tokens(traces, solved, content)]))
+            (self.folder / ROWS).write_bytes(to_bytes([self._tokens(known, solved, traces[0].guidance if traces else "", content)]))
         spent = vars(engine.usage) if engine is not None else {}
         content["cost"] = {"seconds": round(time.perf_counter() - started, 4), **spent}
         write_atomic(path, strict_json(content, indent=2) + "\n")
@@ -223,9 +228,9 @@ class SessionExperience:
             return None
         return {"id": digest("\x00".join(pair))[:12], "question": pair[0], "reply": pair[1], "attempt": trace.attempt}
 
-    def _tokens(self, traces: Sequence[Trace], solved: bool, content: dict[str, Any]) -> Rows | None:
+    def _tokens(self, traces: Sequence[Trace], solved: bool, guidance: str, content: dict[str, Any]) -> Rows | None:
         """The undecided tokens of the attempt that solved it (+1) and of the first that failed (−1), each as an answer to the prompt of
-        attempt 1, under the frozen policy: a pass over each of its own, so that no batch has a say in the last digit.
+        attempt 1 (under its ``guidance``), by the frozen policy: a pass over each of its own, so that no batch has a say in the last digit.
 
         ``content`` gets ``frozen_logprob``: what attempt 1 said, under the frozen policy.
         """
@@ -238,9 +243,9 @@ class SessionExperience:
         theta = self.policy.open(self.task, seed=self.seed, adapt=RosaConfig())
         try:
             for trace, reward in [*((t, -1.0) for t in failed[:MOST_FAILURES]), *((t, 1.0) for t in traces[-1:] if solved)]:
-                logprobs, rows = self._relived(theta, trace, reward, traces[0].guidance)
+                logprobs, rows = self._relived(theta, trace, reward, guidance)
                 parts.append(rows)
-                if trace is traces[0]:
+                if trace.attempt == 1:
                     content["frozen_logprob"] = round(sum(logprobs), 5)
         except AdaptationError:  # it does not fit into memory, or its tokens are another model's
             return None

@@ -134,7 +134,8 @@ class Runner:
         if config.lessons and config.add:
             lesson_engine(self.config, policy)  # what it lacks is said before the first session
         benchmark = locate(self.config.suite)[0].name
-        return closing(Course(config, self.folder, policy, benchmark, self.say, fresh=not store.rows()))
+        fresh, judged = not store.rows(), self.config.judged
+        return closing(Course(config, self.folder, policy, benchmark, self.say, fresh=fresh, judged=judged))
 
     def _run(self, todo: Sequence[TaskSpec], policy: Policy, store: RunStore, course: Course | None) -> None:
         rounds = [Round(0, tuple(todo))] if course is None else course.rounds(self.tasks, store)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from threading import Event
 
 import pytest
 
 from agentlab.disk.store import RunStore
+from agentlab.experience.config import ExperienceConfig
+from agentlab.experience.course import Course
 from agentlab.results.judged import judge_section
 from agentlab.run.parts import open_judge, open_words
 from agentlab.run.resolve import resolve
@@ -163,6 +166,28 @@ def test_resumed_as_it_was_left(play, server):
     rows = play(policy, **settings)
     assert len(rows) == 3 and policy.rewards == [[0.2]]  # of attempt 2; attempt 1 was learned from before
     assert policy.blamed == [[], [0.2]]  # attempt 1 was not blamed, and so is not recalled as tried
+
+
+def test_experience_follows_the_judge_too_and_takes_nothing_from_what_it_did_not_judge(play, server, tmp_path, monkeypatch):
+    server.script = lambda request, number: Answer("Nice." if "<answer>\n7\n" in text_of(request) else "1")
+    policy, told, learned = Answers("7", "41"), [], []
+    rows = play(policy, env={"feedback": "judge"})
+    assert [(row.reward, row.success, row.judge.score) for row in rows] == [(-1, False, None), (1, False, 1.0)]
+    monkeypatch.setattr(AnswersSession, "relive", lambda self, steps, ids: told.append(steps[0][1]) or [0.0], raising=False)
+    monkeypatch.setattr(AnswersSession, "rows", lambda self, reward: learned.append(reward), raising=False)
+
+    task = next(get_suite(f"reasoning:{tmp_path / 'own.jsonl'}").instances(None, 0))
+    store = RunStore.open(tmp_path / "run", json.loads((tmp_path / "run" / "config.json").read_text())["config"])
+    (store.session(task.id).folder / "given.json").write_text('{"lessons": [], "examples": [], "theta_1": {}}')
+    course = Course(ExperienceConfig(dir=tmp_path / "experience"), tmp_path / "run", policy, "reasoning", judged=True)
+    course.uses_weights = True
+    with closing(store), closing(course):
+        [round_] = course.rounds([task], store)
+        course.session(round_, task, store, engine=lambda: None, seed=0).leave(rows)
+        course.end(round_, store)
+    [line] = course.directory.lines("00001", "sessions")
+    assert line["solved_at"] == 2  # by the judge; the grader, which only keeps score, would say never
+    assert (told, learned) == (["41"], [1.0])
 
 
 def test_what_a_judge_needs_is_said_before_anything_starts():
