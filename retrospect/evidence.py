@@ -7,7 +7,8 @@ Nothing here knows the answer.  The accessibility tree, the grader's score and i
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -101,6 +102,11 @@ class Evidence:
     def tried(self) -> tuple[Tried, ...]:
         """The end of the attempt in the compact form of :mod:`retrospect.guidance`."""
         return tuple(Tried(step.thought, step.action_text, step.changed, step.feedback) for step in self.steps[-REMEMBERED_STEPS:])
+
+    def sources(self, attempts: Iterable[Sequence[Tried]]) -> list[str]:
+        """Texts whose coordinates guidance may name: the task's, and the agent's own actions, of this attempt all."""
+        steps = [*self.steps, *itertools.chain.from_iterable(attempts)]
+        return [self.instruction, *(step.action_text for step in steps)]
 
     def to_json(self) -> dict[str, Any]:
         """JSON-serialisable, for the run directory and the viewer."""

@@ -39,8 +39,7 @@ def reflection(evidence: Evidence, attempts: Sequence[Sequence[Tried]], engine: 
         InfrastructureError, AdaptationError, SetupError: as :meth:`retrospect.engines.Engine.generate`.
     """
     reply = engine.generate(f"<trace>\n{evidence.to_text()}\n</trace>", SYSTEM, "memory")
-    own_actions = [tried.action_text for attempt in attempts for tried in attempt]
-    return admit(reply, own_actions, max_chars // MEMORY - len("Attempt 00: "))
+    return admit(reply, evidence.sources(attempts), max_chars // MEMORY - len("Attempt 00: "))
 
 
 def render_memory(memory: Sequence[tuple[int, str]]) -> str:

@@ -2,7 +2,7 @@
 
 Guidance stands in a fence inside a prompt whose instruction must stay as it is.  So it is plain text of bounded length: no
 control characters, no chat-template or box tokens, no tags, headings or fences, nothing that talks the agent out of its
-instruction, and no coordinates but those the agent itself has used.
+instruction, and no coordinates but those the agent itself has used, or was told in its instruction.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _PAIR = re.compile(rf"({_NUMBER})(?:\s*,\s*|\s+)({_NUMBER})")
 _COORDINATES = re.compile(
     rf"(?:\s+(?:at|near|around|to|on|from))?\s*(?:[(\[]\s*{_NUMBER}(?:\s*,\s*{_NUMBER}){{1,3}}\s*[)\]]"
     rf"|\b(?:coordinates?|position|point|pixels?)\s*:?\s+{_NUMBER}\s*,\s*{_NUMBER}"
-    rf"|\bx\s*[=:]\s*{_NUMBER}\s*,?\s*(?:and\s+)?y\s*[=:]\s*{_NUMBER})",
+    rf"|\bx['\"]?\s*[=:]\s*{_NUMBER}\s*,?\s*(?:and\s+)?['\"]?y['\"]?\s*[=:]\s*{_NUMBER})",
     re.IGNORECASE,
 )
 _MAX_PASSES = 8
@@ -68,13 +68,13 @@ def clean(text: str, limit: int) -> str:
     return shorten(text, limit)
 
 
-def admit(text: str, own_actions: Iterable[str], limit: int) -> str:
-    """A model's words as guidance: plain, at most ``limit`` characters, no coordinates but those of the agent's ``own_actions``.
+def admit(text: str, sources: Iterable[str], limit: int) -> str:
+    """A model's words as guidance: plain, at most ``limit`` characters, no coordinates but those in ``sources`` (what the agent did).
 
     Raises:
         AdaptationError: nothing usable is left.
     """
-    text = clean(only_known_coordinates(clean(text, len(text) + 1), own_actions), limit)
+    text = clean(only_known_coordinates(clean(text, len(text) + 1), sources), limit)
     if not any(c.isalnum() for c in text):
         raise AdaptationError("The critic wrote no usable guidance.", "The attempt goes on without new guidance.")
     return text
@@ -105,19 +105,21 @@ def shorten(text: str, limit: int) -> str:
 
 
 def only_known_coordinates(text: str, sources: Iterable[str]) -> str:
-    """``text`` without the coordinates that occur in none of ``sources`` (the agent's own actions)."""
-    known = {_pair(match) for source in sources for match in _PAIR.finditer(source)}
+    """``text`` without the coordinates that occur in none of ``sources``, however they are written; a list of numbers stays as a whole."""
+    known: set[tuple[float, ...]] = set()
+    for source in sources:
+        known |= {_numbers(match) for pattern in (_PAIR, _COORDINATES) for match in pattern.finditer(source)}
 
     def keep(match: re.Match[str]) -> str:
-        numbers = [float(number) for number in re.findall(_NUMBER, match.group())]
-        pairs = list(zip(numbers[::2], numbers[1::2], strict=False))
-        return match.group() if len(numbers) % 2 == 0 and all(pair in known for pair in pairs) else ""
+        numbers = _numbers(match)
+        pairs = [numbers[i : i + 2] for i in range(0, len(numbers), 2)]
+        return match.group() if numbers in known or all(pair in known for pair in pairs) else ""
 
     return _COORDINATES.sub(keep, text)
 
 
-def _pair(match: re.Match[str]) -> tuple[float, float]:
-    return float(match.group(1)), float(match.group(2))
+def _numbers(match: re.Match[str]) -> tuple[float, ...]:
+    return tuple(map(float, re.findall(_NUMBER, match.group())))
 
 
 def _printable(text: str) -> str:

@@ -111,8 +111,7 @@ def step(
     optimizer.step()
     if by_rule:  # built from cleaned parts and bounded by guidance.py; what a model wrote is not trusted
         return Revision(x.value, loss.value, gradient)
-    own_actions = [tried.action_text for attempt in attempts for tried in attempt]
-    return Revision(admit(x.value, own_actions, max_chars), loss.value, gradient)
+    return Revision(admit(x.value, evidence.sources(attempts), max_chars), loss.value, gradient)
 
 
 class RulesEngine:

@@ -66,6 +66,8 @@ def test_length_is_bounded_at_a_word() -> None:
         "Use x=300, y=400 next.",
         "Try position 300, 400 next.",
         "Click (1,2,300,400) next.",
+        "Click {'x': 300, 'y': 400} next.",
+        "Sort [300, 2, 400] next.",
     ],
 )
 def test_invented_coordinates_are_removed(text: str) -> None:
@@ -76,6 +78,19 @@ def test_invented_coordinates_are_removed(text: str) -> None:
 def test_the_agents_own_coordinates_stay() -> None:
     text = "Do not click (12, 34) again, nor (12.0, 34), but not at (12, 35)."
     assert only_known_coordinates(text, ["click(start_box='(12,34)')"]) == "Do not click (12, 34) again, nor (12.0, 34), but not."
+
+
+@pytest.mark.parametrize(
+    "said", ["pyautogui.click(x=12, y=34)", '{"action": "click", "x": 12, "y": 34}', "click(point='<point>12 34</point>')"]
+)
+def test_they_are_the_agents_own_however_it_writes_them(said: str) -> None:
+    for text in ("Do not click (12, 34).", "Do not click x=12, y=34."):
+        assert only_known_coordinates(text, [said]) == text
+    assert only_known_coordinates("Do not click (12, 35).", [said]) == "Do not click."
+
+
+def test_a_list_that_was_said_stays_and_none_that_was_not() -> None:
+    assert only_known_coordinates("Not [3, 1, 2], but [1, 2, 3].", ["It is [3, 1, 2]."]) == "Not [3, 1, 2], but."
 
 
 def test_a_reply_of_nothing_but_tokens_is_refused() -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import subprocess
 import sys
@@ -121,3 +122,13 @@ def test_the_rules_critique_names_every_finding() -> None:
     attempt = trace(moves, HOME, "finished")
     critique = Retrospector(WordsConfig(method="textgrad")).reflect(attempt).critique
     assert [finding.text for finding in gather(attempt).findings if finding.text not in critique] == []
+
+
+@pytest.mark.parametrize("method", ["textgrad", "reflexion"])
+def test_guidance_keeps_the_coordinates_of_early_steps_and_the_numbers_of_the_task(method: str) -> None:
+    attempt = trace([(HOME, act.Click(3, n)) for n in range(20)], DIALOG, "environment")
+    attempt = dataclasses.replace(attempt, instruction="Find gcd(12, 18).")
+    said = "gcd(12, 18) is not at (3, 0), nor (3, 19)."
+    with ScriptedEndpoint(lambda request, number: Answer(f"<IMPROVED_VARIABLE>{said} Or (7, 7).</IMPROVED_VARIABLE>")) as server:
+        reflection = Retrospector(WordsConfig(method=method, engine="openai:m", base_url=server.url)).reflect(attempt)
+    assert said in reflection.guidance and "7" not in reflection.guidance
