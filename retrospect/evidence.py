@@ -254,10 +254,12 @@ def _loops(trace: Trace, numbers: Sequence[int]) -> Iterator[Finding]:
 
 
 def _tried_before(steps: Sequence[StepEvidence], earlier: Sequence[Sequence[Tried]]) -> Iterator[Finding]:
-    now = [step.action_text for step in steps][-REMEMBERED_STEPS:]
+    last = steps[-REMEMBERED_STEPS:]
+    now = [step.action_text for step in last]
     if any([tried.action_text for tried in attempt] == now for attempt in earlier):
-        text = "An earlier failed attempt took exactly the same actions."
-        yield Finding("tried_before", tuple(step.index for step in steps), text)
+        known_whole = len(now) < REMEMBERED_STEPS
+        did = "took exactly the same actions" if known_whole else f"ended with the same {len(now)} actions"
+        yield Finding("tried_before", tuple(step.index for step in last), f"An earlier failed attempt {did}.")
 
 
 def _ending(trace: Trace) -> Finding:

@@ -80,6 +80,15 @@ def test_an_attempt_made_before_is_recognised() -> None:
     assert ("tried_before", (1, 2)) not in findings(two, earlier=earlier)
 
 
+def test_of_a_longer_attempt_only_its_end_is_known_to_be_the_same() -> None:
+    """Different beginnings, and then nothing but waiting: that was not exactly the same."""
+    waits = [(HOME, act.Wait())] * 7
+    first = gather(trace([(HOME, act.Click(1, 1)), *waits], HOME, "budget"))
+    again = gather(trace([(HOME, act.Click(9, 9)), (HOME, act.Click(5, 5)), *waits], HOME, "budget"), [first.tried()])
+    [found] = again.of_kind("tried_before")
+    assert found.text == "An earlier failed attempt ended with the same 7 actions." and found.steps == (3, 4, 5, 6, 7, 8, 9)
+
+
 def test_nothing_the_agent_could_not_have_seen_is_told() -> None:
     """Same screens, same actions: the score, the grader's information and hidden pixels make no difference to a critic."""
     attempt = one_click(37, 45)
