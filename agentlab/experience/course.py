@@ -190,7 +190,7 @@ class Course:
         known = [one.lesson for one in self.state(round_.number).lessons.values()]
         parts: dict[str, list[dict[str, Any]]] = {"sessions": [], "lessons": [], "examples": []}
         rows = []
-        examples = {one.id for one in self.state(round_.number).examples}
+        examples = self.state(round_.number).settled_examples
         for task in round_.tasks:
             session = store.session(task.id)
             left, made = read_json(session.folder / LEFT), session.rows()

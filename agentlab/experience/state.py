@@ -79,8 +79,9 @@ class State:
         groups = {line["task"]: group_in(line) for line in lines}
         examples = {one.id: one for one in self.examples}
         for line in directory.lines(name, "examples"):
-            if (one := example(line, groups, name)) is not None:
-                examples.setdefault(one.id, one)  # of two runs that ask the same
+            one = example(line, groups, name)
+            if one is not None and (one.id not in examples or examples[one.id].forgotten(self.forgotten)):
+                examples[one.id] = one  # of two runs that ask the same once; of one that was forgotten what was left since
         past = [
             PastSession(
                 f"{name}/{line['task']}", line["name"], line["text"], line.get("same", line["text"]), line["solved_at"], group_in(line),
@@ -157,6 +158,11 @@ class State:
     def shown_examples(self) -> list[SolvedQuestion]:
         """Examples that may be shown."""
         return [one for one in self.examples if not one.forgotten(self.forgotten)]
+
+    @property
+    def settled_examples(self) -> set[str]:
+        """Ids of examples that need not be left again: they are shown, or were forgotten themselves and not only with their session."""
+        return {one.id for one in self.shown_examples} | self.forgotten
 
     @cached_property
     def _example_index(self) -> Relevance:

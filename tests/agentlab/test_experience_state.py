@@ -102,6 +102,17 @@ def test_forgetting_a_session_spares_what_others_taught_too_and_what_it_leaves_l
     assert read(shop).relevant_lessons("shop open the menu", 3) == []
 
 
+def test_an_example_of_a_session_that_was_forgotten_is_shown_once_it_is_left_again(shop):
+    shop.forget(["a"], listing.ids(listing.read(shop)))
+    state = read(shop)
+    assert state.relevant_examples("shop what is 3 + 3", 2) == [] and "e-a" not in state.settled_examples  # so that a run leaves it
+    again = {"sessions": [line("a", 2)], "lessons": [], "examples": [example("a", "what is 2 + 2")]}
+    shop.add({"run": "s", "number": 0, "tasks": ["a"], **MINE.to_json()}, again, b"")
+    assert [one.origin for one in read(shop).relevant_examples("shop what is 3 + 3", 2)] == ["00003/a"]
+    shop.forget(["e-a"], listing.ids(listing.read(shop)))
+    assert read(shop).relevant_examples("shop what is 3 + 3", 2) == [] and "e-a" in read(shop).settled_examples
+
+
 def test_a_question_is_not_shown_its_own_answer(shop):
     assert read(shop).relevant_examples("shop what is 2 + 2", 2) == []
     assert read(shop).relevant_examples("shop what is 2 + 2\n", 2) == []
