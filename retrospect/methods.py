@@ -139,11 +139,11 @@ def revise(method: WordsMethod, failure: Failure) -> Revision:
         InfrastructureError, AdaptationError, PolicyError, SetupError: as the method raises them.
     """
     made = method(failure)
-    if isinstance(made, str):
-        return Revision(made)
-    if not isinstance(made, Revision):
-        raise UsageError(
-            f"The method {failure.config.method} returned a {type(made).__name__}.",
-            "It returns a text, or a retrospect.methods.Revision.",
-        )
-    return made
+    revision = made if isinstance(made, Revision) else Revision(made)
+    for name, text in vars(revision).items():
+        if not isinstance(text, str):
+            raise UsageError(
+                f"The method {failure.config.method} returned a {type(text).__name__} for {name}.",
+                "It returns a text, or a retrospect.methods.Revision of texts.",
+            )
+    return revision

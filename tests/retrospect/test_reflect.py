@@ -1,5 +1,7 @@
 import json
+import sys
 import threading
+from types import ModuleType
 
 import pytest
 from pydantic import ValidationError
@@ -7,9 +9,10 @@ from scripted_endpoint import Answer, ScriptedEndpoint, critic, role_of
 from traces import HOME, OPENED, TASK, one_click, step, trace
 
 from envs import actions as act
-from envs.errors import StoreError
+from envs.errors import StoreError, UsageError
 from retrospect.config import WordsConfig
 from retrospect.guidance import MAX_ATTEMPTS, Tried, render_tried
+from retrospect.methods import Revision
 from retrospect.reflect import Retrospector, distance
 from retrospect.trace import Trace
 
@@ -153,3 +156,12 @@ def test_a_long_attempt_of_a_large_screen_stays_within_what_guidance_may_list() 
 def test_unknown_options_are_refused(bad: dict) -> None:
     with pytest.raises(ValidationError):
         WordsConfig(**bad)
+
+
+@pytest.mark.parametrize("made", [None, Revision(None), Revision("go on", critique=5)])
+def test_a_method_of_ones_own_that_gives_no_text_is_refused_by_name(monkeypatch, made) -> None:
+    own = ModuleType("own")
+    own.method = lambda failure: made
+    monkeypatch.setitem(sys.modules, "own", own)
+    with pytest.raises(UsageError, match=r"own:method returned a (NoneType for guidance|int for critique)"):
+        Retrospector(WordsConfig(method="own:method")).reflect(one_click(1, 2))
