@@ -7,7 +7,6 @@ Nothing here knows the answer.  The accessibility tree, the grader's score and i
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -105,8 +104,8 @@ class Evidence:
 
     def sources(self, attempts: Iterable[Sequence[Tried]]) -> list[str]:
         """Texts whose coordinates guidance may name: the task's, and the agent's own actions, of this attempt all."""
-        steps = [*self.steps, *itertools.chain.from_iterable(attempts)]
-        return [self.instruction, *(step.action_text for step in steps)]
+        earlier = (tried.action_text for attempt in attempts for tried in attempt)
+        return [self.instruction, *(step.action_text for step in self.steps), *earlier]
 
     def to_json(self) -> dict[str, Any]:
         """JSON-serialisable, for the run directory and the viewer."""
