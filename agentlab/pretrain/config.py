@@ -10,7 +10,6 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from agentlab.disk.files import write_atomic
-from agentlab.run.values import parse_json, read_settings_text
 from envs.errors import StoreError, UsageError, did_you_mean
 from envs.miniwob.oracles import oracle_tasks
 from envs.miniwob.tasks import CORE, TRAIN_SEED_START
@@ -129,8 +128,8 @@ def plan_of(file: Path | None, **given: Any) -> PretrainConfig:
     settings: Any = {}
     if file is not None:
         try:
-            settings = parse_json(read_settings_text(file))
-        except (ValueError, RecursionError) as error:
+            settings = json.loads(file.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError) as error:
             raise UsageError(f"{file} cannot be read as JSON: {error}.", "Give a file of pretraining settings.") from error
         if not isinstance(settings, dict):
             raise UsageError(f"{file} holds no settings.", 'Expected an object like {"steps": 100}.')
