@@ -16,7 +16,7 @@ from formats import markdown_table, number, points, share
 from options import fingerprint
 from report_comparison import headline, part, told_apart
 from report_experience import experience
-from studies import STUDIES
+from studies import STUDIES, Study
 
 Json = dict[str, Any]
 HERE = Path(__file__).parent
@@ -28,10 +28,15 @@ def conclusion() -> str:
     """What a reader should take away: one table, and three sentences; every number from the stored results."""
     better, worse = told_apart(TOLD, RESULTS, 5)
     return CONCLUSION.format(
-        table=headline([(study, (*TRIED_AGAIN.get(study.name, ()), *names)) for study, names in TOLD], RESULTS, 5),
-        better=f"only {', '.join(better)} {_is(better)}" if better else "no adaptation of ours is",
-        worse=f"; {', '.join(worse)} {_is(worse)} worse" if worse else "",
+        table=headline(_shown(), RESULTS, 5),
+        better=f"only {' and '.join(better)} {_is(better)}" if better else "no adaptation of ours is",
+        worse=f"; {' and '.join(worse)} {_is(worse)} worse" if worse else "",
     )
+
+
+def _shown() -> list[tuple[Study, tuple[str, ...]]]:
+    """The methods of the conclusion's table and of the figures."""
+    return [(study, (*TRIED_AGAIN.get(study.name, ()), *names)) for study, names in TOLD]
 
 
 def _is(names: Sequence[str]) -> str:
@@ -40,7 +45,7 @@ def _is(names: Sequence[str]) -> str:
 
 TOLD = (
     (STUDIES["reasoning"], ("rosa-reply", "next-best, consistent", "rosa2 (words: rules)")),
-    (STUDIES["miniwob"], ("rosa", "textgrad (words: rules)", "rosa2 (words: rules)")),
+    (STUDIES["miniwob"], ("rosa", "textgrad (words: rules)", "rosa2 (words: rules)", "rosa-paper")),
 )
 """What the conclusion is about: the weights, the words and the pair, of each study, and the opponent that uses as much as they do."""
 TRIED_AGAIN = {"reasoning": ("best-of-k", "greedy conversation"), "miniwob": ("best-of-k",)}
@@ -240,7 +245,7 @@ def main() -> None:
         "Made by `python benchmarks/report.py` from `benchmarks/results/`; do not edit by hand. Where a "
         "comparison has been made, the outcome of every method at every instance is in `benchmarks/results/*-report.jsonl`, and a test "
         "computes the main table again from there.\n",
-        *(part(study, RESULTS, _image) for study in STUDIES.values()),
+        *(part(study, RESULTS, _image, drawn=names) for study, names in _shown()),
     ]
     for name, write in PARTS:
         path = RESULTS / f"{name}.json"

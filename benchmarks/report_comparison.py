@@ -27,16 +27,21 @@ LINES = 6
 """Of the figure: more cannot be told apart."""
 
 
-def part(study: Study, results: Path, image: Callable[[str], Path], level: str = "##") -> str:
-    """The study's tables; what is missing is said with the command that makes it."""
+def part(study: Study, results: Path, image: Callable[[str], Path], level: str = "##", *, drawn: Sequence[str] = ()) -> str:
+    """The study's tables; what is missing is said with the command that makes it.
+
+    Args:
+        drawn: Methods of the figure, beside the opponents; without any the study's first.
+    """
     made = load(results / f"{study.name}-report.jsonl")
     command = f"python benchmarks/comparison.py {study.name} --stage report"
     if made is None or not made.methods:
         return f"{level} {study.suite}\n\nNot run yet: `{command}`.\n"
     names = sorted({o.name for found in made.methods.values() for o in found})
+    lines = [name for name in (*REFERENCES, *drawn) if name in made.methods] if drawn else list(made.methods)
     bands = {
-        name: [(0.0, (0.0, 0.0)), *(solved_share(found, k) for k in range(2, made.attempts + 1))]
-        for name, found in list(made.methods.items())[:LINES]
+        name: [(0.0, (0.0, 0.0)), *(solved_share(made.methods[name], k) for k in range(2, made.attempts + 1))]
+        for name in lines[:LINES]
     }
     n = max(len(found) for found in made.methods.values())
     figures.success_curve(
