@@ -47,7 +47,7 @@ def show(config: RunConfig, console: Console) -> None:
         console.print(f"  {escape(task.id)}  (at most {task.max_steps} steps)", highlight=False)
     if len(tasks) > SHOWN:
         console.print(f"  … and {len(tasks) - SHOWN} more", highlight=False)
-    steps = max((task.max_steps for task in tasks), default=UNKNOWN_STEPS)
+    steps = max((task.max_steps for task in tasks), default=config.max_steps or UNKNOWN_STEPS)
     for line in (*estimates(config, count, steps), *remarks(config.suite, config.env, tasks)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     for error in missing:

@@ -337,6 +337,14 @@ def test_a_dry_run_shows_the_whole_plan_on_a_machine_that_has_nothing(tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
+def test_the_estimate_counts_the_steps_that_were_asked_for_where_the_tasks_are_not_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("AGENTLAB_CACHE", str(tmp_path))
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
+    said = io.StringIO()
+    show(resolve({"suite": "osworld", "policy": "noop", "max_steps": 50, "out": tmp_path / "run"}), Console(file=said, width=200))
+    assert "attempts of 50 steps" in said.getvalue()
+
+
 def test_what_one_should_know_is_said_before_a_run(folder, guest, tmp_path, monkeypatch):
     monkeypatch.setenv("AGENTLAB_CACHE", str(tmp_path))
     files = {"files": [{"url": "http://x/y", "path": "/home/user/y"}]}
