@@ -60,7 +60,7 @@ class Check:
     Attributes:
         what: E.g. ``browser``.  What several benchmarks want by the same name is looked for once.
         probe: Returns what was found, or raises a :class:`~envs.errors.LabError` that says why it is not there.
-        mend: The command that brings it.
+        mend: The command that brings it; empty: the hint of what ``probe`` raised.
         needed: Whether nothing works without it.
     """
 

@@ -76,7 +76,7 @@ def _tried(what: str, probe: Callable[[], str], mend: str, *, needed: bool = Tru
     try:
         return Diagnosis(what, True, probe(), needed=needed)
     except LabError as error:
-        return Diagnosis(what, False, error.message, mend, needed)
+        return Diagnosis(what, False, error.message, mend or error.hint, needed)
 
 
 def _writable(folder: Path) -> Diagnosis:

@@ -130,7 +130,7 @@ def checkup(benchmark: str | None) -> Checkup:
             try:
                 findings[check.what] = Line(check.what, True, check.probe(), needed=check.needed)
             except LabError as error:
-                findings[check.what] = Line(check.what, False, error.message, check.mend, check.needed)
+                findings[check.what] = Line(check.what, False, error.message, check.mend or error.hint, check.needed)
     return Checkup(code(), platform.python_version(), tuple(findings.values()), room(), tuple(_leftovers()))
 
 

@@ -70,8 +70,8 @@ class AndroidWorld(Benchmark):
 
         yield engine_check()
         yield Check("AndroidWorld image", image_found, FETCH)
-        yield Check("disk for AndroidWorld", enough_disk, "free some: docker system df")
-        yield Check("/dev/kvm", kvm_runs, "enable virtualisation, or join the group kvm")
+        yield Check("disk for AndroidWorld", enough_disk)
+        yield Check("/dev/kvm", kvm_runs)
 
     def fetch(
         self,

@@ -110,7 +110,7 @@ def enough_disk() -> str:
         image_found()
     except SetupError as error:
         if free < DISK_GB:
-            raise SetupError(f"{free:.0f} GB free, {DISK_GB} GB needed for its images") from error
+            raise SetupError(f"{free:.0f} GB free, {DISK_GB} GB needed for its images", "free some: docker system df") from error
     return f"{free:.0f} GB free"
 
 
