@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from agentlab.run.config import RunConfig
 from envs.errors import SetupError
+from policies.causal.settings import MODELS
 from policies.registry import CHECKPOINTS, hub_repository
 
 GB = 1e9
@@ -35,7 +36,9 @@ def policy_lacks(config: RunConfig) -> Iterator[SetupError]:
     if hub_repository(config.policy) is None or "device" in config.model:
         return
     memory = _gpu_gigabytes()
-    ways = f"--policy openai:{CHECKPOINTS.get(config.policy, config.policy)} uses a server elsewhere (OPENAI_BASE_URL)"
+    ways = "--policy served:URL uses a server elsewhere (`agentlab serve`)"
+    if config.policy not in MODELS:  # an endpoint is asked as a family of UI agents is, and not about questions in text
+        ways = f"--policy openai:{CHECKPOINTS.get(config.policy, config.policy)} uses a server elsewhere (OPENAI_BASE_URL)"
     if memory is None:
         size = f" ({needed:.0f} GB of its memory)" if needed else ""
         yield SetupError(

@@ -112,6 +112,12 @@ def test_dry_run_tells_a_model_on_the_hub_from_one_behind_an_endpoint(agentlab, 
     assert code == 0 and ("from the Hugging Face hub" in out) is fetched
 
 
+def test_a_chat_model_without_a_gpu_is_not_sent_to_an_endpoint_that_would_refuse_it(agentlab, monkeypatch):
+    monkeypatch.setattr("agentlab.run.needs._gpu_gigabytes", lambda: None)
+    code, out, _ = agentlab("run", "reasoning", "--policy", "qwen3-8b", "--limit", "1", "--dry-run")
+    assert code == 0 and "--policy served:URL" in out and "openai:qwen3-8b" not in out
+
+
 def test_tasks_lists_what_is_left_out_with_the_reason(agentlab):
     code, out, _ = agentlab("tasks", "miniwob")
     assert code == 0
@@ -123,6 +129,13 @@ def test_doctor_names_what_is_missing_and_the_remedy(agentlab, monkeypatch):
     code, out, _ = agentlab("doctor")
     lines = [line for line in out.splitlines() if "browser" in line]
     assert code == 3 and len(lines) == 1 and "missing" in lines[0] and "agentlab setup miniwob" in lines[0]
+
+
+def test_doctor_says_of_an_engine_that_is_not_there_how_to_start_it_and_not_to_free_its_disk(agentlab, monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
+    _, out, _ = agentlab("doctor")
+    line = next(line for line in out.splitlines() if "disk for AndroidWorld" in line)
+    assert "Start it" in line and "docker system df" not in line
     assert any(line.startswith("ok") and "torch:" in line for line in out.splitlines())
 
 
