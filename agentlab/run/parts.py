@@ -17,6 +17,7 @@ from envs.errors import SetupError, UsageError
 from envs.suites import check_options, get_suite, lacking, locate, remarks, shows, takes_option
 from policies.base import Policy
 from policies.registry import asks, check_policy, load_policy, needs, writes_text
+from policies.sampling import SamplingConfig
 from retrospect.config import WordsConfig
 from retrospect.engines import WordsEngine, make_engine
 from retrospect.judge import Judge
@@ -123,6 +124,14 @@ def open_words(config: RunConfig, policy: Policy) -> Retrospector | None:
     if words.method == "none" and words.credit == "sparse":
         return None
     return Retrospector(words, _own_writer(words, policy))
+
+
+def cut_short(policy: Policy, limit: int) -> str:
+    """What to say where nobody has set ``sampling.max_new_tokens`` and the model's own limit, which its thoughts may need, is larger."""
+    own = policy.describe().get("max_new_tokens")
+    if limit != SamplingConfig().max_new_tokens or not isinstance(own, int) or own <= limit:
+        return ""
+    return f"Replies end at {limit} tokens, though {policy.name} may write {own}: --set sampling.max_new_tokens={own} lets it."
 
 
 def open_judge(config: RunConfig, policy: Policy) -> Judge | None:

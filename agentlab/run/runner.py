@@ -22,7 +22,7 @@ from agentlab.experience.course import Course, Round
 from agentlab.run.config import RunConfig
 from agentlab.run.identity import Identity
 from agentlab.run.memory import MemoryWatch
-from agentlab.run.parts import env_options, lesson_engine, load_policy_of, open_judge, open_words, plan
+from agentlab.run.parts import cut_short, env_options, lesson_engine, load_policy_of, open_judge, open_words, plan
 from agentlab.run.rounds import Rounds
 from agentlab.run.session import Interrupted, Session, derive_seed
 from agentlab.run.worker import open_cluster, slots
@@ -99,6 +99,8 @@ class Runner:
         """The run's policy, which is the one that it was begun with."""
         with load_policy_of(self.config) as policy:
             identity.check_policy(policy)
+            if line := cut_short(policy, self.config.sampling.max_new_tokens):
+                self.say(line)
             yield policy
 
     @contextmanager

@@ -7,7 +7,7 @@ from types import ModuleType
 import in_process
 import pytest
 
-from agentlab.run.parts import plan
+from agentlab.run.parts import cut_short, plan
 from agentlab.run.resolve import resolve
 from agentlab.run.runner import Runner
 from envs.errors import UsageError
@@ -33,6 +33,26 @@ def asking(monkeypatch):
 
 def settings(tmp_path, **changes):
     return resolve({"suite": "askew:Plain", "policy": "guessing:Guesser", "out": tmp_path / "run", **changes})
+
+
+class Writer(Guesser):
+    """May write ``longest`` tokens."""
+
+    name = "writer"
+
+    def __init__(self, longest):
+        self.longest = longest
+
+    def describe(self):
+        return {} if self.longest is None else {"max_new_tokens": self.longest}
+
+
+def test_a_run_that_cuts_a_models_replies_short_says_so():
+    usual = resolve({}).sampling.max_new_tokens
+    line = cut_short(Writer(32768), usual)
+    assert line == f"Replies end at {usual} tokens, though writer may write 32768: --set sampling.max_new_tokens=32768 lets it."
+    assert not any(cut_short(Writer(longest), usual) for longest in (None, 96, usual))
+    assert cut_short(Writer(32768), 4000) == "", "somebody has set it"
 
 
 @pytest.mark.parametrize("more", [["--dry-run"], []])
