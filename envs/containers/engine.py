@@ -82,12 +82,12 @@ def await_engine(
     """
     until = time.monotonic() + seconds
     while True:
-        if given_up():
-            raise InfrastructureError("The Docker Engine was not waited for any longer.", component="docker")
         try:
             client.ping()
             return
         except ENGINE_FAULTS as error:
+            if given_up():
+                raise InfrastructureError("The Docker Engine was not waited for any longer.", component="docker") from error
             if time.monotonic() > until:
                 raise InfrastructureError(
                     f"The Docker Engine has not answered for {seconds:g} s ({_reason(error)}).", _how_to_start(), component="docker"
