@@ -8,14 +8,10 @@ needs a screen is in :mod:`envs.gui`, what needs none in :mod:`envs.text`.
 from __future__ import annotations
 
 import abc
-import inspect
 import math
 import time
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypedDict
 
 import gymnasium as gym
@@ -23,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs import actions as act
-from envs.errors import InfrastructureError, InvalidActionError, LabError, UsageError
+from envs.errors import InfrastructureError, InvalidActionError, UsageError
+from envs.theirs import their_code
 
 Screenshot = NDArray[np.uint8]
 """RGB screen, shape [height, width, 3], uint8."""
@@ -230,7 +227,7 @@ class TaskEnv(gym.Env[Any, Any], abc.ABC):
         if task is None:
             task = self._default_task(int(self.np_random.integers(2**31)))
         self._running = False
-        with self._own("_start"):
+        with their_code(type(self), "_start"):
             instruction = self._start(task)
         self._task, self._steps, self._running = task, 0, True
         self._observation = self._observed()
@@ -258,7 +255,7 @@ class TaskEnv(gym.Env[Any, Any], abc.ABC):
         if ended_by:
             reward = self._graded(self._task, last)
             info.update(score=reward, ended_by=ended_by)
-        with self._own("_feedback"):
+        with their_code(type(self), "_feedback"):
             said = self._feedback(reward if ended_by else None)
         if said:
             info["feedback"] = bounded(said, MAX_FEEDBACK)
@@ -273,7 +270,7 @@ class TaskEnv(gym.Env[Any, Any], abc.ABC):
         Raises:
             InfrastructureError: it is not a number from 0 to 1.
         """
-        with self._own("_grade", "grader"):
+        with their_code(type(self), "_grade", "grader"):
             given: Any = self._grade(last)  # a stranger's
         try:
             score = float(given)
@@ -288,7 +285,7 @@ class TaskEnv(gym.Env[Any, Any], abc.ABC):
         return score
 
     def _observed(self) -> Observation:
-        with self._own("_observe"):
+        with their_code(type(self), "_observe"):
             observation = self._observe()
         if "text" in observation:
             observation["text"] = bounded(observation["text"], MAX_TEXT)
@@ -307,33 +304,12 @@ class TaskEnv(gym.Env[Any, Any], abc.ABC):
             if not self.action_space.contains(action):
                 wrong = act.problem(action)
                 raise InvalidActionError(f"{act.describe(action)}{': ' if wrong else ' '}{wrong or self._outside}.")
-            with self._own("_execute"):
+            with their_code(type(self), "_execute"):
                 self._execute(action)
         except InvalidActionError as error:
             info["invalid"] = error.message
-        with self._own("_ended"):
+        with their_code(type(self), "_ended"):
             return "environment" if self._ended() else ""
-
-    @contextmanager
-    def _own(self, hook: str, component: str = "environment") -> Iterator[None]:
-        """While one of the benchmark's own methods runs: an exception that it does not raise on purpose is a fault of the machinery.
-
-        Raises:
-            InfrastructureError: instead, with the place in the benchmark's code; what was raised is its cause.
-        """
-        try:
-            yield
-        except LabError:
-            raise
-        except Exception as error:
-            frames = traceback.extract_tb(error.__traceback__)
-            where = ([f for f in frames if f.filename == inspect.getfile(type(self))] or frames)[-1]
-            raise InfrastructureError(
-                f"{type(self).__name__}.{hook} raised {type(error).__name__}: {str(error)[:300] or 'no message'} "
-                f"({Path(where.filename).name}, line {where.lineno}).",
-                "Mend it there; the attempt does not count.",
-                component=component,
-            ) from error
 
     _outside = "is unknown to this environment"
     """What is wrong with an action that the action space does not contain."""

@@ -17,6 +17,7 @@ from envs.errors import SetupError, UsageError, did_you_mean
 from envs.option_types import wrong_type
 from envs.plugins import Plugins, load_module_name
 from envs.registration import own_benchmarks, register
+from envs.theirs import their_code
 
 PLUGINS = Plugins("benchmark", "agentlab.benchmarks")
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
@@ -270,8 +271,10 @@ def make_env(spec: TaskSpec, **options: Any) -> TaskEnv:
 
     Raises:
         UsageError: what is registered is not an environment of this house.
+        InfrastructureError: its own code failed.
     """
-    env = gym.make(spec.env_id, disable_env_checker=True, **options).unwrapped
+    with their_code(_creator(spec), "__init__"):
+        env = gym.make(spec.env_id, disable_env_checker=True, **options).unwrapped
     if not isinstance(env, TaskEnv):
         raise UsageError(f"The environment {spec.env_id} is a {type(env).__name__}.", "Make it a subclass of envs.base.TaskEnv.")
     return env

@@ -139,7 +139,7 @@ def test_every_method_and_every_line_resolves(tmp_path: Path) -> None:
         assert len({m.name for m in study.methods}) == len(study.methods)
 
 
-def test_the_main_tables_are_those_of_the_outcomes(tmp_path: Path) -> None:
+def test_the_main_tables_are_those_of_the_outcomes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Made-up outcomes, in which methods have ended different instances, and one runs on some tasks only."""
     draw, found, about = random.Random(0), [outcome("first", i, f"f{i % 8}", int(i < 11)) for i in range(60)], {}
     for number, method in enumerate(studies.REASONING.methods[:5]):
@@ -151,7 +151,11 @@ def test_the_main_tables_are_those_of_the_outcomes(tmp_path: Path) -> None:
         }  # fmt: skip
     outcomes.write(tmp_path / "reasoning-report.jsonl", found)
     (tmp_path / "reasoning-report.json").write_text(json.dumps({"attempts": 10, "seeds": [8101], "methods": about}))
+    drawn: list[list[str]] = []
+    monkeypatch.setattr(report_comparison.figures, "success_curve", lambda bands, *_, **__: drawn.append([*bands]))
     page = report_comparison.part(studies.REASONING, tmp_path, lambda name: tmp_path / name)
+    report_comparison.part(studies.REASONING, tmp_path, lambda name: tmp_path / name, drawn=("rosa", "not run"))
+    assert drawn == [[*about], ["next-best", "no-repeat", "rosa"]]
     _recompute(page, (tmp_path / "reasoning-report.jsonl").read_text(encoding="utf-8"))
     assert "**Not finished**" in page and "0 of 5: the first" in page
     with pytest.raises(AssertionError):

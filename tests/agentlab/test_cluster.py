@@ -155,7 +155,7 @@ def test_stopping_does_not_wait_for_room(ray, tmp_path):
 
 def test_stopping_does_not_wait_for_a_machine_that_boots_on_a_node(ray, tmp_path):
     """The process there is told, releases what it holds, and ends; what it was doing is done again when the run is continued."""
-    runner = Runner(config_of(tmp_path / "nodes", workers=3, boots=600.0, journal=str(tmp_path / "journal")))
+    runner = Runner(config_of(tmp_path / "nodes", workers=3, boots=90.0, journal=str(tmp_path / "journal")))
     threading.Timer(1.0, runner.stop.set).start()
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):

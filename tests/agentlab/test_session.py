@@ -131,36 +131,33 @@ def test_machinery_that_stays_broken_ends_the_session_as_such(lab):
     assert lab.run(door(3), policy) == rows  # over: not made again
 
 
-def test_machinery_that_breaks_while_learning_voids_the_attempt_and_teaches_nothing(lab, monkeypatch):
-    """Where updates are computed on a server it may be gone: the attempt is made again, with the adapter that it had."""
-    adapt, broken = DoorSession.adapt, [2]
+@pytest.fixture
+def losses(monkeypatch):
+    """How often the server is gone on which updates are computed, from the next one on: two times."""
+    adapt, left = DoorSession.adapt, [2]
 
     def lost(self, rewards, *, refined=None):
-        if broken[0]:
-            broken[0] -= 1
+        if left[0]:
+            left[0] -= 1
             raise InfrastructureError("The server is gone.", component="server")
         return adapt(self, rewards, refined=refined)
 
     monkeypatch.setattr(DoorSession, "adapt", lost)
+    return left
+
+
+def test_machinery_that_breaks_while_learning_voids_the_attempt_and_teaches_nothing(lab, losses):
+    """Where updates are computed on a server it may be gone: the attempt is made again, with the adapter that it had."""
     policy, task = DoorPolicy(), door(1)
     rows = lab.run(task, policy)
     assert [(r.attempt, r.outcome, r.success) for r in rows] == [(1, "graded", False), (2, "graded", True)]
     assert [f.component for f in rows[0].infrastructure] == ["server", "server"]
     assert len(policy.sessions[0].rewards) == 1 and policy.sessions[0].discarded == 2
-    broken[0] = 99
+    losses[0] = 99
     assert [r.outcome for r in lab.run(door(2))][-1] == "infrastructure"
 
 
-def test_words_do_not_remember_an_attempt_that_turned_out_void(tmp_path, monkeypatch):
-    adapt, broken = DoorSession.adapt, [2]
-
-    def lost(self, rewards, *, refined=None):
-        if broken[0]:
-            broken[0] -= 1
-            raise InfrastructureError("The server is gone.", component="server")
-        return adapt(self, rewards, refined=refined)
-
-    monkeypatch.setattr(DoorSession, "adapt", lost)
+def test_words_do_not_remember_an_attempt_that_turned_out_void(tmp_path, losses):
     lab, task = Lab(tmp_path / "run", adapt={"preset": "rosa2"}, attempts=3), door(7)
     rows = lab.run(task, WanderingPolicy(), words=Retrospector(lab.config.adapt.words))
     lab.store.close()

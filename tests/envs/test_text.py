@@ -1,5 +1,6 @@
 """Environments without a screen, and what every environment has."""
 
+import json
 import math
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from envs import actions as act
 from envs.base import MAX_TEXT, TaskSpec, bounded, modalities, picture
 from envs.errors import InfrastructureError, UsageError
 from envs.spaces import ActionSpace, ScreenActionSpace
+from envs.suites import make_env
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "own"))
 
@@ -81,6 +83,33 @@ def test_an_exception_in_a_benchmarks_own_method_is_a_failure_of_the_machinery(h
         env.step(act.Answer("1"))
     env.reset(options=task)
     assert env.step(act.Answer("1"))[2]
+
+
+class Unmade(PlainEnv):
+    def __init__(self):
+        super().__init__()
+        raise ValueError("" if self.score else "There is no table.")
+
+
+@pytest.mark.parametrize(("score", "said"), [(0, "There is no table."), (1, "no message")])
+def test_so_is_one_in_its_constructor(score, said, monkeypatch):
+    monkeypatch.setitem(gym.registry, "agentlab/unmade-v0", gym.envs.registration.EnvSpec("agentlab/unmade-v0", entry_point=Unmade))
+    monkeypatch.setattr(Unmade, "score", score)
+    with pytest.raises(InfrastructureError, match=rf"Unmade\.__init__ raised ValueError: {said} \(test_text\.py, line \d+\)"):
+        make_env(TaskSpec("agentlab/unmade-v0", "a", 0, 1))
+
+
+class Deep(PlainEnv):
+    def _observe(self):
+        return json.loads("{")
+
+
+@pytest.mark.parametrize(("module", "file"), [(__name__, "test_text.py"), ("typed_in", "decoder.py")])
+def test_the_place_is_the_benchmarks_line_and_not_the_librarys_below_it(module, file, monkeypatch):
+    """Where the benchmark's file is unknown (a class that was typed in) it is the last line."""
+    monkeypatch.setattr(Deep, "__module__", module)
+    with pytest.raises(InfrastructureError, match=rf"Deep\._observe raised JSONDecodeError: .* \({file}, line \d+\)"):
+        Deep().reset(options={"task": TaskSpec("agentlab/plain-v0", "a", 0, 1)})
 
 
 @pytest.mark.parametrize("score", [0, 1, True, np.float32(0.5), np.bool_(True)])

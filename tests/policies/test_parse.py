@@ -3,6 +3,7 @@
 import random
 
 import pytest
+from whole_actions import assert_whole
 
 from envs import actions as act
 from envs.errors import InvalidActionError
@@ -330,10 +331,7 @@ def test_junk_and_damaged_replies_raise_nothing_else():
         except InvalidActionError:
             continue
         parsed += 1
-        for action in actions:
-            assert act.from_json(act.to_json(action)) == action
-            if isinstance(action, act.POINTED):
-                assert 0 <= action.x < 1920 and 0 <= action.y < 1080
+        assert_whole(actions)
     assert parsed > 600
 
 
