@@ -1,6 +1,6 @@
 """One task and its attempts: ROSA2 Algorithm 1 with an episode in the place of a chat turn.
 
-    θ_1 = 0, x_1 = the task alone, H_1 = ∅                                   :meth:`Session._restore`
+    θ_1 = 0, x_1 = the task alone, H_1 = ∅                                   :meth:`LastState.restored`
     for t = 1 … T_max:                                                       :meth:`Session.run`
         ŷ_t ~ π_θt(· | H_t, x_t)        every token of a whole episode       :meth:`Session._episode`
         r_t = +1 or −1                  once, at its end; +1 is the end      :meth:`Session._attempt`
@@ -17,15 +17,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from threading import Event
 from typing import Any
 
 from agentlab.disk import rows
-from agentlab.disk.files import check_files, disk_errors, read_json, read_text
-from agentlab.disk.record import AttemptWriter, load_trace, past
+from agentlab.disk.files import disk_errors
+from agentlab.disk.record import AttemptWriter
 from agentlab.disk.row import Breakage, JudgeColumns, Row, UpdateColumns
 from agentlab.disk.rows import Played
 from agentlab.disk.store import SessionStore
@@ -33,17 +32,14 @@ from agentlab.experience.session import SessionExperience
 from agentlab.run.ahead import Ready, beside
 from agentlab.run.config import RunConfig
 from agentlab.run.judging import Bench, decided
+from agentlab.run.resuming import History, LastState, history_after
 from envs.base import Environment, Observation, TaskSpec
-from envs.errors import AdaptationError, InfrastructureError, SetupError, StoreError
+from envs.errors import AdaptationError, InfrastructureError, SetupError
 from envs.slot import Slot
-from policies.base import NO_PASSES, Decision, PastAttempt, Policy, PolicySession
-from policies.tried import blamed
+from policies.base import NO_PASSES, Decision, Policy, PolicySession
 from retrospect.judge import Judge
 from retrospect.reflect import Retrospector
 from retrospect.trace import Step, Trace
-
-History = tuple[PastAttempt, ...]
-"""H: the earlier attempts, oldest first."""
 
 
 class Interrupted(Exception):
@@ -71,7 +67,7 @@ class Session:
         self.envs, self.store, self.stop, self.memory, self.experience = envs, store, stop, memory, experience
         self.bench = Bench.of(config, judge)
         self._ready: Ready | InfrastructureError | None = None  # of the coming attempt, made beside the last update
-        self.seed = derive_seed(config.seed, task.id)
+        self.last = LastState(config, policy, store, task, seed=derive_seed(config.seed, task.id), words=words, bench=self.bench)
 
     def run(self, on_row: Callable[[Row], None]) -> None:
         """Make the attempts that are missing; ``on_row`` gets the row of each as soon as it is on disk.
@@ -83,7 +79,7 @@ class Session:
         made = self.store.rows()
         if rows.session_over(made):
             return
-        theta, made, x, h = self._restore(made)
+        theta, made, x, h = self.last.restored(made)
         try:
             for t in range(len(made) + 1, self.config.attempts + 1):
                 row, played = self._attempt(theta, t, x, h)
@@ -91,7 +87,7 @@ class Session:
                 if row.session_over or played is None:
                     break
                 x = played.guidance
-                h = self._history_after(h, played.trace)
+                h = history_after(self.config, h, played.trace)
         finally:
             theta.close()
 
@@ -111,7 +107,7 @@ class Session:
                 solved = played.trace.score >= self.config.success_threshold
                 rewarded = decided(played.judge, solved, alone=self.config.judged)  # r_t = +1 or −1, once, at the end
                 if not rewarded and t < self.config.attempts:  # r_t = +1 or t = T_max: stop
-                    self._learn(theta, played, writer, self._history_after(h, played.trace))
+                    self._learn(theta, played, writer, history_after(self.config, h, played.trace))
                 break
             except (InfrastructureError, SetupError) as error:  # in learning too: what computes an update may be a server
                 theta.discard()
@@ -288,12 +284,6 @@ class Session:
         played.seconds["weights"] = time.perf_counter() - started
         writer.json("update.json", played.update.model_dump(mode="json"))
 
-    def _history_after(self, h: History, trace: Trace) -> History:
-        """H_{t+1} = H_t ∪ {ŷ_t, x*}, where it is kept."""
-        if self.config.history == "fresh":
-            return ()
-        return (*h, past(trace))
-
     def _save_adapter(self, theta: PolicySession, t: int) -> bool:
         folder = self.store.adapter_folder(t)
         with disk_errors(folder):
@@ -308,89 +298,6 @@ class Session:
         self.store.commit(t, row)  # from here on the adapters before this attempt's are not needed
         self.store.prune_adapters(self.config.keep_adapters)
         return row
-
-    # -- coming back to a session ----------------------------------------------------------------------------------------------
-    def _restore(self, made: list[Row]) -> tuple[PolicySession, list[Row], str, History]:
-        """θ, rows, x and H as the last finished attempt left them.
-
-        If its files are damaged: as left by the newest attempt whose files are intact.  Later attempts are set aside, reported
-        and never counted, because they were made under something that is unavailable now, or cannot be continued.
-        """
-        why = ""
-        for n in range(len(made), 0, -1):
-            theta = self._open()
-            try:
-                x, h = self._take_up(theta, made[:n])
-            except StoreError as error:
-                theta.close()
-                why = why or error.message
-                continue
-            if n < len(made):
-                self.store.set_aside(n + 1, why)
-            return theta, made[:n], x, h
-        if made:
-            self.store.set_aside(1, why)
-        return self._open(), [], "", ()
-
-    def _take_up(self, theta: PolicySession, made: list[Row]) -> tuple[str, History]:
-        """Bring θ and the words to where the attempts ``made`` left them; returns x and H.
-
-        Raises:
-            StoreError: a file that records this is missing or damaged.
-        """
-        h: History = ()
-        if self.config.sampling.remembers or self.config.history != "fresh":
-            for row in made:
-                trace = load_trace(self.store.attempt_folder(row.attempt))
-                theta.recall(blamed([(step.observation, step.actions) for step in trace.steps], self._credit_of(row)))
-                theta.recall_replies([(step.observation, step.text) for step in trace.steps])
-                theta.heed(trace.feedback)
-                h = self._history_after(h, trace)
-        # Attempts that the weights did not learn from (`switch`) left no file: the newest adapter is the one in force.
-        adapted = [row.attempt for row in made if row.adapter]
-        if adapted:
-            folder = self.store.adapter_folder(adapted[-1])
-            check_files(folder)
-            theta.load_adapter(folder)
-        if self.words is not None:
-            self._restore_words(made)
-        return self._guidance_after(made[-1]), h
-
-    def _credit_of(self, row: Row) -> Sequence[float]:
-        """The credit that a finished attempt was given, one number per step; nothing where all steps were blamed alike."""
-        if self.bench is not None and (said := self.bench.credit(row.judge, row.steps)) is not None:
-            return said
-        if row.words is None:
-            return ()
-        reflection = read_json(self.store.attempt_folder(row.attempt) / "words.json").get("reflection")
-        credit = reflection.get("credit") if isinstance(reflection, dict) else None
-        return credit if isinstance(credit, list) and all(isinstance(r, int | float) for r in credit) else ()
-
-    def _open(self) -> PolicySession:
-        weights = self.config.adapt.weights
-        return self.policy.open(self.task, seed=self.seed, adapt=weights if weights.method != "none" else None)
-
-    def _restore_words(self, made: list[Row]) -> None:
-        """From the words.json of the newest attempt that was reflected on."""
-        reflected = [row.attempt for row in made if row.words is not None]
-        if not reflected or self.words is None:
-            return
-        path = self.store.attempt_folder(reflected[-1]) / "words.json"
-        state = read_json(path).get("state")
-        if not isinstance(state, dict):
-            raise StoreError(f"{path} is corrupt: it has no state of the words.")
-        try:
-            self.words.load_state(state)
-        except StoreError as error:
-            raise StoreError(f"{path}: {error.message}", error.hint) from error
-
-    def _guidance_after(self, row: Row) -> str:
-        path = self.store.attempt_folder(row.attempt) / "guidance.txt"
-        expected = row.words.characters if row.words is not None else 0
-        text = read_text(path) if expected or os.path.lexists(path) else ""
-        if row.words is not None and len(text) != expected:
-            raise StoreError(f"{path} is not what was written: it has {len(text)} characters, and had {expected}.")
-        return text
 
 
 def step_of(index: int, before: Observation, decision: Decision, info: Mapping[str, Any], seconds: float) -> Step:
