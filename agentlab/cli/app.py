@@ -174,7 +174,8 @@ def _run(config: RunConfig, retry_infra: bool) -> None:
     from agentlab.disk.files import check_output
     from agentlab.disk.runs import run_title
     from agentlab.results.metrics import summarize
-    from agentlab.results.report import summary_table
+    from agentlab.results.report import failures_section, summary_table
+    from agentlab.results.tables import TerminalTable
     from agentlab.run.parts import prepare
     from agentlab.run.progress import RunProgress
     from agentlab.run.runner import Runner
@@ -195,6 +196,8 @@ def _run(config: RunConfig, retry_infra: bool) -> None:
             raise typer.Exit(130) from None
     summary = summarize(rows, attempts=config.attempts, planned=len(runner.tasks))
     out.print(summary_table(summary, run_title(config.to_json())))
+    if summary.infrastructure_failures:
+        out.print(TerminalTable(failures_section(rows)))
     out.print(f"Run directory: {runner.folder}", markup=False, soft_wrap=True)
     if summary.infrastructure_sessions:
         err.print("Some sessions were ended by machinery failures; --retry-infra retries them.")

@@ -66,7 +66,7 @@ def make_report(run: Run, strips: int = 0) -> Report:
         _words(rows),
         judge_section(rows, _threshold(run)),
         _experience(run, found),
-        _failures(rows),
+        failures_section(rows),
         shown,
         Section("Could not be read", ("what",), [(problem,) for problem in run.problems]),
     ]
@@ -242,7 +242,7 @@ def _experience(run: Run, found: Sequence[SessionSummary]) -> Section:
     return stream.of_run(found, {task: note for task, note in notes.items() if note is not None})
 
 
-def _failures(rows: Iterable[Row]) -> Section:
+def failures_section(rows: Iterable[Row]) -> Section:
     """What broke, by component: how often, in how many sessions, and what it last said."""
     broken = [(r.task, failure) for r in rows for failure in r.infrastructure]
     lines = []

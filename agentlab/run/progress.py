@@ -58,6 +58,7 @@ class RunProgress:
         self._guard = threading.Lock()
         self._started = self._printed = time.monotonic()
         self._noted = 0.0
+        self._told: set[str] = set()
         self._progress = Progress(
             TextColumn("[bold]sessions"),
             BarColumn(bar_width=24),
@@ -91,6 +92,7 @@ class RunProgress:
         """One more attempt is on disk."""
         with self._guard:
             self._rows.append(row)
+            self._tell(row)
             now = time.monotonic()
             if now - self._noted < NOTE_INTERVAL and self._done() < self._total:
                 return
@@ -100,6 +102,15 @@ class RunProgress:
             if not self._console.is_terminal and now - self._printed >= PLAIN_INTERVAL:
                 self._printed = now
                 self._console.print(f"{done}/{self._total} sessions  {self._note()}  {self._eta(done, now)}")
+
+    def _tell(self, row: Row) -> None:
+        """The first failure of each component as it comes, so that hours are not spent on what one line would have mended."""
+        for failure in row.infrastructure:
+            if failure.component not in self._told:
+                self._told.add(failure.component)
+                self._console.print(
+                    f"{row.task}: {failure.component}: {failure.message}", markup=False, highlight=False, soft_wrap=True
+                )
 
     def _done(self) -> int:
         return sum(r.session_over for r in self._rows)
