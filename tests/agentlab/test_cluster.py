@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,6 +21,7 @@ from agentlab.disk.runs import read_rows
 from agentlab.run.parts import prepare
 from agentlab.run.resolve import resolve
 from agentlab.run.runner import Runner
+from envs.benchmark import Check
 from envs.errors import InfrastructureError, LabError, SetupError
 from envs.room import _limits, room
 
@@ -291,6 +293,16 @@ def test_status_shows_nodes_their_room_and_what_is_in_use(ray):
     assert code == 0 and "3 desktops" in line and line.split()[-1] == "1"
     assert "dead" in next(line for line in text.splitlines() if line.strip().startswith("node-2/"))
     assert "3 of 4 nodes alive: 5 desktops." in text
+
+
+def test_a_node_gives_the_hint_of_what_is_wrong_where_a_check_has_no_one_command(monkeypatch):
+    def wrong():
+        raise SetupError("/dev/kvm cannot be opened.", "chmod it")
+
+    checks = [Check("/dev/kvm", wrong), Check("image", wrong, "fetch it"), Check("disk", lambda: "80 GB")]
+    monkeypatch.setattr(node, "find_benchmark", lambda name: SimpleNamespace(checks=lambda: checks))
+    found = node.checkup("placed:Placed").findings
+    assert [(one.ok, one.mend) for one in found] == [(False, "chmod it"), (False, "fetch it"), (True, "")]
 
 
 def test_doctor_says_of_every_node_what_it_lacks_and_whether_its_room_is_true(ray, monkeypatch):

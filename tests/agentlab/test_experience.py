@@ -18,6 +18,7 @@ import vocabulary
 from vocabulary import VocabularyEnv
 
 from agentlab.disk.runs import read_config, read_rows
+from agentlab.experience import listing
 from agentlab.experience.directory import Directory
 from agentlab.run.config import RunConfig
 from agentlab.run.resolve import resolve
@@ -170,6 +171,21 @@ def test_another_run_goes_on_from_there_and_a_larger_limit_extends_it(whole, mod
     before = contents(folder)
     run(model, tmp_path / "reads", folder, "experience.add=false", limit=3)
     assert contents(folder) == before
+
+
+def test_after_all_is_forgotten_a_run_leaves_again_what_the_first_left(whole, model, tmp_path):
+    """An example that went with its session was taken for one that is known, and never left again."""
+    import shutil
+
+    folder = tmp_path / "experience"
+    shutil.copytree(whole[1], folder)
+    directory = Directory(folder)
+    sessions = {line["task"] for name in directory.rounds() for line in directory.lines(name, "sessions")}
+    directory.forget(sorted(sessions), listing.ids(listing.read(directory)))
+    run(model, tmp_path / "run", folder)
+    rounds = Directory(folder).rounds()
+    left = [{line["id"] for name in some for line in directory.lines(name, "examples")} for some in (rounds[:3], rounds[3:])]
+    assert len(rounds) == 6 and left[0] and left[0] & left[1]
 
 
 def test_off_nothing_is_read_written_or_different(model, tmp_path, whole):
